@@ -1,0 +1,212 @@
+//! What the appliance and stage 1 say to each other: the plan a machine fetches at
+//! `/boot/<token>/plan.json`, and the reports it posts to `/boot/<token>/report`.
+//!
+//! Both sides are built from this crate, but never assume the same version: an initrd may be
+//! older than the appliance that answers it. So unknown fields are ignored and new fields have defaults.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this conversation. Raised only when an old stage 1 could misread a new plan.
+pub const PLAN_VERSION: u32 = 1;
+
+/// Kernel argument that carries the base URL of the boot: `bennu.boot=http://10.77.0.1/boot/<token>/`.
+pub const ARG_BOOT: &str = "bennu.boot";
+
+/// Kernel argument with the address that the loader holds: `bennu.ip=<address>/<netmask>/<gateway>/<dns>`.
+/// Netmask is dotted. Empty fields are allowed; without it stage 1 asks DHCP itself.
+pub const ARG_IP: &str = "bennu.ip";
+
+/// Kernel argument naming the boot interface in PXELINUX's form: `BOOTIF=01-52-54-00-12-34-56`.
+pub const ARG_BOOTIF: &str = "BOOTIF";
+
+/// Everything stage 1 needs for one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_VERSION`] of the appliance that wrote it.
+    pub version: u32,
+    /// The boot's id, for people: consoles and logs name it.
+    pub boot: String,
+    /// The machine's id (a MAC address, lower case with colons).
+    pub machine: String,
+    /// What to do now.
+    pub action: Action,
+}
+
+/// What a machine shall do with itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Action {
+    /// Fetch, verify and mount the root, then hand over to its init.
+    Boot(Box<RootPlan>),
+    /// Post an inventory, then ask for the plan again every `poll_seconds`: nobody assigned an image yet.
+    Discover {
+        /// Seconds between two looks at the plan.
+        poll_seconds: u32,
+    },
+    /// Restart at once, because what was assigned needs another kernel.
+    Restart {
+        /// For the console.
+        reason: String,
+    },
+}
+
+/// The root of a machine and how to run it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootPlan {
+    /// The name a person gave, such as `web:v3`, or the digest where there is none.
+    pub image: String,
+    /// Digest of the image, `sha256:…`.
+    pub digest: String,
+    /// The root filesystem.
+    pub root: Blob,
+    /// Kernel release the image's modules belong to (`uname -r`); stage 1 refuses another.
+    pub kernel_release: String,
+    /// Size limit of the writable overlay, in bytes; `None`: half of the memory that is free then.
+    #[serde(default)]
+    pub overlay_limit: Option<u64>,
+    /// Host name to lay down; `None` leaves the image's own.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Whether stage 1 lays down an fstab of ours over the image's.
+    #[serde(default = "yes")]
+    pub own_fstab: bool,
+    /// The appliance's time when the plan was made, in milliseconds since 1970: machines with a dead clock battery are set to it.
+    #[serde(default)]
+    pub time_ms: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A file in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Absolute URL.
+    pub url: String,
+    /// `sha256:` and 64 lower-case hex digits.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One report of a machine about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The step that was reached.
+    pub step: Step,
+    /// What a person should read; for failures the reason and what to do.
+    #[serde(default)]
+    pub message: String,
+    /// Bytes moved so far in this step, where that says anything.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Milliseconds since the machine's kernel started.
+    #[serde(default)]
+    pub uptime_ms: u64,
+    /// Hardware found, with [`Step::Inventory`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+}
+
+/// The steps of stage 1 and of the health reporter, in the order of a good boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Stage 1 runs.
+    Started,
+    /// A network interface carries us to the appliance.
+    Network,
+    /// The inventory was taken ([`Report::inventory`]).
+    Inventory,
+    /// Waits for an assignment.
+    Waiting,
+    /// The root is being fetched; sent again while it goes on.
+    Downloading,
+    /// The root's digest is right.
+    Verified,
+    /// Root and overlay are mounted.
+    Mounted,
+    /// The image's init takes over.
+    HandedOver,
+    /// The booted system says that it is up.
+    Up,
+    /// The machine restarts because the appliance said so.
+    Restarting,
+    /// Something failed; stage 1 tries again.
+    Failed,
+}
+
+/// What discovery found in a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inventory {
+    /// SMBIOS system manufacturer.
+    pub manufacturer: String,
+    /// SMBIOS product name.
+    pub product: String,
+    /// SMBIOS serial number.
+    pub serial: String,
+    /// SMBIOS UUID, lower case.
+    pub uuid: String,
+    /// Processor model.
+    pub cpu_model: String,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Block devices.
+    pub disks: Vec<Disk>,
+    /// Network interfaces.
+    pub nics: Vec<Nic>,
+}
+
+/// A block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Disk {
+    /// Kernel name, `sda`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Model as the device says it.
+    pub model: String,
+    /// Serial number as the device says it.
+    pub serial: String,
+    /// Whether it spins.
+    pub rotational: bool,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nic {
+    /// Kernel name, `eth0`.
+    pub name: String,
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// Driver module.
+    pub driver: String,
+    /// Whether the link is up.
+    pub link: bool,
+    /// Mbit/s; 0 when unknown.
+    pub speed: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_reads_as_documented_and_ignores_what_it_does_not_know() {
+        let json = r#"{"version":1,"boot":"b1","machine":"52:54:00:00:00:01","later":true,
+            "action":{"do":"boot","image":"web:v1","digest":"sha256:00","kernel_release":"6.1.0",
+            "root":{"url":"http://10.77.0.1/blobs/sha256/00","digest":"sha256:00","size":4096}}}"#;
+        let plan: Plan = serde_json::from_str(json).unwrap();
+        let Action::Boot(root) = &plan.action else { panic!("not a boot: {plan:?}") };
+        assert!(root.own_fstab);
+        assert_eq!(root.overlay_limit, None);
+        let again: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
+        assert_eq!(again, plan);
+    }
+}

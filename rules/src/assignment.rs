@@ -1,0 +1,139 @@
+//! Which image a machine boots, and why.
+
+use crate::{
+    Machine, Records,
+    image::{Digest, ImageReference},
+    settings::{Settings, UnknownPolicy},
+};
+use serde::{Deserialize, Serialize, de};
+use std::{fmt, str::FromStr};
+
+/// What a person assigned to a machine: what was written is stored, a tag as a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assignment {
+    /// An image, by tag or digest.
+    Image(ImageReference),
+    /// The machine's own disk; written `local`.
+    Local,
+}
+
+impl fmt::Display for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(image) => image.fmt(f),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
+
+impl FromStr for Assignment {
+    type Err = crate::image::BadReference;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "local" {
+            return Ok(Self::Local);
+        }
+        text.parse().map(Self::Image)
+    }
+}
+
+impl Serialize for Assignment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Assignment {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Where a decision came from, for `explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The machine's own assignment.
+    Machine,
+    /// The policy for unknown machines.
+    UnknownPolicy,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Machine => "the machine's own assignment",
+            Self::UnknownPolicy => "the policy `boot.unknown`",
+        })
+    }
+}
+
+/// What a machine shall boot, resolved to a digest where it is an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "target", rename_all = "snake_case")]
+pub enum Resolution {
+    /// This image.
+    Image {
+        /// As written.
+        reference: ImageReference,
+        /// As resolved.
+        digest: Digest,
+        /// Why.
+        origin: Origin,
+    },
+    /// The discovery image, to wait for an assignment.
+    Discover {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// Wait in the loader: unassigned, and no discovery image exists.
+    Wait,
+    /// The machine's own disk.
+    Local {
+        /// Why.
+        origin: Origin,
+    },
+    /// No answer.
+    Ignore,
+    /// Assigned to an image that does not exist.
+    Missing {
+        /// As written.
+        reference: ImageReference,
+        /// Why.
+        origin: Origin,
+    },
+}
+
+/// Resolves what `machine` boots now. `None` is a machine that nobody declared or saw before.
+pub fn resolve(machine: Option<&Machine>, records: &dyn Records, settings: &Settings) -> Resolution {
+    match machine.and_then(|machine| machine.assignment.as_ref()) {
+        Some(Assignment::Local) => Resolution::Local { origin: Origin::Machine },
+        Some(Assignment::Image(reference)) => resolve_image(reference, Origin::Machine, records),
+        None => match &settings.unknown {
+            UnknownPolicy::Local => Resolution::Local { origin: Origin::UnknownPolicy },
+            UnknownPolicy::Ignore => Resolution::Ignore,
+            UnknownPolicy::Image(reference) => resolve_image(reference, Origin::UnknownPolicy, records),
+            UnknownPolicy::Discover => match lookup(&settings.discovery_image, records) {
+                Some(digest) => Resolution::Discover { digest },
+                None => Resolution::Wait,
+            },
+        },
+    }
+}
+
+fn resolve_image(reference: &ImageReference, origin: Origin, records: &dyn Records) -> Resolution {
+    let reference = reference.clone();
+    match lookup(&reference, records) {
+        Some(digest) => Resolution::Image { reference, digest, origin },
+        None => Resolution::Missing { reference, origin },
+    }
+}
+
+/// The digest of an image that exists.
+pub fn lookup(reference: &ImageReference, records: &dyn Records) -> Option<Digest> {
+    let digest = match reference {
+        ImageReference::Digest(digest) => *digest,
+        ImageReference::Name(name) => records.tag(name)?.digest,
+    };
+    records.image(&digest).map(|image| image.digest)
+}

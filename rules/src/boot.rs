@@ -1,0 +1,288 @@
+//! Boots: one attempt of one machine each, from its first DHCP packet to `up` or `failed`.
+//!
+//! ```text
+//!   firmware ──▶ loader ──▶ script ──▶ stage1 ──▶ up
+//!       │           │         │  ▲        │
+//!       │           │         ▼  │        ▼
+//!       │           │       waiting     failed ──▶ (stage 1 tries again)
+//!       └───────────┴─────────┴──────────┴──▶ superseded, by the next start of the firmware
+//! ```
+
+use crate::{
+    MacAddress, Machine, Moment, Timestamp, View,
+    assignment::{Resolution, resolve},
+    facts::ClientSystem,
+    image::{Digest, ImageReference},
+    journey::{Diagnosis, Observation, Seen},
+};
+use bennu_plan::Step;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A boot's name: sorts by time, unique by chance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub String);
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// 128 random bits in hex that open `/boot/<token>/…` for one boot.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    /// Tokens stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// How far a boot came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The firmware asked DHCP.
+    Firmware,
+    /// A loader was fetched, or asked DHCP itself.
+    Loader,
+    /// Waits for an assignment, in the loader or in discovery.
+    Waiting,
+    /// The boot script was handed out.
+    Script,
+    /// Stage 1 reports.
+    Stage1,
+    /// The image's init has taken over.
+    Init,
+    /// The booted system said so.
+    Up,
+    /// Was sent to its own disk; what follows cannot be seen.
+    Local,
+    /// Failed; the diagnosis says why. Stage 1 may still try again.
+    Failed,
+    /// The firmware started again before anything came of it.
+    Superseded,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Firmware => "firmware",
+            Self::Loader => "loader",
+            Self::Waiting => "waiting",
+            Self::Script => "script",
+            Self::Stage1 => "stage1",
+            Self::Init => "init",
+            Self::Up => "up",
+            Self::Local => "local",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+        })
+    }
+}
+
+/// The image of a boot, resolved once and held for the whole boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// As written in the assignment or the policy.
+    pub reference: ImageReference,
+    /// As resolved when it was pinned.
+    pub digest: Digest,
+}
+
+/// One attempt of one machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Its name.
+    pub id: BootId,
+    /// The machine's id.
+    pub machine: MacAddress,
+    /// First packet.
+    pub opened: Timestamp,
+    /// When it came to `up`, `local` or its end; `None` while it goes on.
+    pub closed: Option<Timestamp>,
+    /// How far it came.
+    pub state: State,
+    /// What kind of firmware asks, when that is known.
+    pub system: Option<ClientSystem>,
+    /// What the machine boots, once that is settled.
+    pub image: Option<Pinned>,
+    /// Opens the boot's plan and reports; minted with its first script.
+    pub token: Option<Token>,
+    /// Digest of the stage 1 that the script named.
+    #[serde(default)]
+    pub stage1: Option<Digest>,
+    /// The kernel that the script named: the one that runs while the machine discovers.
+    #[serde(default)]
+    pub kernel: Option<Digest>,
+    /// Our loaders handed to a loader: more than one is a loop.
+    #[serde(default)]
+    pub loaders_chained: u32,
+    /// Boot scripts handed out since the machine last reported: too many are a loop.
+    #[serde(default)]
+    pub scripts: u32,
+    /// Bytes sent to the machine.
+    #[serde(default)]
+    pub bytes: u64,
+    /// What was seen, oldest first.
+    pub timeline: Vec<Observation>,
+    /// Why it failed and what to do.
+    #[serde(default)]
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// A timeline longer than this loses its middle.
+pub const MAX_TIMELINE: usize = 240;
+
+/// A firmware that asks again within this time, and was given nothing yet, joins its open boot.
+const RETRY_WINDOW_MS: u64 = 5 * 60 * 1000;
+
+/// Who asks DHCP, as far as opening a boot goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A network card's or UEFI's own client: the machine has just started.
+    Firmware,
+    /// iPXE, ours or one in ROM.
+    Loader,
+    /// Stage 1, or the system that was booted.
+    System,
+}
+
+impl Boot {
+    /// A boot that begins now, its image pinned if it has one already.
+    pub fn open(machine: MacAddress, record: Option<&Machine>, view: &View<'_>, at: &Moment) -> Self {
+        let chance = u32::from_le_bytes([at.entropy[0], at.entropy[1], at.entropy[2], at.entropy[3]]);
+        Self {
+            id: BootId(format!("{:011x}-{chance:08x}", at.now.0)),
+            machine,
+            opened: at.now,
+            closed: None,
+            state: State::Firmware,
+            system: None,
+            image: pin(&resolve(record, view.records, &at.settings)),
+            token: None,
+            stage1: None,
+            kernel: None,
+            loaders_chained: 0,
+            scripts: 0,
+            bytes: 0,
+            timeline: Vec::new(),
+            diagnosis: None,
+        }
+    }
+
+    /// The boot that a DHCP packet belongs to, and whether the packet opened it. `None`: a system's DHCP opens nothing.
+    pub fn at_dhcp(
+        machine: MacAddress,
+        record: Option<&Machine>,
+        asker: Asker,
+        view: &View<'_>,
+        at: &Moment,
+    ) -> Option<(Self, bool)> {
+        let current = view.live.boot(machine);
+        let joins = current.is_some_and(|boot| boot.is_joined_by(asker, at.now));
+        match (current, asker) {
+            (Some(boot), _) if joins => Some((boot.clone(), false)),
+            (_, Asker::System) => None,
+            _ => Some((Self::open(machine, record, view, at), true)),
+        }
+    }
+
+    fn is_joined_by(&self, asker: Asker, now: Timestamp) -> bool {
+        let fresh = now.since(self.opened) < RETRY_WINDOW_MS;
+        match asker {
+            Asker::System => self.closed.is_none(),
+            Asker::Loader => fresh && self.state <= State::Loader,
+            Asker::Firmware => fresh && self.state == State::Firmware,
+        }
+    }
+
+    /// Takes note of an observation: moves the state, counts bytes, keeps the timeline short.
+    pub fn observe(&mut self, observation: Observation) {
+        self.advance(&observation);
+        self.bytes += observation.seen.bytes_moved();
+        match self.timeline.last_mut() {
+            Some(last) if last.seen.continues_as(&observation.seen) => {
+                last.seen = observation.seen;
+                last.repeated += 1;
+                last.until = Some(observation.at);
+            }
+            _ => self.timeline.push(observation),
+        }
+        if self.timeline.len() > MAX_TIMELINE {
+            self.timeline.remove(MAX_TIMELINE / 2);
+        }
+    }
+
+    fn advance(&mut self, observation: &Observation) {
+        let next = match &observation.seen {
+            Seen::DhcpDiscover { asker, .. } => match asker.as_str() {
+                "ipxe" => Some(State::Loader),
+                _ => None,
+            },
+            Seen::LoaderRead { complete: true, .. } => Some(State::Loader),
+            Seen::ScriptRead { script, .. } => Some(script.state()),
+            Seen::Reported { step, message, .. } => {
+                self.scripts = 0;
+                if *step == Step::Failed {
+                    self.diagnosis = Some(Diagnosis::from_report(message));
+                } else {
+                    self.diagnosis = None;
+                }
+                Some(match step {
+                    Step::Started | Step::Network | Step::Inventory | Step::Restarting => State::Stage1,
+                    Step::Downloading | Step::Verified | Step::Mounted => State::Stage1,
+                    Step::Waiting => State::Waiting,
+                    Step::HandedOver => State::Init,
+                    Step::Up => State::Up,
+                    Step::Failed => State::Failed,
+                })
+            }
+            Seen::Superseded => Some(State::Superseded),
+            _ => None,
+        };
+        let Some(next) = next else { return };
+        let firmware_stage = next <= State::Loader;
+        if firmware_stage && next < self.state {
+            return;
+        }
+        // A late report of stage 1 says nothing new of a machine that is up already.
+        if self.state == State::Up && next != State::Superseded {
+            return;
+        }
+        if next == State::Superseded && matches!(self.state, State::Up | State::Local) {
+            self.closed.get_or_insert(observation.at);
+            return;
+        }
+        if next == State::Superseded && self.state == State::Failed {
+            self.closed.get_or_insert(observation.at);
+            return;
+        }
+        self.state = next;
+        if matches!(next, State::Up | State::Local | State::Superseded) {
+            self.closed = Some(observation.at);
+        }
+    }
+
+    /// Whether anything more is expected of it.
+    pub fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+}
+
+/// The image that a resolution pins; `None` while the machine has none.
+pub fn pin(resolution: &Resolution) -> Option<Pinned> {
+    match resolution {
+        Resolution::Image { reference, digest, .. } => Some(Pinned { reference: reference.clone(), digest: *digest }),
+        _ => None,
+    }
+}
+
+/// A token from the moment's chance.
+pub fn mint_token(at: &Moment) -> Token {
+    Token(at.entropy[16..].iter().map(|byte| format!("{byte:02x}")).collect())
+}

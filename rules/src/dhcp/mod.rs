@@ -1,0 +1,1 @@
+//! DHCP: who is asking, and what to answer.

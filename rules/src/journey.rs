@@ -1,0 +1,301 @@
+//! What was seen of a boot, and what it means when it goes no further.
+
+use crate::{Timestamp, boot::State, image::Digest};
+use bennu_plan::Step;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::Ipv4Addr};
+
+/// One thing seen, on the wire or in a report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// When, first.
+    pub at: Timestamp,
+    /// When last, if it went on or came again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// How often it came again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeated: u32,
+    /// What.
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Observation {
+    /// Something seen at one moment.
+    pub fn new(at: Timestamp, seen: Seen) -> Self {
+        Self { at, until: None, repeated: 0, seen }
+    }
+}
+
+/// The kinds of boot script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum ScriptKind {
+    Boot,
+    Discover,
+    Wait,
+    Local,
+    Refused,
+}
+
+impl ScriptKind {
+    /// The state of a boot whose machine was given it.
+    pub fn state(self) -> State {
+        match self {
+            Self::Boot | Self::Discover => State::Script,
+            Self::Wait => State::Waiting,
+            Self::Local => State::Local,
+            Self::Refused => State::Failed,
+        }
+    }
+}
+
+/// What can be seen. Byte counts are of this observation alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "seen", rename_all = "snake_case")]
+pub enum Seen {
+    /// A DISCOVER, or a proxy's or INIT-REBOOT REQUEST that opens a conversation.
+    DhcpDiscover {
+        /// `pxe`, `http`, `ipxe` or `system`.
+        asker: String,
+        /// Option 93, first entry.
+        arch: Option<u16>,
+    },
+    /// Our OFFER.
+    DhcpOffer {
+        /// The address; `None` in proxy mode.
+        address: Option<Ipv4Addr>,
+        /// The boot file named.
+        file: Option<String>,
+    },
+    /// Our ACK.
+    DhcpAck {
+        /// The address; `None` in proxy mode.
+        address: Option<Ipv4Addr>,
+        /// The boot file named.
+        file: Option<String>,
+    },
+    /// Our NAK.
+    DhcpNak {
+        /// Why.
+        reason: String,
+    },
+    /// We kept silent.
+    DhcpIgnored {
+        /// Why.
+        reason: String,
+    },
+    /// A loader or file was read, by TFTP or HTTP, to its end or not.
+    LoaderRead {
+        /// `tftp` or `http`.
+        by: String,
+        /// Its name.
+        file: String,
+        /// Bytes sent.
+        bytes: u64,
+        /// Whether the whole file arrived.
+        complete: bool,
+        /// What cut it short, or figures worth knowing (block size, window, resends).
+        #[serde(default)]
+        detail: String,
+        /// Milliseconds it took.
+        #[serde(default)]
+        took_ms: u64,
+    },
+    /// A script was handed out.
+    ScriptRead {
+        /// Which.
+        script: ScriptKind,
+        /// For refusals the reason.
+        #[serde(default)]
+        detail: String,
+    },
+    /// A blob was read over HTTP.
+    BlobRead {
+        /// Which.
+        digest: Digest,
+        /// `kernel`, `modules`, `stage1`, `root` or `initrd`, when the boot's image tells.
+        #[serde(default)]
+        part: String,
+        /// Bytes sent.
+        bytes: u64,
+        /// Whether everything that was asked for was sent.
+        complete: bool,
+        /// Milliseconds it took.
+        #[serde(default)]
+        took_ms: u64,
+    },
+    /// The machine reported.
+    Reported {
+        /// How far it is.
+        step: Step,
+        /// In its words.
+        message: String,
+        /// Bytes of this step so far (already counted as sent).
+        #[serde(default)]
+        progress: u64,
+    },
+    /// An image was pinned to the waiting boot.
+    Assigned {
+        /// As written.
+        image: String,
+        /// As resolved.
+        digest: Digest,
+    },
+    /// The firmware started again.
+    Superseded,
+}
+
+impl Seen {
+    /// Bytes that this observation adds to what the boot has moved.
+    pub fn bytes_moved(&self) -> u64 {
+        match self {
+            Self::LoaderRead { bytes, .. } | Self::BlobRead { bytes, .. } => *bytes,
+            _ => 0,
+        }
+    }
+
+    /// Whether `next` says the same of the same thing, so that one line of the timeline holds both.
+    pub fn continues_as(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Reported { step: a, message: m, .. }, Self::Reported { step: b, message: n, .. }) => {
+                a == b && (*a == Step::Downloading || m == n)
+            }
+            (Self::LoaderRead { .. } | Self::BlobRead { .. }, _) => false,
+            (a, b) => a == b,
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |address: &Option<Ipv4Addr>| address.map_or("no address".to_owned(), |a| a.to_string());
+        let named = |file: &Option<String>| file.as_deref().map_or(String::new(), |file| format!(", boot file {file}"));
+        let whole = |complete: &bool| if *complete { "" } else { ", cut short" };
+        match self {
+            Self::DhcpDiscover { asker, arch } => {
+                write!(f, "DHCP discover from {asker}")?;
+                arch.map_or(Ok(()), |arch| write!(f, " (architecture {arch})"))
+            }
+            Self::DhcpOffer { address, file } => write!(f, "DHCP offer: {}{}", at(address), named(file)),
+            Self::DhcpAck { address, file } => write!(f, "DHCP ack: {}{}", at(address), named(file)),
+            Self::DhcpNak { reason } => write!(f, "DHCP nak: {reason}"),
+            Self::DhcpIgnored { reason } => write!(f, "DHCP not answered: {reason}"),
+            Self::LoaderRead { by, file, bytes, complete, detail, took_ms } => {
+                write!(f, "{by} read {file}: {bytes} bytes in {took_ms} ms{}", whole(complete))?;
+                if detail.is_empty() { Ok(()) } else { write!(f, " ({detail})") }
+            }
+            Self::ScriptRead { script, detail } => {
+                let name = match script {
+                    ScriptKind::Boot => "boot script handed out",
+                    ScriptKind::Discover => "discovery script handed out",
+                    ScriptKind::Wait => "asked to wait for an assignment",
+                    ScriptKind::Local => "sent to its own disk",
+                    ScriptKind::Refused => "refused",
+                };
+                f.write_str(name)?;
+                if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
+            }
+            Self::BlobRead { digest, part, bytes, complete, took_ms } => {
+                let part = if part.is_empty() { "blob" } else { part };
+                write!(f, "http read {part} {}: {bytes} bytes in {took_ms} ms{}", digest.short(), whole(complete))
+            }
+            Self::Reported { step, message, progress } => {
+                let name = match step {
+                    Step::Started => "stage 1 started",
+                    Step::Network => "network is up",
+                    Step::Inventory => "inventory taken",
+                    Step::Waiting => "waits for an assignment",
+                    Step::Downloading => "fetches its root",
+                    Step::Verified => "root verified",
+                    Step::Mounted => "root mounted read-only under an overlay",
+                    Step::HandedOver => "handed over to the image's init",
+                    Step::Up => "up",
+                    Step::Restarting => "restarts",
+                    Step::Failed => "failed",
+                };
+                f.write_str(name)?;
+                if !message.is_empty() {
+                    write!(f, ": {message}")?;
+                }
+                if *progress > 0 { write!(f, " ({progress} bytes)") } else { Ok(()) }
+            }
+            Self::Assigned { image, digest } => write!(f, "assigned {image} ({})", digest.short()),
+            Self::Superseded => f.write_str("the firmware started again"),
+        }
+    }
+}
+
+/// Why a boot failed, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// What happened.
+    pub reason: String,
+    /// What to do next.
+    pub advice: String,
+}
+
+impl Diagnosis {
+    /// From what stage 1 said; it knows best and says what to do itself.
+    pub fn from_report(message: &str) -> Self {
+        Self {
+            reason: message.to_owned(),
+            advice: "Stage 1 tries again by itself; the machine's console shows each attempt.".to_owned(),
+        }
+    }
+}
+
+/// Silence of this length, in a state where a machine works hard, is worth a diagnosis.
+const SILENCE_MS: u64 = 90_000;
+
+/// What to think of a boot that has been silent until `now`: `None` while it is well or still has time.
+pub fn diagnose(boot: &crate::boot::Boot, now: Timestamp) -> Option<Diagnosis> {
+    if let Some(known) = &boot.diagnosis {
+        return Some(known.clone());
+    }
+    let last = boot.timeline.last()?;
+    if !boot.is_open() || now.since(last.until.unwrap_or(last.at)) < SILENCE_MS {
+        return None;
+    }
+    let loader = boot.timeline.iter().rev().find_map(|seen| match &seen.seen {
+        Seen::LoaderRead { file, complete, .. } => Some((file.clone(), *complete)),
+        _ => None,
+    });
+    let say = |reason: String, advice: &str| Some(Diagnosis { reason, advice: advice.to_owned() });
+    match (boot.state, loader) {
+        (State::Firmware, None) => say(
+            "the firmware asked DHCP and fetched no loader".into(),
+            "Look for a second DHCP server on this wire (bennu doctor), and at a switch port that blocks while spanning tree learns: enable PortFast on it.",
+        ),
+        (State::Firmware, Some((file, false))) => say(
+            format!("the transfer of {file} stalled"),
+            "Look for packet loss, a wrong MTU or a firewall between this machine and the appliance.",
+        ),
+        (State::Firmware | State::Loader, Some((file, _))) => say(
+            format!("{file} was fetched, then silence"),
+            "The loader cannot drive this network card, or the firmware refused it (Secure Boot). Set another loader in the machine's hardware profile.",
+        ),
+        (State::Loader, None) => say(
+            "the loader asked DHCP and fetched no script".into(),
+            "The loader reaches DHCP but not HTTP: look for a firewall on the appliance's boot port.",
+        ),
+        (State::Script, _) => say(
+            "the boot script was fetched, then stage 1 never reported".into(),
+            "The kernel did not start, or found no driver for the network card. Look at the machine's console.",
+        ),
+        (State::Stage1, _) => {
+            say("stage 1 stopped reporting".into(), "Look at the machine's console, and for a lost link or power.")
+        }
+        (State::Init, _) => say(
+            "the image's init took over, and the system never said that it is up".into(),
+            "Look at the machine's console for the service that does not come up.",
+        ),
+        _ => None,
+    }
+}

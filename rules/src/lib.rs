@@ -1,0 +1,26 @@
+//! What Bennu answers, and why.
+//!
+//! Every rule has one shape: `fn(&Request, &View, &Moment) -> Decision<Answer>`. It sees the stored
+//! state through [`View`], time and chance through [`Moment`], and says what to answer, what to
+//! store and what was observed. Sockets, disks, clocks and randomness are the appliance's; a
+//! `clippy.toml` in this folder keeps them out.
+
+pub mod assignment;
+pub mod boot;
+pub mod decision;
+pub mod dhcp;
+pub mod facts;
+pub mod image;
+pub mod journey;
+pub mod lease;
+pub mod machine;
+pub mod memory;
+pub mod profile;
+pub mod script;
+pub mod settings;
+pub mod tftp;
+pub mod time;
+
+pub use decision::{Change, Decision, Live, Moment, Records, View, Volatile};
+pub use machine::{MacAddress, Machine};
+pub use time::Timestamp;

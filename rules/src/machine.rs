@@ -1,0 +1,136 @@
+//! Machines and their hardware addresses.
+
+use crate::{Timestamp, assignment::Assignment, facts::Facts};
+use serde::{Deserialize, Serialize, de};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+
+/// An Ethernet address. Written in lower case with colons; read in every form that tools write.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+/// A text that is not a machine's MAC address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a MAC address: write six hex pairs, such as 52:54:00:12:34:56")]
+pub struct NotAMacAddress(pub String);
+
+impl MacAddress {
+    /// The form of file names and of `BOOTIF`: `52-54-00-12-34-56`.
+    pub fn hyphened(self) -> String {
+        self.to_string().replace(':', "-")
+    }
+
+    /// Whether a network card can own it: neither a group address nor all zero.
+    pub const fn is_a_station(self) -> bool {
+        self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = NotAMacAddress;
+
+    /// Takes `52:54:…`, `52-54-…`, `5254.0012.3456`, bare digits, and `52%3A54%3A…`, which old iPXE writes in URLs.
+    fn from_str(text: &str) -> Result<Self, NotAMacAddress> {
+        let refuse = || NotAMacAddress(text.chars().take(64).collect());
+        let plain = text.replace("%3A", ":").replace("%3a", ":");
+        let separators = plain.bytes().filter(|b| matches!(b, b':' | b'-' | b'.')).count();
+        if !matches!(separators, 0 | 2 | 5) {
+            return Err(refuse());
+        }
+        let mut digits = plain.bytes().filter(|b| !matches!(b, b':' | b'-' | b'.'));
+        let mut bytes = [0; 6];
+        for byte in &mut bytes {
+            let mut digit = || digits.next().and_then(|d| (d as char).to_digit(16)).ok_or_else(refuse);
+            *byte = (digit()? * 16 + digit()?) as u8;
+        }
+        let mac = Self(bytes);
+        if digits.next().is_some() || !mac.is_a_station() {
+            return Err(refuse());
+        }
+        Ok(mac)
+    }
+}
+
+impl Serialize for MacAddress {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MacAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A physical server: what is declared and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The first MAC seen or declared.
+    pub id: MacAddress,
+    /// Every MAC that is this machine's, the id among them.
+    pub macs: Vec<MacAddress>,
+    /// Key and value pairs that people give.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// An address held for this machine alone.
+    #[serde(default)]
+    pub reservation: Option<Ipv4Addr>,
+    /// What it boots; `None`: what the policy for unknown machines says.
+    #[serde(default)]
+    pub assignment: Option<Assignment>,
+    /// Kernel arguments of this machine alone; they win over the image's and the profile's.
+    #[serde(default)]
+    pub arguments: String,
+    /// Its hardware.
+    #[serde(default)]
+    pub facts: Facts,
+    /// When it was first seen or declared.
+    pub first_seen: Timestamp,
+}
+
+impl Machine {
+    /// A machine of which only the address is known.
+    pub fn new(id: MacAddress, at: Timestamp) -> Self {
+        Self {
+            id,
+            macs: vec![id],
+            labels: BTreeMap::new(),
+            reservation: None,
+            assignment: None,
+            arguments: String::new(),
+            facts: Facts::default(),
+            first_seen: at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_a_mac_is_read() {
+        for text in
+            ["52:54:00:AB:cd:01", "52-54-00-ab-cd-01", "525400abcd01", "5254.00ab.cd01", "52%3A54%3a00%3AAB%3ACD%3A01"]
+        {
+            assert_eq!(text.parse::<MacAddress>().unwrap().to_string(), "52:54:00:ab:cd:01", "{text}");
+        }
+        for text in ["", "52:54", "52:54:00:ab:cd:0g", "52:54:00:ab:cd:01:02", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"]
+        {
+            assert!(text.parse::<MacAddress>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Boot scripts: what a loader is told.

@@ -1,0 +1,98 @@
+//! The configuration as the rules use it: checked, complete, nothing optional that has a default.
+
+use crate::{image::ImageReference, profile::Profile};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
+
+/// How DHCP is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DhcpMode {
+    /// Addresses and loaders.
+    Full,
+    /// Loaders only, beside the site's DHCP server.
+    Proxy,
+    /// Nothing: somebody else's DHCP points at us.
+    Off,
+}
+
+/// What an unassigned machine gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnknownPolicy {
+    /// The discovery image, then it waits for its assignment.
+    Discover,
+    /// Its own disk.
+    Local,
+    /// No answer at all.
+    Ignore,
+    /// This image.
+    Image(ImageReference),
+}
+
+impl FromStr for UnknownPolicy {
+    type Err = crate::image::BadReference;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "discover" => Ok(Self::Discover),
+            "local" => Ok(Self::Local),
+            "ignore" => Ok(Self::Ignore),
+            image => image.parse().map(Self::Image),
+        }
+    }
+}
+
+impl fmt::Display for UnknownPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Discover => f.write_str("discover"),
+            Self::Local => f.write_str("local"),
+            Self::Ignore => f.write_str("ignore"),
+            Self::Image(image) => image.fmt(f),
+        }
+    }
+}
+
+/// One provisioning network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// The network, its host bits zero.
+    pub network: Ipv4Net,
+    /// Addresses to lease; `None`: reservations only (and always in proxy mode).
+    pub range: Option<RangeInclusive<Ipv4Addr>>,
+    /// Option 3.
+    pub router: Option<Ipv4Addr>,
+    /// Option 6.
+    pub dns: Vec<Ipv4Addr>,
+    /// Option 15.
+    pub domain: Option<String>,
+    /// Seconds; option 51.
+    pub lease_seconds: u32,
+}
+
+/// Everything that rules need to know of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How DHCP is served.
+    pub dhcp: DhcpMode,
+    /// Networks, without overlaps.
+    pub subnets: Vec<Subnet>,
+    /// Port of the provisioning HTTP server.
+    pub http_port: u16,
+    /// What an unassigned machine gets.
+    pub unknown: UnknownPolicy,
+    /// The image that discovery boots.
+    pub discovery_image: ImageReference,
+    /// Hardware profiles, most specific first.
+    pub profiles: Vec<Profile>,
+    /// Size limit of the writable overlay in bytes; `None`: half of the machine's free memory.
+    pub overlay_limit: Option<u64>,
+}
+
+impl Settings {
+    /// The subnet that holds `address`.
+    pub fn subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.network.contains(&address))
+    }
+}

@@ -1,0 +1,1 @@
+//! TFTP: what to serve, and a transfer as a state machine.
