@@ -1,0 +1,161 @@
+//! Commands about images, on records in memory.
+
+use super::*;
+use crate::{
+    Live, Machine, Volatile,
+    boot::Pinned,
+    facts::Architecture,
+    image::{BlobRef, Content, ImageConfig},
+    memory::Memory,
+    settings::{DhcpMode, Settings, Subnet},
+};
+use std::sync::Arc;
+
+pub fn settings() -> Settings {
+    Settings {
+        dhcp: DhcpMode::Full,
+        subnets: vec![Subnet {
+            network: "10.77.0.0/24".parse().unwrap(),
+            range: None,
+            router: Some("10.77.0.1".parse().unwrap()),
+            dns: Vec::new(),
+            domain: None,
+            lease_seconds: 3600,
+        }],
+        http_port: 80,
+        unknown: UnknownPolicy::Discover,
+        discovery_image: "discovery:latest".parse().unwrap(),
+        profiles: Vec::new(),
+        overlay_limit: None,
+    }
+}
+
+fn blob(seed: u8, part: u8) -> BlobRef {
+    BlobRef { digest: Digest([seed, part].repeat(16).try_into().unwrap()), size: 100 }
+}
+
+fn made(seed: u8, content: Content) -> Image {
+    Image {
+        digest: Digest([seed; 32]),
+        manifest_size: 10,
+        config_blob: blob(seed, 200),
+        config: ImageConfig {
+            architecture: Architecture::X86_64,
+            cmdline: String::new(),
+            content,
+            os: None,
+            tools: Default::default(),
+        },
+        imported: Timestamp(0),
+        source: "dir:/srv/web".into(),
+    }
+}
+
+/// An image with a root.
+pub fn image(seed: u8) -> Image {
+    let release = "6.1.0-1-amd64".to_owned();
+    let (kernel, modules, root) = (blob(seed, 201), blob(seed, 202), blob(seed, 203));
+    made(seed, Content::Root { kernel, modules, root, kernel_release: release })
+}
+
+/// An image that only supplies a kernel.
+pub fn kernel_image(seed: u8) -> Image {
+    let (kernel, modules) = (blob(seed, 201), blob(seed, 202));
+    made(seed, Content::Kernel { kernel, modules, kernel_release: "6.1.0-1-amd64".into() })
+}
+
+fn at(ms: u64) -> Moment {
+    Moment { now: Timestamp(ms), entropy: [7; 32], settings: Arc::new(settings()) }
+}
+
+fn mac(last: u8) -> MacAddress {
+    MacAddress([0x52, 0x54, 0, 0, 0, last])
+}
+
+fn add(records: &mut Memory, name: &str, seed: u8, ms: u64) -> Added {
+    let request = AddImage { image: image(seed), name: name.parse().unwrap() };
+    let decision = add_image(&request, &View { records, live: &Live::default() }, &at(ms));
+    decision.changes.into_iter().for_each(|change| records.apply(change));
+    decision.answer
+}
+
+fn remove(records: &mut Memory, live: &Live, reference: &str, at: &Moment) -> Result<Removed, Refusal> {
+    let request = RemoveImage { reference: reference.parse().unwrap() };
+    let decision = remove_image(&request, &View { records, live }, at);
+    decision.changes.into_iter().for_each(|change| records.apply(change));
+    decision.answer
+}
+
+#[test]
+fn an_import_moves_the_tag_and_keeps_its_history() {
+    let mut records = Memory::default();
+    assert!(!add(&mut records, "web:latest", 1, 10).known);
+    let again = add(&mut records, "web:latest", 1, 20);
+    assert!(again.known);
+    assert_eq!(again.image.imported, Timestamp(10), "an image is as old as its first import");
+    assert_eq!(again.tag.history.len(), 1, "a tag that stays where it is has not moved");
+    let moved = add(&mut records, "web:latest", 2, 30);
+    let history: Vec<_> = moved.tag.history.iter().map(|entry| (entry.at.0, entry.digest)).collect();
+    assert_eq!(history, [(10, Digest([1; 32])), (30, Digest([2; 32]))]);
+    assert_eq!(moved.tag.history[1].by, "import dir:/srv/web");
+}
+
+#[test]
+fn a_tag_moves_to_any_image_there_is() {
+    let mut records = Memory::default();
+    add(&mut records, "web:v1", 1, 10);
+    let request = MoveTag { name: "web:stable".parse().unwrap(), to: "web:v1".parse().unwrap() };
+    let view = View { records: &records, live: &Live::default() };
+    assert_eq!(move_tag(&request, &view, &at(20)).answer.unwrap().digest, Digest([1; 32]));
+    let request = MoveTag { name: "web:stable".parse().unwrap(), to: "web:v9".parse().unwrap() };
+    assert!(matches!(move_tag(&request, &view, &at(20)).answer, Err(Refusal::UnknownImage { .. })));
+}
+
+#[test]
+fn removing_a_tag_leaves_an_image_that_has_another() {
+    let mut records = Memory::default();
+    add(&mut records, "web:v1", 1, 10);
+    add(&mut records, "web:stable", 1, 20);
+    let live = Live::default();
+    let removed = remove(&mut records, &live, "web:v1", &at(30)).unwrap();
+    assert_eq!(removed, Removed { tags: vec!["web:v1".parse().unwrap()], image: None });
+    let removed = remove(&mut records, &live, "web:stable", &at(30)).unwrap();
+    assert_eq!(removed.image, Some(Digest([1; 32])));
+    assert_eq!((records.tags(), records.image(&Digest([1; 32]))), (Vec::new(), None));
+}
+
+#[test]
+fn what_machines_are_assigned_or_booting_is_not_removed() {
+    let mut records = Memory::default();
+    add(&mut records, "web:v1", 1, 10);
+    let machine = Machine { assignment: Some("web:v1".parse().unwrap()), ..Machine::new(mac(1), Timestamp(0)) };
+    records.apply(Change::PutMachine(machine.clone()));
+    let mut live = Live::default();
+    for reference in ["web:v1", &format!("sha256:{}", "01".repeat(32))] {
+        let refusal = remove(&mut records, &live, reference, &at(20)).unwrap_err();
+        assert_eq!(refusal.to_string(), format!("{reference} is assigned to 52:54:00:00:00:01"));
+    }
+    records.apply(Change::PutMachine(Machine { assignment: None, ..machine }));
+    let mut boot = Boot::open(mac(1), None, &View { records: &records, live: &live }, &at(100));
+    boot.image = Some(Pinned { reference: "web:v1".parse().unwrap(), digest: Digest([1; 32]) });
+    live.apply(Volatile::PutBoot(boot));
+    assert!(matches!(remove(&mut records, &live, "web:v1", &at(200)), Err(Refusal::Booting { .. })));
+    assert!(remove(&mut records, &live, "web:v1", &at(100 + HOLD_MS)).is_ok(), "a machine that was switched off");
+}
+
+#[test]
+fn the_image_of_the_policy_is_not_removed() {
+    let mut records = Memory::default();
+    add(&mut records, "web:v1", 1, 10);
+    let policy = Settings { unknown: "web:v1".parse().unwrap(), ..settings() };
+    let at = Moment { settings: Arc::new(policy), ..at(20) };
+    assert!(matches!(remove(&mut records, &Live::default(), "web:v1", &at), Err(Refusal::NamedByPolicy(_))));
+}
+
+#[test]
+fn every_blob_of_an_image_is_in_use() {
+    let stage1 = Digest([9; 32]);
+    let used = blobs_in_use(&[image(1)], &[stage1]);
+    assert_eq!(used.len(), 6);
+    assert!(used.contains(&stage1) && used.contains(&Digest([1; 32])));
+}

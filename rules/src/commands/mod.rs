@@ -1,0 +1,125 @@
+//! What people ask for through the API: one rule a write, answered or refused with a reason.
+//!
+//! Each has the shape of every rule, and its answer is a `Result`: a refusal changes nothing.
+
+pub mod images;
+pub mod machines;
+mod text;
+
+use crate::{
+    MacAddress, Records, Timestamp,
+    image::{Digest, ImageName, ImageReference},
+};
+use std::{fmt, net::Ipv4Addr};
+
+/// Why a command was not carried out. The state is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Refusal {
+    /// Nobody declared the machine, and it was never seen.
+    #[error("no machine has the MAC address {0}")]
+    UnknownMachine(MacAddress),
+    /// No image by that name or digest.
+    #[error("there is no image {reference}")]
+    UnknownImage { reference: ImageReference, near: Vec<ImageName> },
+    /// The record is not the one that the person looked at (RFC 9110 §13.1.1).
+    #[error("machine {0} was changed by somebody else since you looked at it")]
+    Changed(MacAddress),
+    /// A kernel by itself is no system.
+    #[error("{0} only supplies a kernel: a machine that boots it would find no root")]
+    KernelOnly(ImageReference),
+    /// Two machines are one, but each has something that only one can have.
+    #[error("machines {machine} and {other} cannot be joined: each has its own {what}")]
+    Conflict { machine: MacAddress, other: MacAddress, what: &'static str },
+    /// The address is somebody's already.
+    #[error("{address} is reserved for machine {holder}")]
+    AddressReserved { address: Ipv4Addr, holder: MacAddress },
+    /// The address is in use.
+    #[error("{address} is leased to {holder} until {until}")]
+    AddressLeased { address: Ipv4Addr, holder: MacAddress, until: Timestamp },
+    /// The address cannot be reserved at all.
+    #[error("{address} cannot be reserved: {reason}")]
+    BadAddress { address: Ipv4Addr, reason: String },
+    /// A label that cannot be stored.
+    #[error("label '{key}': {reason}")]
+    BadLabel { key: String, reason: String },
+    /// Kernel arguments that cannot enter a script.
+    #[error("arguments: {0}")]
+    BadArguments(String),
+    /// Machines boot it.
+    #[error("{reference} is assigned to {}", list(machines))]
+    Assigned { reference: ImageReference, machines: Vec<MacAddress> },
+    /// The configuration names it.
+    #[error("{0} is what the policy boot.unknown gives to unassigned machines")]
+    NamedByPolicy(ImageReference),
+    /// Machines are fetching it now.
+    #[error("{reference} is being booted by {}", list(machines))]
+    Booting { reference: ImageReference, machines: Vec<MacAddress> },
+}
+
+impl Refusal {
+    /// What to do next.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::UnknownMachine(_) => {
+                "`bennu machine list` shows every machine; assign it an image to declare it".into()
+            }
+            Self::UnknownImage { near, .. } if near.is_empty() => {
+                "`bennu image list` shows what there is; `bennu image import` adds one".into()
+            }
+            Self::UnknownImage { near, .. } => format!("near it: {}", list(near)),
+            Self::Changed(_) => "look at the machine again, then repeat the change with its new ETag".into(),
+            Self::KernelOnly(_) => "assign an image that has a root filesystem".into(),
+            Self::Conflict { what, other, .. } => format!("take the {what} from {other} first, then join them"),
+            Self::AddressReserved { holder, .. } => format!("choose another address, or take it from {holder} first"),
+            Self::AddressLeased { .. } => "choose another address, or repeat this when the lease has ended".into(),
+            Self::BadAddress { .. } => "choose a free host address of a configured subnet".into(),
+            Self::BadLabel { .. } => {
+                "keys: up to 63 letters, digits, '.', '_', '-' and '/'; values: up to 255 printable characters".into()
+            }
+            Self::BadArguments(_) => {
+                "write kernel arguments as one line of printable ASCII, such as console=ttyS1,115200".into()
+            }
+            Self::Assigned { .. } => "assign these machines another image first".into(),
+            Self::NamedByPolicy(_) => {
+                "set boot.unknown in the configuration to something else, and restart bennu".into()
+            }
+            Self::Booting { .. } => "repeat this when they are up".into(),
+        }
+    }
+}
+
+/// A list that stays legible.
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = items.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN {
+        text.push_str(&format!(" and {} more", items.len() - SHOWN));
+    }
+    text
+}
+
+/// The image that a person named, or which ones they may have meant.
+pub fn find_image(reference: &ImageReference, records: &dyn Records) -> Result<Digest, Refusal> {
+    crate::assignment::lookup(reference, records).ok_or_else(|| Refusal::UnknownImage {
+        reference: reference.clone(),
+        near: match reference {
+            ImageReference::Name(name) => near(name, records),
+            ImageReference::Digest(_) => Vec::new(),
+        },
+    })
+}
+
+/// Tags that look like `name`: the same image under other tags, and names a slip of the finger away.
+fn near(name: &ImageName, records: &dyn Records) -> Vec<ImageName> {
+    let wanted = name.to_string();
+    let distance = |known: &ImageName| match known.name() == name.name() {
+        true => 0,
+        false => strsim::damerau_levenshtein(&wanted, &known.to_string()),
+    };
+    let mut tags: Vec<ImageName> = records.tags().into_iter().map(|tag| tag.name).collect();
+    tags.retain(|known| distance(known) <= 1 + wanted.len() / 3);
+    tags.sort_by_key(distance);
+    tags.truncate(5);
+    tags
+}
