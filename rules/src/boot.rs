@@ -8,12 +8,18 @@
 //!       └───────────┴─────────┴──────────┴──▶ superseded, by the next start of the firmware
 //! ```
 
+pub mod arguments;
+pub mod explain;
+pub mod plan;
+pub mod report;
+pub mod script;
+
 use crate::{
     MacAddress, Machine, Moment, Timestamp, View,
     assignment::{Resolution, resolve},
     facts::ClientSystem,
     image::{Digest, ImageReference},
-    journey::{Diagnosis, Observation, Seen},
+    journey::{Diagnosis, Observation, ScriptKind, Seen},
 };
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
@@ -122,6 +128,9 @@ pub struct Boot {
     /// Our loaders handed to a loader: more than one is a loop.
     #[serde(default)]
     pub loaders_chained: u32,
+    /// The DHCP transaction of the loader that was last given one: whoever asks in another may be that one.
+    #[serde(default)]
+    pub chained_xid: Option<u32>,
     /// Boot scripts handed out since the machine last reported: too many are a loop.
     #[serde(default)]
     pub scripts: u32,
@@ -168,6 +177,7 @@ impl Boot {
             stage1: None,
             kernel: None,
             loaders_chained: 0,
+            chained_xid: None,
             scripts: 0,
             bytes: 0,
             timeline: Vec::new(),
@@ -246,6 +256,12 @@ impl Boot {
             _ => None,
         };
         let Some(next) = next else { return };
+        if matches!(&observation.seen, Seen::ScriptRead { script: ScriptKind::Boot | ScriptKind::Discover, .. }) {
+            self.scripts += 1;
+        }
+        if let Seen::ScriptRead { script: ScriptKind::Refused, detail } = &observation.seen {
+            self.diagnosis = Some(Diagnosis::refused(detail));
+        }
         let firmware_stage = next <= State::Loader;
         if firmware_stage && next < self.state {
             return;

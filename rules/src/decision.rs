@@ -4,7 +4,7 @@ use crate::{
     MacAddress, Machine, Timestamp,
     boot::{Boot, BootId, Token},
     image::{Digest, Image, ImageName, Tag},
-    journey::Observation,
+    journey::{Observation, Seen},
     lease::{Lease, LeaseKey},
     settings::Settings,
 };
@@ -64,6 +64,7 @@ pub struct Live {
     offered: BTreeMap<Ipv4Addr, LeaseKey>,
     boots: BTreeMap<MacAddress, Boot>,
     tokens: BTreeMap<Token, MacAddress>,
+    ended: Vec<Boot>,
 }
 
 /// What a rule may see.
@@ -205,7 +206,18 @@ impl Live {
         }
     }
 
+    /// The boots that a newer one replaced since this was last asked.
+    pub fn take_ended(&mut self) -> Vec<Boot> {
+        std::mem::take(&mut self.ended)
+    }
+
     fn put_boot(&mut self, boot: Boot) {
+        if let Some(mut earlier) = self.boots.get(&boot.machine).filter(|earlier| earlier.id != boot.id).cloned() {
+            earlier.observe(Observation::new(boot.opened, Seen::Superseded));
+            if self.ended.len() < MAX_OPEN_BOOTS {
+                self.ended.push(earlier);
+            }
+        }
         self.drop_boot(boot.machine);
         if self.boots.len() >= MAX_OPEN_BOOTS {
             let oldest = self.boots.values().filter(|held| held.token.is_none()).min_by_key(|held| held.opened);

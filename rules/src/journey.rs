@@ -91,6 +91,11 @@ pub enum Seen {
         /// Why.
         reason: String,
     },
+    /// It asks for a loader that we do not have.
+    NoLoader {
+        /// What it runs on.
+        system: String,
+    },
     /// A loader or file was read, by TFTP or HTTP, to its end or not.
     LoaderRead {
         /// `tftp` or `http`.
@@ -187,6 +192,7 @@ impl fmt::Display for Seen {
             Self::DhcpAck { address, file } => write!(f, "DHCP ack: {}{}", at(address), named(file)),
             Self::DhcpNak { reason } => write!(f, "DHCP nak: {reason}"),
             Self::DhcpIgnored { reason } => write!(f, "DHCP not answered: {reason}"),
+            Self::NoLoader { system } => write!(f, "no loader for {system}"),
             Self::LoaderRead { by, file, bytes, complete, detail, took_ms } => {
                 write!(f, "{by} read {file}: {bytes} bytes in {took_ms} ms{}", whole(complete))?;
                 if detail.is_empty() { Ok(()) } else { write!(f, " ({detail})") }
@@ -247,6 +253,18 @@ impl Diagnosis {
         Self {
             reason: message.to_owned(),
             advice: "Stage 1 tries again by itself; the machine's console shows each attempt.".to_owned(),
+        }
+    }
+}
+
+impl Diagnosis {
+    /// From a refusal: the machine's console shows the same words.
+    pub fn refused(reason: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            advice:
+                "bennu machine explain MAC shows what it would get; once that is mended the machine goes on by itself."
+                    .to_owned(),
         }
     }
 }

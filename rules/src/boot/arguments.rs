@@ -1,0 +1,68 @@
+//! Kernel arguments: from the image, the profile, the machine and Bennu; later wins.
+
+/// Consoles of a machine for which nobody named any. `ttyS0` is last, so `/dev/console` is the serial port,
+/// which a rack's operator can reach.
+const DEFAULT_CONSOLES: &str = "console=tty0 console=ttyS0,115200";
+
+/// Joins layers of arguments, each winning over those before it: `key=value` replaces an earlier `key=…`, and the
+/// consoles of a layer replace all earlier consoles together, since their order has meaning.
+pub fn join(layers: &[&str]) -> String {
+    let mut joined: Vec<String> = Vec::new();
+    for layer in layers {
+        let words = split(layer);
+        let keys: Vec<&str> = words.iter().map(|word| key(word)).collect();
+        joined.retain(|earlier| !keys.contains(&key(earlier)));
+        joined.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+    joined.join(" ")
+}
+
+/// The same with consoles where none are named.
+pub fn with_consoles(arguments: String) -> String {
+    if split(&arguments).iter().any(|word| key(word) == "console") {
+        return arguments;
+    }
+    join(&[DEFAULT_CONSOLES, &arguments])
+}
+
+fn key(word: &str) -> &str {
+    word.split_once('=').map_or(word, |(key, _)| key)
+}
+
+/// Words of a kernel command line: spaces inside double quotes belong to the word (`lib/cmdline.c`, `next_arg`).
+fn split(arguments: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut start, mut quoted) = (None, false);
+    for (at, char) in arguments.char_indices() {
+        match char {
+            '"' => quoted = !quoted,
+            ' ' | '\t' if !quoted => {
+                words.extend(start.take().map(|from| &arguments[from..at]));
+                continue;
+            }
+            _ => {}
+        }
+        start.get_or_insert(at);
+    }
+    words.extend(start.map(|from| &arguments[from..]));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_layers_win() {
+        assert_eq!(join(&["quiet root=a", "root=b", "", "x"]), "quiet root=b x");
+        assert_eq!(join(&["console=tty0 console=ttyS0", "console=ttyS1"]), "console=ttyS1");
+        assert_eq!(join(&["a=1", "a=2 a=3"]), "a=2 a=3");
+        assert_eq!(join(&[r#"dyndbg="file x +p" a"#, "b"]), r#"dyndbg="file x +p" a b"#);
+    }
+
+    #[test]
+    fn consoles_come_by_default_only() {
+        assert_eq!(with_consoles("quiet".into()), "console=tty0 console=ttyS0,115200 quiet");
+        assert_eq!(with_consoles("console=ttyS1".into()), "console=ttyS1");
+    }
+}

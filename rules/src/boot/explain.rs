@@ -1,0 +1,51 @@
+//! What a machine would get at its next boot, and why, with nothing minted.
+
+use super::{
+    plan,
+    script::{self, Script, ScriptRequest},
+};
+use crate::{
+    Decision, Live, Moment, View, Volatile,
+    assignment::{Resolution, resolve},
+    profile,
+};
+use bennu_plan::Plan;
+
+/// Everything that a next boot comes from.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// Image and origin.
+    pub resolution: Resolution,
+    /// The hardware profile that matches.
+    pub profile: Option<String>,
+    /// What its loader would be told; the token in it is all zero.
+    pub script: Script,
+    /// What stage 1 would be told.
+    pub plan: Option<Plan>,
+}
+
+/// Decides as at a boot that opens now, whatever goes on, and stores nothing.
+pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision<Explained> {
+    let at = Moment { entropy: [0; 32], ..at.clone() };
+    let record = view.records.machine(request.mac);
+    let next = script::decide(request, &View { records: view.records, live: &Live::default() }, &at);
+    let mut live = Live::default();
+    let mut token = None;
+    for change in next.volatile {
+        if let Volatile::PutBoot(boot) = &change {
+            token.clone_from(&boot.token);
+        }
+        live.apply(change);
+    }
+    let plan = token.and_then(|token| {
+        let request = plan::PlanRequest { token, origin: request.origin.clone() };
+        plan::decide(&request, &View { records: view.records, live: &live }, &at).answer
+    });
+    let facts = record.as_ref().map_or(&request.facts, |machine| &machine.facts);
+    Decision::just(Explained {
+        resolution: resolve(record.as_ref(), view.records, &at.settings),
+        profile: profile::find(&at.settings.profiles, facts).map(|profile| profile.name.clone()),
+        script: next.answer,
+        plan,
+    })
+}

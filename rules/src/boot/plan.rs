@@ -1,0 +1,87 @@
+//! What stage 1 gets under its boot's token.
+
+use super::{Boot, Token, pin, script::blob_url};
+use crate::{
+    Change, Decision, Machine, Moment, View, Volatile,
+    assignment::{Resolution, resolve},
+    image::{Content, Image},
+    journey::{Observation, Seen},
+};
+use bennu_plan::{Action, Blob, PLAN_VERSION, Plan, RootPlan};
+
+/// Stage 1 asks for its plan.
+#[derive(Debug, Clone)]
+pub struct PlanRequest {
+    /// From the kernel's arguments.
+    pub token: Token,
+    /// Where the machine reaches us.
+    pub origin: String,
+}
+
+/// A waiting machine looks for its assignment this often.
+const POLL_SECONDS: u32 = 2;
+
+/// Decides what a machine in stage 1 does. `None`: the token opens no boot.
+pub fn decide(request: &PlanRequest, view: &View<'_>, at: &Moment) -> Decision<Option<Plan>> {
+    let Some(boot) = view.live.boot_by_token(&request.token) else { return Decision::just(None) };
+    let machine = view.records.machine(boot.machine);
+    let (boot, newly_pinned) = pin_if_waiting(boot, machine.as_ref(), view, at);
+    let action = act(request, &boot, machine.as_ref(), view, at);
+    let plan = Plan { version: PLAN_VERSION, boot: boot.id.to_string(), machine: boot.machine.to_string(), action };
+    let mut decision = Decision::just(Some(plan));
+    if newly_pinned && let Some(pinned) = &boot.image {
+        let seen = Seen::Assigned { image: pinned.reference.to_string(), digest: pinned.digest };
+        decision.observed.push((boot.machine, Observation::new(at.now, seen)));
+        decision.changes.push(Change::PutBoot(boot.clone()));
+        decision.volatile.push(Volatile::PutBoot(boot));
+    }
+    decision
+}
+
+/// A waiting machine's image is pinned when its assignment arrives.
+fn pin_if_waiting(boot: &Boot, machine: Option<&Machine>, view: &View<'_>, at: &Moment) -> (Boot, bool) {
+    let mut boot = boot.clone();
+    if boot.image.is_some() {
+        return (boot, false);
+    }
+    boot.image = pin(&resolve(machine, view.records, &at.settings));
+    let newly = boot.image.is_some();
+    (boot, newly)
+}
+
+fn act(request: &PlanRequest, boot: &Boot, machine: Option<&Machine>, view: &View<'_>, at: &Moment) -> Action {
+    let Some(pinned) = &boot.image else {
+        return match resolve(machine, view.records, &at.settings) {
+            Resolution::Local { .. } => Action::Restart { reason: "it is to boot its own disk".into() },
+            _ => Action::Discover { poll_seconds: POLL_SECONDS },
+        };
+    };
+    let Some(image) = view.records.image(&pinned.digest) else {
+        return Action::Restart { reason: format!("the image {} does not exist any more", pinned.reference) };
+    };
+    match &image.config.content {
+        Content::Root { kernel, .. } if Some(kernel.digest) == boot.kernel => {
+            boot_root(request, &pinned.reference.to_string(), &image, machine, at)
+        }
+        Content::Kernel { kernel, .. } if Some(kernel.digest) == boot.kernel => {
+            Action::Discover { poll_seconds: POLL_SECONDS }
+        }
+        _ => Action::Restart { reason: format!("{} needs another kernel", pinned.reference) },
+    }
+}
+
+fn boot_root(request: &PlanRequest, name: &str, image: &Image, machine: Option<&Machine>, at: &Moment) -> Action {
+    let Content::Root { root, kernel_release, .. } = &image.config.content else {
+        return Action::Discover { poll_seconds: POLL_SECONDS };
+    };
+    Action::Boot(Box::new(RootPlan {
+        image: name.to_owned(),
+        digest: image.digest.to_string(),
+        root: Blob { url: blob_url(&request.origin, &root.digest), digest: root.digest.to_string(), size: root.size },
+        kernel_release: kernel_release.clone(),
+        overlay_limit: at.settings.overlay_limit,
+        hostname: machine.and_then(|machine| machine.labels.get("hostname").cloned()),
+        own_fstab: true,
+        time_ms: at.now.0,
+    }))
+}

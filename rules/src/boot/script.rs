@@ -1,0 +1,310 @@
+//! Which boot script a machine's loader gets.
+
+use super::{Boot, BootId, Pinned, arguments, mint_token, pin};
+use crate::{
+    Change, Decision, MacAddress, Machine, Moment, View, Volatile,
+    assignment::{Origin, Resolution, resolve},
+    facts::{Facts, Firmware, sane_uuid},
+    image::{BlobRef, Content, Digest, Image, ImageReference},
+    journey::{Observation, ScriptKind, Seen},
+    profile::{self, Profile},
+};
+use serde::Serialize;
+
+/// A loader asks what to do.
+#[derive(Debug, Clone)]
+pub struct ScriptRequest {
+    /// The card it booted from.
+    pub mac: MacAddress,
+    /// What it said of the hardware.
+    pub facts: Facts,
+    /// Where the machine reaches us, such as `http://10.77.0.1`.
+    pub origin: String,
+    /// The initrd with our stage 1.
+    pub stage1: BlobRef,
+}
+
+/// A file and the name a script gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NamedUrl {
+    /// Name, as `initrd=` uses it.
+    pub name: String,
+    /// Absolute URL.
+    pub url: String,
+}
+
+/// What a loader is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// Start this.
+    Boot(BootScript),
+    /// Ask again in a while.
+    Wait {
+        /// For the console.
+        machine: MacAddress,
+        /// Where to ask again.
+        again: String,
+    },
+    /// Boot the machine's own disk.
+    Local {
+        /// For the console.
+        machine: MacAddress,
+        /// Decides how.
+        firmware: Option<Firmware>,
+    },
+    /// Nothing to boot, and why.
+    Refused {
+        /// For the console.
+        machine: MacAddress,
+        /// What happened.
+        reason: String,
+        /// What to do next.
+        advice: String,
+        /// Where to ask again, after a while.
+        again: String,
+    },
+}
+
+/// A kernel with all it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootScript {
+    /// For the console.
+    pub machine: MacAddress,
+    /// For the console.
+    pub boot: BootId,
+    /// Whether it boots to be discovered.
+    pub discovers: bool,
+    /// The image as a person wrote it.
+    pub image: String,
+    /// The image.
+    pub digest: Digest,
+    /// The kernel's URL.
+    pub kernel: NamedUrl,
+    /// Initrds in their order.
+    pub initrds: Vec<NamedUrl>,
+    /// Kernel arguments, but for those that the loader itself knows (addresses and `BOOTIF`).
+    pub arguments: String,
+    /// Whether stage 1 runs, and so needs the loader's address.
+    pub stage1: bool,
+    /// Where to ask again when a download fails.
+    pub again: String,
+}
+
+/// Boot scripts handed out in one boot without one report in between; more is a loop. A script asks again after a
+/// failed download, so a few repetitions are no sign of one.
+const MAX_SCRIPTS: u32 = 12;
+
+/// What one machine would boot, and all that led to it.
+struct Case<'a> {
+    request: &'a ScriptRequest,
+    machine: Machine,
+    boot: Boot,
+    profile: Option<&'a Profile>,
+}
+
+/// Decides what the loader of a machine gets. Mints the boot's token with its first boot script; later ones are the same.
+pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision<Script> {
+    let known = view.records.machine(request.mac).or_else(|| joined_by_uuid(request, view));
+    let is_known = known.is_some();
+    let resolution = resolve(known.as_ref(), view.records, &at.settings);
+    if resolution == Resolution::Ignore {
+        let reason = "this machine has no assignment, and machines without one are ignored";
+        return Decision::just(refused(request, reason, "Assign an image to it: bennu machine assign MAC IMAGE"));
+    }
+    let mut machine = known.clone().unwrap_or_else(|| Machine::new(request.mac, at.now));
+    machine.facts.absorb(&request.facts);
+    if !machine.macs.contains(&request.mac) {
+        machine.macs.push(request.mac);
+    }
+    let mut changes = Vec::new();
+    if known.as_ref() != Some(&machine) {
+        changes.push(Change::PutMachine(machine.clone()));
+    }
+    let (boot, mut volatile) = open_boot(request, &machine, is_known, view, at);
+    let profile = profile::find(&at.settings.profiles, &machine.facts);
+    let case = Case { request, machine, boot, profile };
+    let mut decision = case.answer(resolution, view, at);
+    decision.changes.splice(0..0, changes);
+    volatile.append(&mut decision.volatile);
+    decision.volatile = volatile;
+    decision
+}
+
+/// Another card of a machine we know joins it when both say the same sane UUID and only one machine says it.
+fn joined_by_uuid(request: &ScriptRequest, view: &View<'_>) -> Option<Machine> {
+    let uuid = request.facts.uuid.as_deref().and_then(sane_uuid)?;
+    let says_it = |machine: &Machine| machine.facts.uuid.as_deref().and_then(sane_uuid).as_ref() == Some(&uuid);
+    let mut found = view.records.machines().into_iter().filter(says_it);
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
+/// The machine's open boot, or a new one where DHCP did not open any (it may be somebody else's).
+fn open_boot(
+    request: &ScriptRequest,
+    machine: &Machine,
+    is_known: bool,
+    view: &View<'_>,
+    at: &Moment,
+) -> (Boot, Vec<Volatile>) {
+    let current = view.live.boot(machine.id).filter(|boot| boot.is_open());
+    if let Some(boot) = current {
+        return (boot.clone(), Vec::new());
+    }
+    // DHCP knew only the card; now we know whose it is.
+    if let Some(boot) = view.live.boot(request.mac).filter(|boot| boot.is_open() && boot.machine != machine.id) {
+        let boot = Boot { machine: machine.id, ..boot.clone() };
+        return (boot.clone(), vec![Volatile::DropBoot(request.mac), Volatile::PutBoot(boot)]);
+    }
+    let boot = Boot::open(machine.id, is_known.then_some(machine), view, at);
+    (boot.clone(), vec![Volatile::PutBoot(boot)])
+}
+
+fn again(request: &ScriptRequest) -> String {
+    format!("{}/boot/{}.ipxe", request.origin, request.mac.hyphened())
+}
+
+fn refused(request: &ScriptRequest, reason: &str, advice: &str) -> Script {
+    Script::Refused { machine: request.mac, reason: reason.into(), advice: advice.into(), again: again(request) }
+}
+
+impl Case<'_> {
+    fn answer(mut self, resolution: Resolution, view: &View<'_>, at: &Moment) -> Decision<Script> {
+        if self.boot.scripts >= MAX_SCRIPTS {
+            let reason = "this boot asked for its script again and again without ever starting it";
+            return self.refuse(
+                reason,
+                "Power-cycle the machine; if it comes back, try another loader in its hardware profile",
+                at,
+            );
+        }
+        // What was pinned when the boot opened holds for the whole boot.
+        let wanted = match (&self.boot.image, resolution) {
+            (Some(Pinned { reference, digest }), _) => {
+                Resolution::Image { reference: reference.clone(), digest: *digest, origin: Origin::Machine }
+            }
+            (None, resolution) => resolution,
+        };
+        match wanted {
+            Resolution::Image { ref reference, digest, .. } => match view.records.image(&digest) {
+                Some(image) => {
+                    let was_pinned = self.boot.image.is_some();
+                    self.boot.image = pin(&wanted);
+                    let mut decision = self.start(&reference.clone(), &image, at);
+                    if !was_pinned {
+                        let seen = Seen::Assigned { image: reference.to_string(), digest };
+                        decision.observed.insert(0, (self.machine.id, Observation::new(at.now, seen)));
+                    }
+                    decision
+                }
+                None => self.missing(reference, at),
+            },
+            Resolution::Missing { reference, .. } => self.missing(&reference, at),
+            Resolution::Discover { digest } => match view.records.image(&digest) {
+                Some(image) => self.start(&at.settings.discovery_image.clone(), &image, at),
+                None => self.simple(
+                    Script::Wait { machine: self.request.mac, again: again(self.request) },
+                    ScriptKind::Wait,
+                    at,
+                ),
+            },
+            Resolution::Wait | Resolution::Ignore => self.simple(
+                Script::Wait { machine: self.request.mac, again: again(self.request) },
+                ScriptKind::Wait,
+                at,
+            ),
+            Resolution::Local { .. } => {
+                let script = Script::Local { machine: self.request.mac, firmware: self.machine.facts.firmware };
+                self.simple(script, ScriptKind::Local, at)
+            }
+        }
+    }
+
+    fn missing(&self, reference: &ImageReference, at: &Moment) -> Decision<Script> {
+        let reason = format!("the image {reference} that it is assigned to does not exist");
+        self.refuse(&reason, "Import it, or assign another: bennu image list, bennu machine assign MAC IMAGE", at)
+    }
+
+    fn refuse(&self, reason: &str, advice: &str, at: &Moment) -> Decision<Script> {
+        let mut decision = self.simple(refused(self.request, reason, advice), ScriptKind::Refused, at);
+        if let Some((_, Observation { seen: Seen::ScriptRead { detail, .. }, .. })) = decision.observed.last_mut() {
+            reason.clone_into(detail);
+        }
+        decision
+    }
+
+    fn simple(&self, script: Script, kind: ScriptKind, at: &Moment) -> Decision<Script> {
+        let seen = Seen::ScriptRead { script: kind, detail: String::new() };
+        Decision { observed: vec![(self.machine.id, Observation::new(at.now, seen))], ..Decision::just(script) }
+    }
+
+    /// Hands out a kernel; the boot and its token are durable before the script leaves.
+    fn start(&mut self, reference: &ImageReference, image: &Image, at: &Moment) -> Decision<Script> {
+        let content = &image.config.content;
+        let before = self.boot.clone();
+        let token = self.boot.token.get_or_insert_with(|| mint_token(at)).clone();
+        let uses_stage1 = !matches!(content, Content::Foreign { .. });
+        self.boot.kernel = Some(content.kernel().digest);
+        self.boot.stage1 = uses_stage1.then_some(self.request.stage1.digest);
+        let discovers = matches!(content, Content::Kernel { .. });
+        let base = format!("{}/boot/{}/", self.request.origin, token.0);
+        let script = Script::Boot(BootScript {
+            machine: self.request.mac,
+            boot: self.boot.id.clone(),
+            discovers,
+            image: reference.to_string(),
+            digest: image.digest,
+            kernel: NamedUrl { name: "kernel".into(), url: self.blob_url(content.kernel()) },
+            initrds: self.initrds(content),
+            arguments: self.arguments(image, uses_stage1.then_some(&base)),
+            stage1: uses_stage1,
+            again: again(self.request),
+        });
+        let kind = if discovers { ScriptKind::Discover } else { ScriptKind::Boot };
+        let detail = format!("{reference} ({})", image.digest.short());
+        let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
+        let mut decision = Decision { observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
+        if self.boot != before {
+            decision.changes.push(Change::PutBoot(self.boot.clone()));
+            decision.volatile.push(Volatile::PutBoot(self.boot.clone()));
+        }
+        decision
+    }
+
+    fn blob_url(&self, blob: &BlobRef) -> String {
+        blob_url(&self.request.origin, &blob.digest)
+    }
+
+    fn initrds(&self, content: &Content) -> Vec<NamedUrl> {
+        let named = |name: &str, blob: &BlobRef| NamedUrl { name: name.to_owned(), url: self.blob_url(blob) };
+        match content {
+            Content::Root { modules, .. } | Content::Kernel { modules, .. } => {
+                vec![named("modules.img", modules), named("stage1.img", &self.request.stage1)]
+            }
+            Content::Foreign { initrds, .. } => {
+                initrds.iter().enumerate().map(|(n, blob)| named(&format!("initrd{n}.img"), blob)).collect()
+            }
+        }
+    }
+
+    fn arguments(&self, image: &Image, boot_url: Option<&String>) -> String {
+        let (consoles, of_profile) = self.profile.map_or((String::new(), String::new()), |profile| {
+            let consoles =
+                profile.settings.consoles.iter().map(|console| format!("console={console}")).collect::<Vec<_>>();
+            (consoles.join(" "), profile.settings.arguments.clone())
+        });
+        let ours = boot_url.map_or(String::new(), |url| format!("{}={url}", bennu_plan::ARG_BOOT));
+        arguments::with_consoles(arguments::join(&[
+            &image.config.cmdline,
+            &consoles,
+            &of_profile,
+            &self.machine.arguments,
+            &ours,
+        ]))
+    }
+}
+
+/// Where a blob is fetched.
+pub fn blob_url(origin: &str, digest: &Digest) -> String {
+    format!("{origin}/blobs/sha256/{}", digest.hex())
+}

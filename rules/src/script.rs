@@ -1,1 +1,0 @@
-//! Boot scripts: what a loader is told.
