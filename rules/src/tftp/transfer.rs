@@ -1,0 +1,595 @@
+//! One transfer, as a state machine without a socket or a clock: packet or timeout in, step out.
+//!
+//! ```text
+//!            start             ACK 0 / ACK 1              last block ACKed
+//!   (asked) ──────► Opening ──────────────────► Sending ───────────────────► Finished
+//!                   one packet,                 a window per ACK
+//!                   ≤ 5 resends                 adaptive resends
+//!                      │ silent, or an ERROR       │ silent, or an ERROR
+//!                      └──────────► end ◄──────────┘
+//! ```
+//!
+//! Blocks are counted from 1 without wrapping; [`wire_number`] gives their 16 bits. What a window is answered
+//! with decides what is sent:
+//!
+//! - An ACK of a block in flight moves the transfer on and brings a fresh window, from the block after it: that is
+//!   progress or, in mid-window, the receiver's word that it misses the next one (RFC 7440 §4).
+//! - An ACK repeated is ignored when the window is one block (RFC 1123 §4.2.3.1, the Sorcerer's Apprentice). With
+//!   larger windows it may mean that a window's first block was lost, and is answered once.
+//! - Every block sent twice may draw an ACK that means neither: EDK2 answers each unexpected block with one. Answering
+//!   those by resends would multiply them for ever. So from a resend until a block that was never sent before is
+//!   acknowledged, no ACK brings another resend: it only lets new blocks go, and silence mends what is lost meanwhile.
+//! - Silence brings a resend after a time that follows the path (RFC 6298's estimate, Karn's rule), since the
+//!   fixed 2 s of EDK2 and the like make a lossy path crawl. Repeated silence doubles it, until an ACK comes that is
+//!   too late to belong to the first copy alone.
+
+use super::{
+    negotiate::Terms,
+    packet::{ErrorCode, Packet},
+};
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+/// Before a round trip was measured.
+const INITIAL_RTO: Duration = Duration::from_millis(500);
+/// Firmware polls its network card now and then; below this, resends would overtake ACKs on their way.
+const MIN_RTO: Duration = Duration::from_millis(100);
+const MAX_RTO: Duration = Duration::from_secs(4);
+/// Resends to a peer that never answered: its address may be forged, and we a reflector.
+const MAX_OPENING_RESENDS: u32 = 5;
+/// Resends of the last window. A receiver that has everything may be gone.
+const MAX_FINAL_RESENDS: u32 = 5;
+/// How long a peer that did answer may make no progress.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// What the shell has to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Step {
+    /// Send this.
+    pub emit: Emit,
+    /// Then this.
+    pub then: Then,
+}
+
+/// What to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Emit {
+    /// Nothing.
+    Nothing,
+    /// The OACK with the agreed options.
+    OptionAck,
+    /// These blocks, counted from 1 without wrapping.
+    Blocks(RangeInclusive<u64>),
+}
+
+/// What comes after sending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    /// Call [`Transfer::on_timeout`] at this time, unless a packet comes first.
+    WakeAt(Duration),
+    /// The transfer is over; free it.
+    Over(End),
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Every block was acknowledged.
+    Finished,
+    /// Every block was sent; the last ACK never came but the peer has closed its port.
+    ClosedAfterLast,
+    /// The peer wanted the size only: it took the OACK and refused to go on.
+    SizeProbe,
+    /// The peer sent an ERROR.
+    Refused {
+        /// Its code.
+        code: ErrorCode,
+        /// Its message.
+        message: String,
+    },
+    /// The peer never answered.
+    NeverAnswered,
+    /// The peer stopped answering.
+    FellSilent {
+        /// Blocks acknowledged before.
+        after: u64,
+    },
+}
+
+impl End {
+    /// Whether the whole file arrived, as far as can be known.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Finished | Self::ClosedAfterLast)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("finished"),
+            Self::ClosedAfterLast => f.write_str("finished, the last ACK never came"),
+            Self::SizeProbe => f.write_str("asked for the size only"),
+            Self::Refused { code, message } if message.is_empty() => write!(f, "the client sent error {code}"),
+            Self::Refused { code, message } => write!(f, "the client sent error {code}: {message}"),
+            Self::NeverAnswered => f.write_str("the client never answered"),
+            Self::FellSilent { after } => write!(f, "the client fell silent after block {after}"),
+        }
+    }
+}
+
+/// What a transfer cost so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes of the file that were acknowledged.
+    pub bytes: u64,
+    /// Blocks sent again.
+    pub resent: u64,
+    /// Times that silence forced a resend.
+    pub timeouts: u32,
+}
+
+/// The number that stands on the wire for a block: it wraps from 65535 to 0.
+pub fn wire_number(block: u64) -> u16 {
+    block as u16
+}
+
+/// A transfer of one file to one client. Times are since any fixed moment.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    length: u64,
+    blksize: u64,
+    window: u64,
+    last: u64,
+    with_options: bool,
+    asked_size: bool,
+    /// An ACK came.
+    answered: bool,
+    /// Everything up to this block has arrived.
+    acked: u64,
+    /// The highest block ever sent.
+    sent: u64,
+    sent_at: Duration,
+    /// Whether what is in flight was sent for the first time, so that its ACK measures a round trip (Karn).
+    first_time: bool,
+    /// ACKs of blocks up to this one may be echoes of blocks sent twice.
+    echoes_to: u64,
+    progress_at: Duration,
+    resends: u32,
+    rtt: RoundTrip,
+    figures: Figures,
+}
+
+impl Transfer {
+    /// A transfer of a file of `length` bytes under `terms`.
+    pub fn new(length: u64, terms: &Terms) -> Self {
+        let blksize = u64::from(terms.blksize);
+        Self {
+            length,
+            blksize,
+            window: u64::from(terms.windowsize),
+            // A file that fills its last block needs an empty one to tell its end (RFC 1350 §6).
+            last: length / blksize + 1,
+            with_options: !terms.answer.is_empty(),
+            asked_size: terms.answer.iter().any(|(name, _)| name == "tsize"),
+            answered: false,
+            acked: 0,
+            sent: 0,
+            sent_at: Duration::ZERO,
+            first_time: true,
+            echoes_to: 0,
+            progress_at: Duration::ZERO,
+            resends: 0,
+            rtt: RoundTrip::new(terms.timeout),
+            figures: Figures::default(),
+        }
+    }
+
+    /// The first packet.
+    pub fn start(&mut self, now: Duration) -> Step {
+        self.progress_at = now;
+        if self.with_options { self.open(now) } else { self.send_window(now) }
+    }
+
+    /// A packet from the peer. What makes no sense in a transfer of ours is ignored.
+    pub fn on_packet(&mut self, packet: &Packet, now: Duration) -> Step {
+        match packet {
+            Packet::Ack(number) => self.on_ack(*number, now),
+            Packet::Error { code, message } => over(self.end_by_error(*code, message)),
+            Packet::Read(_) | Packet::Write(_) | Packet::Data { .. } | Packet::OptionAck(_) => self.wait(),
+        }
+    }
+
+    /// The peer's host said that nobody listens on its port any more (ICMP).
+    pub fn on_port_closed(&mut self) -> Step {
+        over(self.end_by_error(ErrorCode::UNKNOWN_TID, "its port is closed"))
+    }
+
+    /// The time of [`Then::WakeAt`] has come.
+    pub fn on_timeout(&mut self, now: Duration) -> Step {
+        if now < self.deadline() {
+            return self.wait();
+        }
+        if let Some(end) = self.lost_patience(now) {
+            return over(end);
+        }
+        self.resends += 1;
+        self.figures.timeouts += 1;
+        self.rtt.back_off();
+        if self.answered || !self.with_options {
+            return self.send_window(now);
+        }
+        self.first_time = false;
+        self.open(now)
+    }
+
+    /// Whether the peer has not answered yet.
+    pub fn is_half_open(&self) -> bool {
+        !self.answered
+    }
+
+    /// What it cost so far.
+    pub fn figures(&self) -> Figures {
+        Figures { bytes: (self.acked * self.blksize).min(self.length), ..self.figures }
+    }
+
+    /// Where in the file a block lies: offset and length.
+    pub fn extent(&self, block: u64) -> (u64, usize) {
+        let offset = (block - 1) * self.blksize;
+        (offset, self.length.saturating_sub(offset).min(self.blksize) as usize)
+    }
+
+    fn on_ack(&mut self, number: u16, now: Duration) -> Step {
+        let ahead = u64::from(number.wrapping_sub(wire_number(self.acked)));
+        let block = self.acked + ahead;
+        if block > self.sent {
+            return self.wait();
+        }
+        let opens = !self.answered && self.with_options;
+        if ahead == 0 && !opens {
+            return self.on_repeated_ack(now);
+        }
+        let in_mid_window = block < self.sent;
+        self.answered = true;
+        self.progress(block, now);
+        if block == self.last {
+            return over(End::Finished);
+        }
+        if in_mid_window && self.expects_echoes() { self.send_new(now) } else { self.send_window(now) }
+    }
+
+    fn progress(&mut self, block: u64, now: Duration) {
+        let waited = now.saturating_sub(self.sent_at);
+        if self.first_time {
+            self.rtt.measured(waited);
+        } else if waited >= self.rtt.fastest {
+            // It can be the answer to the resend, so the resend was needed: the path loses, it is not slow.
+            self.rtt.forgive();
+        }
+        self.acked = block;
+        self.progress_at = now;
+        self.resends = 0;
+    }
+
+    fn on_repeated_ack(&mut self, now: Duration) -> Step {
+        let too_early = now.saturating_sub(self.sent_at) < self.rtt.fastest / 2;
+        if self.window == 1 || self.expects_echoes() || too_early {
+            return self.wait();
+        }
+        self.send_window(now)
+    }
+
+    fn open(&mut self, now: Duration) -> Step {
+        self.sent_at = now;
+        Step { emit: Emit::OptionAck, then: Then::WakeAt(self.deadline()) }
+    }
+
+    fn send_window(&mut self, now: Duration) -> Step {
+        let first = self.acked + 1;
+        let end = (self.acked + self.window).min(self.last);
+        let again = (self.sent.min(end) + 1).saturating_sub(first);
+        self.first_time = again == 0;
+        self.figures.resent += again;
+        self.sent = self.sent.max(end);
+        if again > 0 {
+            self.echoes_to = self.sent;
+        }
+        self.sent_at = now;
+        Step { emit: Emit::Blocks(first..=end), then: Then::WakeAt(self.deadline()) }
+    }
+
+    /// Lets the window slide without going back in it.
+    fn send_new(&mut self, now: Duration) -> Step {
+        let first = self.sent + 1;
+        self.sent = self.sent.max((self.acked + self.window).min(self.last));
+        self.first_time = false;
+        self.sent_at = now;
+        let emit = if first <= self.sent { Emit::Blocks(first..=self.sent) } else { Emit::Nothing };
+        Step { emit, then: Then::WakeAt(self.deadline()) }
+    }
+
+    /// Once a block beyond those is acknowledged, the wire carries no more answers to them.
+    fn expects_echoes(&self) -> bool {
+        self.echoes_to > 0 && self.acked <= self.echoes_to
+    }
+
+    fn lost_patience(&self, now: Duration) -> Option<End> {
+        if !self.answered {
+            return (self.resends >= MAX_OPENING_RESENDS).then_some(End::NeverAnswered);
+        }
+        let silent = now.saturating_sub(self.progress_at) >= PATIENCE;
+        let dallied = self.sent == self.last && self.resends >= MAX_FINAL_RESENDS;
+        (silent || dallied).then_some(End::FellSilent { after: self.acked })
+    }
+
+    fn end_by_error(&self, code: ErrorCode, message: &str) -> End {
+        if code == ErrorCode::UNKNOWN_TID && self.sent == self.last && self.answered {
+            return End::ClosedAfterLast;
+        }
+        if !self.answered && self.asked_size {
+            return End::SizeProbe;
+        }
+        End::Refused { code, message: message.to_owned() }
+    }
+
+    fn deadline(&self) -> Duration {
+        self.sent_at + self.rtt.timeout
+    }
+
+    fn wait(&self) -> Step {
+        Step { emit: Emit::Nothing, then: Then::WakeAt(self.deadline()) }
+    }
+}
+
+fn over(end: End) -> Step {
+    Step { emit: Emit::Nothing, then: Then::Over(end) }
+}
+
+/// RFC 6298's estimate of how long to wait for an ACK.
+#[derive(Debug, Clone)]
+struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    fastest: Duration,
+    timeout: Duration,
+    longest: Duration,
+}
+
+impl RoundTrip {
+    /// An agreed `timeout` (RFC 2349) is the longest wait; shorter ones are ours to choose.
+    fn new(agreed: Option<Duration>) -> Self {
+        let longest = agreed.map_or(MAX_RTO, |agreed| agreed.min(MAX_RTO));
+        let nothing = Duration::ZERO;
+        Self { smoothed: None, variation: nothing, fastest: nothing, timeout: INITIAL_RTO, longest }
+    }
+
+    fn measured(&mut self, sample: Duration) {
+        let smoothed = match self.smoothed {
+            None => {
+                self.variation = sample / 2;
+                self.fastest = sample;
+                sample
+            }
+            Some(smoothed) => {
+                self.variation = self.variation * 3 / 4 + smoothed.abs_diff(sample) / 4;
+                self.fastest = self.fastest.min(sample);
+                smoothed * 7 / 8 + sample / 8
+            }
+        };
+        self.smoothed = Some(smoothed);
+        self.forgive();
+    }
+
+    /// Ends the backing off: the wait follows the estimate again.
+    fn forgive(&mut self) {
+        let estimate = self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + self.variation * 4);
+        self.timeout = estimate.max(MIN_RTO).min(self.longest);
+    }
+
+    fn back_off(&mut self) {
+        self.timeout = (self.timeout * 2).min(self.longest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn terms(blksize: u16, windowsize: u16, options: &[&str]) -> Terms {
+        let answer = options.iter().map(|name| (name.to_string(), "1".to_owned())).collect();
+        Terms { blksize, windowsize, timeout: None, answer }
+    }
+
+    fn ack(transfer: &mut Transfer, block: u16, now: Duration) -> Emit {
+        transfer.on_packet(&Packet::Ack(block), now).emit
+    }
+
+    fn error(code: u16) -> Packet {
+        Packet::Error { code: ErrorCode(code), message: "User aborted".into() }
+    }
+
+    /// Runs into silence: what was sent, and how it ended when.
+    fn silence(transfer: &mut Transfer, mut then: Then) -> (Vec<Emit>, End, Duration) {
+        let (mut sent, mut now) = (Vec::new(), Duration::ZERO);
+        loop {
+            match then {
+                Then::Over(end) => return (sent, end, now),
+                Then::WakeAt(at) => {
+                    now = at;
+                    let step = transfer.on_timeout(now);
+                    sent.extend(Some(step.emit).filter(|emit| *emit != Emit::Nothing));
+                    then = step.then;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_transfer_runs_in_lockstep() {
+        let mut transfer = Transfer::new(1200, &terms(512, 1, &[]));
+        assert_eq!(transfer.start(0 * MS).emit, Emit::Blocks(1..=1));
+        assert_eq!(ack(&mut transfer, 1, MS), Emit::Blocks(2..=2));
+        assert_eq!(ack(&mut transfer, 2, 2 * MS), Emit::Blocks(3..=3));
+        assert_eq!(transfer.extent(3), (1024, 176));
+        assert_eq!(transfer.on_packet(&Packet::Ack(3), 3 * MS).then, Then::Over(End::Finished));
+        assert_eq!(transfer.figures(), Figures { bytes: 1200, resent: 0, timeouts: 0 });
+    }
+
+    #[test]
+    fn a_file_of_whole_blocks_ends_with_an_empty_one() {
+        for (length, last, extent) in [(0, 1, (0, 0)), (512, 2, (512, 0)), (513, 2, (512, 1))] {
+            let transfer = Transfer::new(length, &terms(512, 1, &[]));
+            assert_eq!((transfer.last, transfer.extent(transfer.last)), (last, extent), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_one_block_is_finished_by_its_first_ack() {
+        let mut transfer = Transfer::new(10, &terms(512, 1, &[]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(transfer.on_packet(&Packet::Ack(1), MS).then, Then::Over(End::Finished));
+    }
+
+    #[test]
+    fn the_probe_of_edk2_frees_the_transfer_at_once() {
+        let mut transfer = Transfer::new(173_792, &terms(1468, 4, &["tsize", "blksize", "windowsize"]));
+        assert_eq!(transfer.start(0 * MS).emit, Emit::OptionAck);
+        assert_eq!(transfer.on_packet(&error(8), MS).then, Then::Over(End::SizeProbe));
+    }
+
+    #[test]
+    fn an_error_in_mid_transfer_is_the_clients_last_word() {
+        let mut transfer = Transfer::new(5000, &terms(512, 1, &["tsize"]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(ack(&mut transfer, 0, MS), Emit::Blocks(1..=1));
+        let Then::Over(end) = transfer.on_packet(&error(3), 2 * MS).then else { panic!("goes on") };
+        assert_eq!(end.to_string(), "the client sent error 3: User aborted");
+        assert!(!end.is_complete());
+    }
+
+    #[test]
+    fn a_peer_that_never_answers_gets_six_packets_of_one_block() {
+        for options in [&["blksize", "windowsize"][..], &[]] {
+            let mut transfer = Transfer::new(1 << 20, &terms(512, if options.is_empty() { 1 } else { 16 }, options));
+            let first = transfer.start(0 * MS);
+            let (sent, end, _) = silence(&mut transfer, first.then);
+            assert_eq!((sent.len(), end), (5, End::NeverAnswered));
+            assert!(sent.iter().all(|emit| *emit == first.emit), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_falls_silent_is_freed() {
+        let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
+        let _ = transfer.start(0 * MS);
+        let step = transfer.on_packet(&Packet::Ack(0), MS);
+        let (sent, end, at) = silence(&mut transfer, step.then);
+        assert_eq!(end, End::FellSilent { after: 0 });
+        assert!(at < PATIENCE + 2 * MAX_RTO && sent.len() < 15, "{at:?}, {} resends", sent.len());
+    }
+
+    #[test]
+    fn a_lost_last_ack_is_waited_for_and_then_freed() {
+        let mut transfer = Transfer::new(600, &terms(512, 1, &[]));
+        let _ = transfer.start(0 * MS);
+        let step = transfer.on_packet(&Packet::Ack(1), MS);
+        let (sent, end, at) = silence(&mut transfer.clone(), step.then);
+        assert_eq!((sent.len(), &end), (5, &End::FellSilent { after: 1 }));
+        assert!(at < 10_000 * MS, "{at:?}");
+        // The same with a client whose host tells that its port is closed.
+        assert_eq!(transfer.on_port_closed().then, Then::Over(End::ClosedAfterLast));
+    }
+
+    #[test]
+    fn a_repeated_ack_never_repeats_a_lone_block() {
+        let mut transfer = Transfer::new(1 << 20, &terms(512, 1, &[]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(ack(&mut transfer, 1, 10 * MS), Emit::Blocks(2..=2));
+        for at in 11..50 {
+            assert_eq!(ack(&mut transfer, 1, at * MS), Emit::Nothing);
+        }
+        assert_eq!(ack(&mut transfer, 0, 51 * MS), Emit::Nothing);
+        assert_eq!(ack(&mut transfer, 2, 52 * MS), Emit::Blocks(3..=3));
+    }
+
+    #[test]
+    fn a_gap_brings_a_window_from_the_missing_block_once() {
+        let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(ack(&mut transfer, 0, 10 * MS), Emit::Blocks(1..=4));
+        // Block 2 was lost: 3 and 4 each draw an ACK of 1.
+        assert_eq!(ack(&mut transfer, 1, 20 * MS), Emit::Blocks(2..=5));
+        assert_eq!(ack(&mut transfer, 1, 21 * MS), Emit::Nothing);
+        assert_eq!(ack(&mut transfer, 5, 31 * MS), Emit::Blocks(6..=9));
+        assert_eq!(transfer.figures().resent, 3);
+    }
+
+    #[test]
+    fn the_loss_of_a_windows_first_block_is_mended_without_a_timeout() {
+        let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(ack(&mut transfer, 0, 10 * MS), Emit::Blocks(1..=4));
+        assert_eq!(ack(&mut transfer, 4, 20 * MS), Emit::Blocks(5..=8));
+        // 6, 7 and 8 came, 5 did not.
+        assert_eq!(ack(&mut transfer, 4, 30 * MS), Emit::Blocks(5..=8));
+        assert_eq!(ack(&mut transfer, 4, 31 * MS), Emit::Nothing);
+        assert_eq!(ack(&mut transfer, 4, 32 * MS), Emit::Nothing);
+    }
+
+    #[test]
+    fn an_ack_doubled_on_its_way_is_too_early_to_be_an_answer() {
+        let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(ack(&mut transfer, 0, 10 * MS), Emit::Blocks(1..=4));
+        assert_eq!(ack(&mut transfer, 4, 20 * MS), Emit::Blocks(5..=8));
+        assert_eq!(ack(&mut transfer, 4, 21 * MS), Emit::Nothing);
+    }
+
+    #[test]
+    fn the_wait_follows_the_path() {
+        for (round_trip, at_most) in [(1, 100), (50, 160), (300, 920)] {
+            let mut transfer = Transfer::new(1 << 20, &terms(512, 1, &["blksize"]));
+            let mut now = Duration::ZERO;
+            let mut step = transfer.start(now);
+            for block in 0..40 {
+                now += round_trip * MS;
+                step = transfer.on_packet(&Packet::Ack(block), now);
+            }
+            let Then::WakeAt(at) = step.then else { panic!("over") };
+            let wait = at - now;
+            assert!(wait >= round_trip * MS && wait >= MIN_RTO && wait <= at_most * MS, "{round_trip} ms: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_resent_blocks_ack_measures_nothing() {
+        let mut transfer = Transfer::new(1 << 20, &terms(512, 1, &["blksize"]));
+        let _ = transfer.start(0 * MS);
+        let Then::WakeAt(at) = transfer.on_packet(&Packet::Ack(0), 10 * MS).then else { panic!("over") };
+        let _ = transfer.on_timeout(at);
+        let before = transfer.rtt.smoothed;
+        let _ = transfer.on_packet(&Packet::Ack(1), at + MS);
+        assert_eq!(transfer.rtt.smoothed, before);
+    }
+
+    #[test]
+    fn an_agreed_timeout_is_the_longest_wait() {
+        let agreed = Terms { timeout: Some(Duration::from_secs(1)), ..terms(512, 1, &["timeout"]) };
+        let mut transfer = Transfer::new(1 << 20, &agreed);
+        let first = transfer.start(0 * MS);
+        let (_, _, at) = silence(&mut transfer, first.then);
+        assert_eq!(at, 5500 * MS);
+    }
+
+    #[test]
+    fn packets_that_mean_nothing_here_change_nothing() {
+        let mut transfer = Transfer::new(5000, &terms(512, 1, &["blksize"]));
+        let _ = transfer.start(0 * MS);
+        assert_eq!(ack(&mut transfer, 7, MS), Emit::Nothing);
+        assert!(transfer.is_half_open());
+        let data = Packet::Data { block: 1, payload: vec![0; 4] };
+        assert_eq!(transfer.on_packet(&data, MS).emit, Emit::Nothing);
+        assert_eq!(ack(&mut transfer, 0, 2 * MS), Emit::Blocks(1..=1));
+    }
+}
