@@ -1,0 +1,325 @@
+//! The configuration file: as written (`Written`), and as used ([`Config`]).
+
+use bennu_rules::{
+    image::ImageReference,
+    settings::{DhcpMode, Settings, Subnet, UnknownPolicy},
+};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where the configuration is read from unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/bennu/bennu.toml";
+
+/// The management socket unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/bennu/bennu.sock";
+
+/// Leases last this long unless the subnet says otherwise.
+const DEFAULT_LEASE_SECONDS: u32 = 3600;
+
+/// The configuration as the appliance uses it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Ledger and images.
+    pub state_dir: PathBuf,
+    /// Interfaces of the provisioning plane.
+    pub interfaces: Vec<String>,
+    /// Files here win over the embedded loaders.
+    pub loaders_dir: Option<PathBuf>,
+    /// Socket of the management plane.
+    pub socket: PathBuf,
+    /// What rules see.
+    pub settings: Arc<Settings>,
+    /// How images are made.
+    pub import: ImportSettings,
+}
+
+/// How images are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportSettings {
+    /// zstd level of root filesystems.
+    pub compression_level: u32,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No file.
+    #[error("cannot read {path}: {reason}; write one (the README has an example), or name another with --config")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// A key or value is wrong.
+    #[error("{path}: {reason}")]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// Which key, and what to write.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    state_dir: Option<PathBuf>,
+    boot: WrittenBoot,
+    #[serde(default)]
+    api: WrittenApi,
+    #[serde(default)]
+    import: WrittenImport,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenBoot {
+    interface: OneOrMany<String>,
+    dhcp: Option<String>,
+    http_port: Option<u16>,
+    unknown: Option<String>,
+    discovery_image: Option<String>,
+    loaders_dir: Option<PathBuf>,
+    overlay_limit_mib: Option<u64>,
+    #[serde(default)]
+    subnet: Vec<WrittenSubnet>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSubnet {
+    network: String,
+    range: Option<String>,
+    router: Option<Ipv4Addr>,
+    #[serde(default)]
+    dns: Vec<Ipv4Addr>,
+    domain: Option<String>,
+    lease_seconds: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenApi {
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenImport {
+    compression_level: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), reason: error.to_string() })?;
+        Self::parse(&text).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
+    }
+
+    /// Checks a configuration's text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let written: Written = toml::from_str(text).map_err(|error| explain(&error, text))?;
+        let boot = written.boot;
+        let interfaces = match boot.interface {
+            OneOrMany::One(name) => vec![name],
+            OneOrMany::Many(names) => names,
+        };
+        if interfaces.is_empty() || interfaces.iter().any(|name| name.is_empty() || name.len() > 15) {
+            return Err("boot.interface: name at least one network interface, such as \"eno2\"".into());
+        }
+        let dhcp = match boot.dhcp.as_deref() {
+            None | Some("full") => DhcpMode::Full,
+            Some("proxy") => DhcpMode::Proxy,
+            Some("off") => DhcpMode::Off,
+            Some(other) => return Err(format!("boot.dhcp: '{other}' is not full, proxy or off")),
+        };
+        let subnets = boot
+            .subnet
+            .iter()
+            .enumerate()
+            .map(|(index, subnet)| subnet.check(dhcp).map_err(|reason| format!("boot.subnet {}: {reason}", index + 1)))
+            .collect::<Result<Vec<_>, _>>()?;
+        check_overlaps(&subnets)?;
+        if subnets.is_empty() && dhcp == DhcpMode::Full {
+            return Err("boot.subnet: dhcp = \"full\" needs at least one [[boot.subnet]] with its network and range; \
+                        with a DHCP server of your site write dhcp = \"proxy\""
+                .into());
+        }
+        let settings = Settings {
+            dhcp,
+            subnets,
+            http_port: boot.http_port.unwrap_or(80),
+            unknown: parsed("boot.unknown", boot.unknown.as_deref().unwrap_or("discover"))?,
+            discovery_image: parsed("boot.discovery_image", boot.discovery_image.as_deref().unwrap_or("discovery:latest"))?,
+            profiles: bennu_hardware_profiles::all(),
+            overlay_limit: boot.overlay_limit_mib.map(|mib| mib << 20),
+        };
+        let compression_level = written.import.compression_level.unwrap_or(15);
+        if !(1..=22).contains(&compression_level) {
+            return Err(format!("import.compression_level: {compression_level} is not between 1 and 22"));
+        }
+        Ok(Self {
+            state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
+            interfaces,
+            loaders_dir: boot.loaders_dir,
+            socket: written.api.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            settings: Arc::new(settings),
+            import: ImportSettings { compression_level },
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr>(key: &str, text: &str) -> Result<T, String>
+where
+    T::Err: Display,
+{
+    text.parse().map_err(|error| format!("{key}: {error}"))
+}
+
+impl WrittenSubnet {
+    fn check(&self, dhcp: DhcpMode) -> Result<Subnet, String> {
+        let written: Ipv4Net =
+            self.network.parse().map_err(|_| format!("network: '{}' is not a network such as 10.77.0.0/24", self.network))?;
+        let network = written.trunc();
+        if network != written {
+            return Err(format!("network: {written} has host bits; write {network}"));
+        }
+        if !(8..=30).contains(&network.prefix_len()) {
+            return Err(format!("network: /{} is not between /8 and /30", network.prefix_len()));
+        }
+        let range = self.range.as_deref().map(|text| parse_range(text, &network)).transpose()?;
+        if dhcp == DhcpMode::Proxy && range.is_some() {
+            return Err("range: in proxy mode the site's DHCP server gives the addresses; remove the range".into());
+        }
+        if let Some(router) = self.router.filter(|router| !network.contains(router)) {
+            return Err(format!("router: {router} is not in {network}"));
+        }
+        if let Some(domain) = self.domain.as_deref().filter(|domain| !is_domain(domain)) {
+            return Err(format!("domain: '{domain}' is not a domain name"));
+        }
+        let lease_seconds = self.lease_seconds.unwrap_or(DEFAULT_LEASE_SECONDS);
+        if lease_seconds < 60 {
+            return Err(format!("lease_seconds: {lease_seconds} is under a minute"));
+        }
+        Ok(Subnet {
+            network,
+            range,
+            router: self.router,
+            dns: self.dns.clone(),
+            domain: self.domain.clone(),
+            lease_seconds,
+        })
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    !text.is_empty() && text.len() < 254 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+}
+
+fn parse_range(text: &str, network: &Ipv4Net) -> Result<RangeInclusive<Ipv4Addr>, String> {
+    let refuse = || format!("range: '{text}' is not two addresses, such as 10.77.0.50-10.77.0.199");
+    let (first, last) = text.split_once('-').ok_or_else(refuse)?;
+    let first: Ipv4Addr = first.trim().parse().map_err(|_| refuse())?;
+    let last: Ipv4Addr = last.trim().parse().map_err(|_| refuse())?;
+    if first > last {
+        return Err(format!("range: {first} comes after {last}"));
+    }
+    for address in [first, last] {
+        if !network.contains(&address) || address == network.network() || address == network.broadcast() {
+            return Err(format!("range: {address} is not a host of {network}"));
+        }
+    }
+    Ok(first..=last)
+}
+
+fn check_overlaps(subnets: &[Subnet]) -> Result<(), String> {
+    for (index, subnet) in subnets.iter().enumerate() {
+        let overlap = |other: &&Subnet| {
+            other.network.contains(&subnet.network.network()) || subnet.network.contains(&other.network.network())
+        };
+        if let Some(other) = subnets[..index].iter().find(overlap) {
+            return Err(format!("boot.subnet: {} and {} overlap", other.network, subnet.network));
+        }
+    }
+    Ok(())
+}
+
+/// serde's message, with the nearest key for one that is unknown.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let message = error.message();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let nearest = message.starts_with("unknown field").then(|| {
+        let unknown = quoted.next().unwrap_or_default();
+        quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known)).map(str::to_owned)
+    });
+    match nearest.flatten() {
+        Some(nearest) => {
+            let unknown = message.split('`').nth(1).unwrap_or_default();
+            format!("line {line}: there is no key '{unknown}' here; did you mean '{nearest}'?")
+        }
+        None => format!("line {line}: {message}"),
+    }
+}
+
+/// Where the provisioning HTTP server of one interface is reached.
+pub fn http_origin(address: Ipv4Addr, port: u16) -> String {
+    match port {
+        80 => format!("http://{address}"),
+        port => format!("http://{}", SocketAddr::from((address, port))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [boot]
+        interface = "eno2"
+        [[boot.subnet]]
+        network = "10.77.0.0/24"
+        range = "10.77.0.50-10.77.0.199"
+    "#;
+
+    #[test]
+    fn the_smallest_configuration_gets_every_default() {
+        let config = Config::parse(GOOD).unwrap();
+        assert_eq!(config.state_dir, Path::new("/var/lib/bennu"));
+        assert_eq!(config.settings.http_port, 80);
+        assert_eq!(config.settings.unknown, UnknownPolicy::Discover);
+        assert_eq!(config.settings.discovery_image, "discovery:latest".parse::<ImageReference>().unwrap());
+    }
+
+    #[test]
+    fn wrong_configurations_say_what_to_write() {
+        for (change, with, says) in [
+            ("network", "netwrok", "line 5: there is no key 'netwrok' here; did you mean 'network'?"),
+            ("10.77.0.0/24", "10.77.0.1/24", "boot.subnet 1: network: 10.77.0.1/24 has host bits; write 10.77.0.0/24"),
+            ("10.77.0.199", "10.77.1.199", "boot.subnet 1: range: 10.77.1.199 is not a host of 10.77.0.0/24"),
+            ("10.77.0.199", "10.77.0.9", "boot.subnet 1: range: 10.77.0.50 comes after 10.77.0.9"),
+            ("interface = \"eno2\"", "interface = []", "boot.interface: name at least one network interface, such as \"eno2\""),
+            ("interface = \"eno2\"", "interface = \"e\"\ndhcp = \"on\"", "boot.dhcp: 'on' is not full, proxy or off"),
+        ] {
+            assert_eq!(Config::parse(&GOOD.replacen(change, with, 1)).unwrap_err(), says);
+        }
+        let twice = format!("{GOOD}\n[[boot.subnet]]\nnetwork = \"10.77.0.128/25\"");
+        assert_eq!(Config::parse(&twice).unwrap_err(), "boot.subnet: 10.77.0.0/24 and 10.77.0.128/25 overlap");
+    }
+}

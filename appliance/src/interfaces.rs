@@ -1,0 +1,88 @@
+//! The network interfaces of the provisioning plane, as the system has them.
+
+use ipnet::Ipv4Net;
+use rustix::fd::AsFd;
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::AsRawFd,
+};
+
+/// One interface and its first IPv4 address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Our address on it.
+    pub address: Ipv4Addr,
+    /// The network on it.
+    pub network: Ipv4Net,
+}
+
+/// An interface that cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// No such interface.
+    #[error("there is no network interface '{name}'; this host has: {known}. Name one of them in boot.interface")]
+    Missing {
+        /// As configured.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No address on it.
+    #[error("interface {0} has no IPv4 address; give it one, such as: ip address add 10.77.0.1/24 dev {0}")]
+    NoAddress(String),
+}
+
+impl Interface {
+    /// Looks an interface up.
+    pub fn find(name: &str) -> Result<Self, InterfaceError> {
+        let missing = || InterfaceError::Missing { name: name.to_owned(), known: names().join(", ") };
+        let no_address = || InterfaceError::NoAddress(name.to_owned());
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|_| no_address())?;
+        let index = rustix::net::netdevice::name_to_index(socket.as_fd(), name).map_err(|_| missing())?;
+        let address = ioctl::ipv4(socket.as_raw_fd(), name, ioctl::ADDRESS).ok_or_else(no_address)?;
+        let netmask = ioctl::ipv4(socket.as_raw_fd(), name, ioctl::NETMASK).ok_or_else(no_address)?;
+        let network = Ipv4Net::with_netmask(address, netmask).map_err(|_| no_address())?;
+        Ok(Self { name: name.to_owned(), index, address, network })
+    }
+}
+
+/// Every interface of the host but loopback.
+pub fn names() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir("/sys/class/net")
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    names.retain(|name| name != "lo");
+    names.sort();
+    names
+}
+
+#[allow(unsafe_code)]
+mod ioctl {
+    use std::{net::Ipv4Addr, os::fd::RawFd};
+
+    pub const ADDRESS: libc::c_ulong = libc::SIOCGIFADDR as libc::c_ulong;
+    pub const NETMASK: libc::c_ulong = libc::SIOCGIFNETMASK as libc::c_ulong;
+
+    /// An IPv4 property of an interface (`netdevice(7)`).
+    pub fn ipv4(socket: RawFd, name: &str, property: libc::c_ulong) -> Option<Ipv4Addr> {
+        // SAFETY: ifreq is plain data for which all zero is valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        if name.len() >= request.ifr_name.len() {
+            return None;
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        // SAFETY: the socket is open, and the kernel writes within the ifreq it is given.
+        if unsafe { libc::ioctl(socket, property as _, &mut request) } != 0 {
+            return None;
+        }
+        // SAFETY: both properties answer with a sockaddr_in in this union.
+        let address = unsafe { *(&raw const request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>() };
+        Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
+    }
+}

@@ -1,0 +1,280 @@
+//! The only owner of state.
+//!
+//! [`Ledger::decide`] runs a rule on a read snapshot and the volatile state. A decision without changes is
+//! answered at once. One with changes goes to the writer thread, which runs the rule again inside the one open
+//! batch, gathers every proposal that is waiting, commits once, and only then releases all their answers:
+//! an acknowledgement never leaves before what it promises is on disk.
+
+mod records;
+mod redb_file;
+mod storage;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use records::Stored;
+pub use storage::Fault;
+
+use bennu_rules::{
+    Change, Decision, Live, MacAddress, Moment, Records, Timestamp, View,
+    boot::{Boot, BootId, Token},
+    journey::{Observation, Seen},
+    settings::Settings,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use storage::Storage;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use writer::Writer;
+
+/// A rule, as the ledger runs it: once on a snapshot, and again inside the batch when it changes anything.
+pub type Rule<R, A> = fn(&R, &View<'_>, &Moment) -> Decision<A>;
+
+/// Something that happened, for those who follow.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Event {
+    /// The boot it belongs to.
+    pub boot: BootId,
+    /// The boot's machine.
+    pub machine: MacAddress,
+    /// How far the boot is now.
+    pub state: bennu_rules::boot::State,
+    /// What was seen.
+    pub observation: Observation,
+}
+
+/// Observations become durable at this pace, many at once.
+const FLUSH_PACE: Duration = Duration::from_millis(200);
+
+/// Format of the ledger as this Bennu writes it.
+const FORMAT: u32 = 1;
+
+/// The handle; clones share one ledger.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    writer: Arc<Writer>,
+}
+
+pub(crate) struct Shared {
+    storage: Box<dyn Storage>,
+    volatile: Mutex<VolatileState>,
+    settings: Arc<Settings>,
+    random: SystemRandom,
+    events: broadcast::Sender<Event>,
+}
+
+/// What a restart forgets.
+struct VolatileState {
+    live: Live,
+    /// Machines whose open boot has news that is not on disk yet.
+    dirty: BTreeSet<MacAddress>,
+}
+
+impl Ledger {
+    /// Opens the ledger in `directory`, or makes an empty one, and takes up the boots that were going on.
+    pub fn open(directory: &Path, settings: Arc<Settings>) -> Result<Self, Fault> {
+        let path = directory.join("ledger.redb");
+        Self::on(Box::new(redb_file::RedbFile::open(&path)?), settings)
+    }
+
+    fn on(storage: Box<dyn Storage>, settings: Arc<Settings>) -> Result<Self, Fault> {
+        check_format(&*storage)?;
+        let mut live = Live::default();
+        for boot in latest_boots(&*storage)? {
+            live.apply(bennu_rules::Volatile::PutBoot(boot));
+        }
+        let shared = Arc::new(Shared {
+            storage,
+            volatile: Mutex::new(VolatileState { live, dirty: BTreeSet::new() }),
+            settings,
+            random: SystemRandom::new(),
+            events: broadcast::Sender::new(4096),
+        });
+        let writer = Arc::new(Writer::start(shared.clone()));
+        Ok(Self { shared, writer })
+    }
+
+    /// Asks a rule. The answer comes after every change of the decision is durable.
+    pub async fn decide<R, A>(&self, request: R, rule: Rule<R, A>) -> Result<A, Fault>
+    where
+        R: Send + Sync + 'static,
+        A: Send + 'static,
+    {
+        let moment = self.shared.moment();
+        let snapshot = self.shared.storage.snapshot()?;
+        {
+            let mut volatile = self.shared.volatile();
+            let stored = Stored::new(&*snapshot);
+            let decision = rule(&request, &View { records: &stored, live: &volatile.live }, &moment);
+            stored.check()?;
+            if decision.changes.is_empty() {
+                self.shared.settle(&mut volatile, &decision);
+                return Ok(decision.answer);
+            }
+        }
+        drop(snapshot);
+        self.writer.propose(request, rule).await
+    }
+
+    /// Notes something seen of a machine, if a boot of it is open. Delays nobody.
+    pub fn observe(&self, mac: MacAddress, seen: Seen) {
+        let observation = Observation::new(self.shared.now(), seen);
+        let machine = self.read(|records, _| records.machine(mac).map_or(mac, |machine| machine.id)).unwrap_or(mac);
+        self.shared.note(&mut self.shared.volatile(), machine, observation);
+    }
+
+    /// Looks at the state as it is now.
+    pub fn read<T>(&self, look: impl FnOnce(&Stored<'_>, &Live) -> T) -> Result<T, Fault> {
+        let snapshot = self.shared.storage.snapshot()?;
+        let stored = Stored::new(&*snapshot);
+        let seen = look(&stored, &self.shared.volatile().live);
+        stored.check().map(|()| seen)
+    }
+
+    /// What a rule would decide now, with nothing stored, held or observed. For `explain` and HEAD.
+    pub fn ponder<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Decision<A>, Fault> {
+        let moment = self.shared.moment();
+        self.read(|records, live| rule(request, &View { records, live }, &moment))
+    }
+
+    /// A boot: as it goes on now, else as it was stored.
+    pub fn boot(&self, id: &BootId) -> Result<Option<Boot>, Fault> {
+        self.read(|records, live| live.boots().find(|boot| boot.id == *id).cloned().or_else(|| records.boot(id)))
+    }
+
+    /// The open boot that a token opens.
+    pub fn boot_by_token(&self, token: &Token) -> Option<Boot> {
+        self.shared.volatile().live.boot_by_token(token).cloned()
+    }
+
+    /// Boots of one machine or of all, newest first, with what is known of them now.
+    pub fn boots(&self, machine: Option<MacAddress>) -> Result<Vec<Boot>, Fault> {
+        self.read(|records, live| {
+            let wanted = |boot: &&Boot| machine.is_none_or(|machine| boot.machine == machine);
+            let open: Vec<Boot> = live.boots().filter(wanted).cloned().collect();
+            let mut boots = records.boots(machine);
+            boots.retain(|boot| open.iter().all(|fresher| fresher.id != boot.id));
+            boots.extend(open);
+            boots.sort_by(|a, b| b.id.cmp(&a.id));
+            boots
+        })
+    }
+
+    /// What happens from now on.
+    pub fn follow(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Whether a disk fault closed it.
+    pub fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+
+    /// Writes observations until `stop`, and once more then.
+    pub async fn keep_flushing(&self, stop: CancellationToken) -> Result<(), Fault> {
+        loop {
+            let stopped = tokio::select! {
+                () = stop.cancelled() => true,
+                () = tokio::time::sleep(FLUSH_PACE) => false,
+            };
+            self.flush().await?;
+            if stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn flush(&self) -> Result<(), Fault> {
+        let boots = {
+            let mut volatile = self.shared.volatile();
+            let dirty = std::mem::take(&mut volatile.dirty);
+            let mut boots = volatile.live.take_ended();
+            boots.extend(dirty.iter().filter_map(|machine| volatile.live.boot(*machine)).cloned());
+            boots
+        };
+        if boots.is_empty() {
+            return Ok(());
+        }
+        self.decide(boots, store_boots).await
+    }
+}
+
+/// Boots worth keeping: those that were given a script, and those of machines on record. A flood of
+/// invented addresses writes nothing.
+fn store_boots(boots: &Vec<Boot>, view: &View<'_>, _at: &Moment) -> Decision<()> {
+    let worth = |boot: &&Boot| boot.token.is_some() || view.records.machine(boot.machine).is_some();
+    let changes = boots.iter().filter(worth).cloned().map(Change::PutBoot).collect();
+    Decision { changes, ..Decision::just(()) }
+}
+
+fn check_format(storage: &dyn Storage) -> Result<(), Fault> {
+    let key = b"format";
+    let found = storage.snapshot()?.get(storage::Table::Meta, key)?;
+    match found.as_deref().map(|bytes| records::decode::<u32>(storage::Table::Meta, bytes)).transpose()? {
+        Some(found) if found > FORMAT => Err(Fault::TooNew { found, known: FORMAT }),
+        Some(_) => Ok(()),
+        None => {
+            let mut batch = storage.begin()?;
+            batch.put(storage::Table::Meta, key, &records::encode(storage::Table::Meta, &FORMAT)?)?;
+            batch.commit()
+        }
+    }
+}
+
+/// The latest boot of each machine, whose token must still open its plan after a restart.
+fn latest_boots(storage: &dyn Storage) -> Result<Vec<Boot>, Fault> {
+    let snapshot = storage.snapshot()?;
+    let stored = Stored::new(&*snapshot);
+    let mut latest = std::collections::BTreeMap::new();
+    for (key, _) in snapshot.scan(storage::Table::BootsOfMachine, &[])? {
+        latest.insert(key[..6].to_vec(), BootId(String::from_utf8_lossy(&key[6..]).into_owned()));
+    }
+    let boots = latest.values().filter_map(|id| stored.boot(id)).collect();
+    stored.check().map(|()| boots)
+}
+
+impl Shared {
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(since_epoch.as_millis() as u64)
+    }
+
+    fn moment(&self) -> Moment {
+        let mut entropy = [0; 32];
+        // The kernel's generator cannot fail once it is seeded, and blocks before.
+        self.random.fill(&mut entropy).expect("the system's random generator answers");
+        Moment { now: self.now(), entropy, settings: self.settings.clone() }
+    }
+
+    fn volatile(&self) -> MutexGuard<'_, VolatileState> {
+        self.volatile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Performs the volatile part of a decision.
+    fn settle<A>(&self, volatile: &mut VolatileState, decision: &Decision<A>) {
+        for change in &decision.volatile {
+            if let bennu_rules::Volatile::PutBoot(boot) = change {
+                volatile.dirty.insert(boot.machine);
+            }
+            volatile.live.apply(change.clone());
+        }
+        for (machine, observation) in &decision.observed {
+            self.note(volatile, *machine, observation.clone());
+        }
+    }
+
+    fn note(&self, volatile: &mut VolatileState, machine: MacAddress, observation: Observation) {
+        let Some(boot) = volatile.live.observe(machine, observation.clone()) else { return };
+        // Nobody listening is no fault.
+        let _ = self.events.send(Event { boot: boot.id.clone(), machine, state: boot.state, observation });
+        volatile.dirty.insert(machine);
+    }
+}

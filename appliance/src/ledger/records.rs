@@ -1,0 +1,220 @@
+//! Records in tables: keys, versioned values, and the view that rules get of them.
+
+use super::storage::{Batch, Fault, Snapshot, Table};
+use bennu_rules::{
+    Change, MacAddress, Machine, Records,
+    boot::{Boot, BootId},
+    image::{Digest, Image, ImageName, Tag},
+    lease::{Lease, LeaseKey},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{cell::RefCell, net::Ipv4Addr};
+
+/// First byte of every value. A record whose fields change in a way that serde's defaults cannot read gets
+/// the next number, and `decode` an arm that opens the old one.
+const VERSION: u8 = 1;
+
+/// Boots kept per machine; older ones go when a new one begins.
+const BOOTS_KEPT: usize = 50;
+
+/// A value as bytes.
+pub fn encode<T: Serialize>(table: Table, record: &T) -> Result<Vec<u8>, Fault> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, record).map_err(|error| Fault::Record { table, reason: error.to_string() })?;
+    Ok(bytes)
+}
+
+/// A value from bytes of any version that was ever written.
+pub fn decode<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, Fault> {
+    match bytes.split_first() {
+        Some((&VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| Fault::Record { table, reason: error.to_string() })
+        }
+        Some((version, _)) => Err(Fault::Record { table, reason: format!("version {version} is not known") }),
+        None => Err(Fault::Record { table, reason: "it is empty".into() }),
+    }
+}
+
+fn lease_key(key: &LeaseKey) -> [u8; 11] {
+    let mut bytes = [0; 11];
+    bytes[..4].copy_from_slice(&key.subnet.addr().octets());
+    bytes[4] = key.subnet.prefix_len();
+    bytes[5..].copy_from_slice(&key.mac.0);
+    bytes
+}
+
+fn boot_of_machine_key(machine: MacAddress, id: &BootId) -> Vec<u8> {
+    [&machine.0[..], id.0.as_bytes()].concat()
+}
+
+/// The stored state as rules see it. A rule cannot fail, so a fault met while it looks is kept, and
+/// its decision is thrown away by whoever ran it.
+pub struct Stored<'a> {
+    snapshot: &'a dyn Snapshot,
+    fault: RefCell<Option<Fault>>,
+}
+
+impl<'a> Stored<'a> {
+    /// A view of `snapshot`.
+    pub fn new(snapshot: &'a dyn Snapshot) -> Self {
+        Self { snapshot, fault: RefCell::new(None) }
+    }
+
+    /// What the looking met.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.fault.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    fn keep<T>(&self, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.fault.borrow_mut().get_or_insert(fault).clone()).ok()
+    }
+
+    fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Option<T> {
+        let bytes = self.keep(self.snapshot.get(table, key))??;
+        self.keep(decode(table, &bytes))
+    }
+
+    fn all<T: DeserializeOwned>(&self, table: Table) -> Vec<T> {
+        let pairs = self.keep(self.snapshot.scan(table, &[])).unwrap_or_default();
+        pairs.iter().filter_map(|(_, bytes)| self.keep(decode(table, bytes))).collect()
+    }
+
+    /// Every lease, ended ones too.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.all(Table::Leases)
+    }
+
+    /// Every image, by digest.
+    pub fn images(&self) -> Vec<Image> {
+        self.all(Table::Images)
+    }
+
+    /// The durable boots of one machine or of all, oldest first.
+    pub fn boots(&self, machine: Option<MacAddress>) -> Vec<Boot> {
+        let Some(machine) = machine else { return self.all(Table::Boots) };
+        let ids = self.keep(self.snapshot.scan(Table::BootsOfMachine, &machine.0)).unwrap_or_default();
+        ids.iter().filter_map(|(key, _)| self.get(Table::Boots, &key[6..])).collect()
+    }
+}
+
+impl Records for Stored<'_> {
+    fn machine(&self, mac: MacAddress) -> Option<Machine> {
+        let id = self.keep(self.snapshot.get(Table::Macs, &mac.0))??;
+        self.get(Table::Machines, &id)
+    }
+
+    fn reservation(&self, address: Ipv4Addr) -> Option<MacAddress> {
+        let id = self.keep(self.snapshot.get(Table::Reservations, &address.octets()))??;
+        id.try_into().ok().map(MacAddress)
+    }
+
+    fn lease(&self, key: &LeaseKey) -> Option<Lease> {
+        self.get(Table::Leases, &lease_key(key))
+    }
+
+    fn lease_at(&self, address: Ipv4Addr) -> Option<Lease> {
+        let key = self.keep(self.snapshot.get(Table::Addresses, &address.octets()))??;
+        self.get(Table::Leases, &key)
+    }
+
+    fn tag(&self, name: &ImageName) -> Option<Tag> {
+        self.get(Table::Tags, name.to_string().as_bytes())
+    }
+
+    fn image(&self, digest: &Digest) -> Option<Image> {
+        self.get(Table::Images, &digest.0)
+    }
+
+    fn boot(&self, id: &BootId) -> Option<Boot> {
+        self.get(Table::Boots, id.0.as_bytes())
+    }
+
+    fn machines(&self) -> Vec<Machine> {
+        self.all(Table::Machines)
+    }
+
+    fn tags(&self) -> Vec<Tag> {
+        self.all(Table::Tags)
+    }
+}
+
+/// Performs one change, its indexes included.
+pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
+    match change {
+        Change::PutMachine(machine) => put_machine(batch, machine),
+        Change::RemoveMachine(id) => remove_machine(batch, *id),
+        Change::PutLease(lease) => put_lease(batch, lease),
+        Change::RemoveLease(key) => remove_lease(batch, key),
+        Change::PutImage(image) => batch.put(Table::Images, &image.digest.0, &encode(Table::Images, image)?),
+        Change::RemoveImage(digest) => batch.delete(Table::Images, &digest.0),
+        Change::PutTag(tag) => batch.put(Table::Tags, tag.name.to_string().as_bytes(), &encode(Table::Tags, tag)?),
+        Change::RemoveTag(name) => batch.delete(Table::Tags, name.to_string().as_bytes()),
+        Change::PutBoot(boot) => put_boot(batch, boot),
+    }
+}
+
+fn put_machine(batch: &mut dyn Batch, machine: &Machine) -> Result<(), Fault> {
+    remove_machine(batch, machine.id)?;
+    batch.put(Table::Machines, &machine.id.0, &encode(Table::Machines, machine)?)?;
+    for mac in &machine.macs {
+        batch.put(Table::Macs, &mac.0, &machine.id.0)?;
+    }
+    match machine.reservation {
+        Some(address) => batch.put(Table::Reservations, &address.octets(), &machine.id.0),
+        None => Ok(()),
+    }
+}
+
+fn remove_machine(batch: &mut dyn Batch, id: MacAddress) -> Result<(), Fault> {
+    let Some(bytes) = batch.get(Table::Machines, &id.0)? else { return Ok(()) };
+    let machine: Machine = decode(Table::Machines, &bytes)?;
+    for mac in &machine.macs {
+        batch.delete(Table::Macs, &mac.0)?;
+    }
+    if let Some(address) = machine.reservation {
+        batch.delete(Table::Reservations, &address.octets())?;
+    }
+    batch.delete(Table::Machines, &id.0)
+}
+
+fn put_lease(batch: &mut dyn Batch, lease: &Lease) -> Result<(), Fault> {
+    let key = lease_key(&lease.key);
+    if let Some(earlier) = batch.get(Table::Addresses, &lease.address.octets())?
+        && earlier != key
+    {
+        batch.delete(Table::Leases, &earlier)?;
+    }
+    if let Some(bytes) = batch.get(Table::Leases, &key)? {
+        let old: Lease = decode(Table::Leases, &bytes)?;
+        if old.address != lease.address {
+            batch.delete(Table::Addresses, &old.address.octets())?;
+        }
+    }
+    batch.put(Table::Leases, &key, &encode(Table::Leases, lease)?)?;
+    batch.put(Table::Addresses, &lease.address.octets(), &key)
+}
+
+fn remove_lease(batch: &mut dyn Batch, key: &LeaseKey) -> Result<(), Fault> {
+    let key = lease_key(key);
+    if let Some(bytes) = batch.get(Table::Leases, &key)? {
+        let lease: Lease = decode(Table::Leases, &bytes)?;
+        batch.delete(Table::Addresses, &lease.address.octets())?;
+    }
+    batch.delete(Table::Leases, &key)
+}
+
+fn put_boot(batch: &mut dyn Batch, boot: &Boot) -> Result<(), Fault> {
+    let key = boot.id.0.as_bytes();
+    let is_new = batch.get(Table::Boots, key)?.is_none();
+    batch.put(Table::Boots, key, &encode(Table::Boots, boot)?)?;
+    if !is_new {
+        return Ok(());
+    }
+    batch.put(Table::BootsOfMachine, &boot_of_machine_key(boot.machine, &boot.id), &[])?;
+    let kept = batch.scan(Table::BootsOfMachine, &boot.machine.0)?;
+    for (index, _) in kept.iter().take(kept.len().saturating_sub(BOOTS_KEPT)) {
+        batch.delete(Table::Boots, &index[6..])?;
+        batch.delete(Table::BootsOfMachine, index)?;
+    }
+    Ok(())
+}

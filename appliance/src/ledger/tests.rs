@@ -1,0 +1,249 @@
+use super::{storage::*, *};
+use bennu_rules::{
+    Volatile,
+    boot::script::{self, Script, ScriptRequest},
+    image::BlobRef,
+    lease::{Lease, LeaseKey},
+    settings::{DhcpMode, UnknownPolicy},
+};
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings {
+        dhcp: DhcpMode::Full,
+        subnets: Vec::new(),
+        http_port: 80,
+        unknown: UnknownPolicy::Discover,
+        discovery_image: "discovery:latest".parse().unwrap(),
+        profiles: Vec::new(),
+        overlay_limit: None,
+    })
+}
+
+fn mac(n: u32) -> MacAddress {
+    let [a, b, c, d] = n.to_be_bytes();
+    MacAddress([2, 0, a, b, c, d])
+}
+
+/// Leases the next address that nobody has: the smallest rule that two askers could get wrong together.
+fn lease_next(mac: &MacAddress, view: &View<'_>, at: &Moment) -> Decision<Ipv4Addr> {
+    let key = LeaseKey { subnet: "10.0.0.0/8".parse().unwrap(), mac: *mac };
+    if let Some(lease) = view.records.lease(&key) {
+        return Decision::just(lease.address);
+    }
+    let free = (1..).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n)).find(|address| view.records.lease_at(*address).is_none());
+    let address = free.unwrap();
+    let lease = Lease { key, address, granted: at.now, expires: at.now.plus_seconds(60), hostname: None, declined: false };
+    Decision { changes: vec![Change::PutLease(lease)], ..Decision::just(address) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_askers_at_once_get_distinct_and_lasting_addresses() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    let asks = (0..240).map(|n| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { (n, ledger.decide(mac(n), lease_next).await.unwrap()) })
+    });
+    let mut given = BTreeSet::new();
+    let mut leases = Vec::new();
+    for ask in asks.collect::<Vec<_>>() {
+        let (n, address) = ask.await.unwrap();
+        assert!(given.insert(address), "{address} was given twice");
+        leases.push((n, address));
+    }
+    drop(ledger);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    for (n, address) in leases {
+        assert_eq!(ledger.decide(mac(n), lease_next).await.unwrap(), address);
+    }
+}
+
+/// A storage that counts commits, and fails every one once it is told to.
+struct Failing {
+    inner: redb_file::RedbFile,
+    broken: Arc<AtomicBool>,
+    commits: Arc<AtomicUsize>,
+}
+
+struct FailingBatch {
+    inner: Box<dyn Batch>,
+    broken: Arc<AtomicBool>,
+    commits: Arc<AtomicUsize>,
+}
+
+impl Storage for Failing {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Fault> {
+        self.inner.snapshot()
+    }
+
+    fn begin(&self) -> Result<Box<dyn Batch>, Fault> {
+        let (broken, commits) = (self.broken.clone(), self.commits.clone());
+        Ok(Box::new(FailingBatch { inner: self.inner.begin()?, broken, commits }))
+    }
+}
+
+impl Snapshot for FailingBatch {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.inner.get(table, key)
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+        self.inner.scan(table, prefix)
+    }
+}
+
+impl Batch for FailingBatch {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Fault> {
+        self.inner.put(table, key, value)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Fault> {
+        self.inner.delete(table, key)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Fault> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Fault::Disk("Input/output error".into()));
+        }
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        self.inner.commit()
+    }
+
+    fn as_snapshot(&self) -> &dyn Snapshot {
+        self
+    }
+}
+
+fn failing(directory: &Path) -> (Ledger, Arc<AtomicBool>, Arc<AtomicUsize>) {
+    let inner = redb_file::RedbFile::open(&directory.join("ledger.redb")).unwrap();
+    let (broken, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let storage = Failing { inner, broken: broken.clone(), commits: commits.clone() };
+    (Ledger::on(Box::new(storage), settings()).unwrap(), broken, commits)
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_after_a_failed_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ledger, broken, _) = failing(directory.path());
+    ledger.decide(mac(1), lease_next).await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    assert!(matches!(ledger.decide(mac(2), lease_next).await, Err(Fault::Disk(_))));
+    broken.store(false, Ordering::SeqCst);
+    assert!(matches!(ledger.decide(mac(3), lease_next).await, Err(Fault::Closed)));
+    assert!(ledger.is_closed());
+    // What needs no write is still answered.
+    assert_eq!(ledger.decide(mac(1), lease_next).await.unwrap(), Ipv4Addr::new(10, 0, 0, 1));
+    drop(ledger);
+    let reopened = Ledger::open(directory.path(), settings()).unwrap();
+    let held = reopened.read(|records, _| records.leases().len()).unwrap();
+    assert_eq!(held, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_proposals_share_a_commit_and_reads_cost_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ledger, _, commits) = failing(directory.path());
+    let before = commits.load(Ordering::SeqCst);
+    let asks = (0..200).map(|n| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.decide(mac(n), lease_next).await.unwrap() })
+    });
+    for ask in asks.collect::<Vec<_>>() {
+        ask.await.unwrap();
+    }
+    let writes = commits.load(Ordering::SeqCst) - before;
+    assert!(writes < 150, "200 proposals took {writes} commits");
+    for n in 0..200 {
+        ledger.decide(mac(n), lease_next).await.unwrap();
+    }
+    assert_eq!(commits.load(Ordering::SeqCst) - before, writes);
+}
+
+fn stage1() -> BlobRef {
+    BlobRef { digest: bennu_rules::image::Digest([7; 32]), size: 1 }
+}
+
+fn image() -> bennu_rules::image::Image {
+    let json = serde_json::json!({
+        "digest": format!("sha256:{}", "11".repeat(32)), "manifest_size": 1, "imported": 0, "source": "test",
+        "config_blob": { "digest": format!("sha256:{}", "22".repeat(32)), "size": 1 },
+        "config": {
+            "architecture": "x86_64", "kind": "foreign", "initrds": [],
+            "kernel": { "digest": format!("sha256:{}", "33".repeat(32)), "size": 1 },
+        },
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+fn assign(image: &bennu_rules::image::Image, _: &View<'_>, at: &Moment) -> Decision<()> {
+    let mut machine = bennu_rules::Machine::new(mac(1), at.now);
+    let reference = bennu_rules::image::ImageReference::Digest(image.digest);
+    machine.assignment = Some(bennu_rules::assignment::Assignment::Image(reference));
+    let changes = vec![Change::PutImage(image.clone()), Change::PutMachine(machine)];
+    Decision { changes, ..Decision::just(()) }
+}
+
+#[tokio::test]
+async fn a_boots_token_is_durable_when_its_script_leaves_and_opens_it_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    ledger.decide(image(), assign).await.unwrap();
+    let request =
+        ScriptRequest { mac: mac(1), facts: Default::default(), origin: "http://10.0.0.1".into(), stage1: stage1() };
+    let Script::Boot(first) = ledger.decide(request.clone(), script::decide).await.unwrap() else { panic!() };
+    let Script::Boot(again) = ledger.decide(request, script::decide).await.unwrap() else { panic!() };
+    assert_eq!(first, again, "repeated fetches give the same script");
+    let boot = ledger.boots(Some(mac(1))).unwrap().remove(0);
+    // No flush: only what the script's own commit wrote may be relied upon.
+    drop(ledger);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    let found = ledger.boot_by_token(boot.token.as_ref().unwrap()).unwrap();
+    assert_eq!(found.id, boot.id);
+}
+
+#[tokio::test]
+async fn observations_are_flushed_for_known_machines_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    ledger.decide(image(), assign).await.unwrap();
+    for n in [1, 2] {
+        ledger.decide(mac(n), open_boot).await.unwrap();
+        ledger.observe(mac(n), Seen::DhcpNak { reason: "test".into() });
+    }
+    ledger.flush().await.unwrap();
+    assert_eq!(ledger.boots(None).unwrap().len(), 2, "both are seen while they go on");
+    drop(ledger);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    let kept = ledger.boots(None).unwrap();
+    assert_eq!(kept.iter().map(|boot| boot.machine).collect::<Vec<_>>(), [mac(1)]);
+    assert_eq!(kept[0].timeline.len(), 1);
+}
+
+fn open_boot(mac: &MacAddress, view: &View<'_>, at: &Moment) -> Decision<()> {
+    let boot = Boot::open(*mac, None, view, at);
+    Decision { volatile: vec![Volatile::PutBoot(boot)], ..Decision::just(()) }
+}
+
+#[tokio::test]
+async fn a_second_owner_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = Ledger::open(directory.path(), settings()).unwrap();
+    let refused = Ledger::open(directory.path(), settings()).err().unwrap();
+    assert!(matches!(refused, Fault::InUse(_)));
+    assert!(refused.to_string().contains("is another bennu running?"));
+}
+
+#[tokio::test]
+async fn a_newer_ledger_is_refused_clearly() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = redb_file::RedbFile::open(&directory.path().join("ledger.redb")).unwrap();
+    let mut batch = storage.begin().unwrap();
+    batch.put(Table::Meta, b"format", &records::encode(Table::Meta, &(FORMAT + 1)).unwrap()).unwrap();
+    batch.commit().unwrap();
+    drop(storage);
+    assert!(matches!(Ledger::open(directory.path(), settings()), Err(Fault::TooNew { found: 2, known: 1 })));
+}
