@@ -1,1 +1,21 @@
-//! DHCP: who is asking, and what to answer.
+//! DHCP for IPv4: who asks, and what they are answered.
+//!
+//! ```text
+//!   bytes ──▶ request ──▶ decide ──┬─▶ full  ─▶ address   who gets which address
+//!             (options)  (client)  └─▶ proxy              boot files only
+//!                                        └──▶ loader ─▶ reply ──▶ bytes
+//! ```
+
+pub mod address;
+pub mod client;
+mod decide;
+mod full;
+pub mod loader;
+pub mod options;
+mod proxy;
+pub mod reply;
+pub mod request;
+
+pub use decide::{DhcpAnswer, Reason, decide};
+pub use reply::SendTo;
+pub use request::{BOOT_SERVER_PORT, CLIENT_PORT, Malformed, Received, Request, SERVER_PORT};

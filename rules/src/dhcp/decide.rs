@@ -1,0 +1,221 @@
+//! The one door: a request in, a decision out.
+
+use super::{
+    client::Client,
+    full,
+    loader::{self, Next},
+    proxy,
+    reply::{Reply, SendTo},
+    request::{BOOT_SERVER_PORT, Kind, Request},
+};
+use crate::{
+    Decision, MacAddress, Machine, Moment, View, Volatile,
+    assignment::{Resolution, resolve},
+    boot::Boot,
+    journey::{Observation, Seen},
+    profile::{self, BootSettings},
+    settings::DhcpMode,
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::Ipv4Addr};
+
+/// What a client gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DhcpAnswer {
+    /// This packet.
+    Reply {
+        /// As it goes over the wire.
+        packet: Vec<u8>,
+        /// To whom.
+        send_to: SendTo,
+    },
+    /// Nothing, and why.
+    Silence(Reason),
+}
+
+/// Why a client gets no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The configuration says so.
+    Off,
+    /// A proxy answers network boots only.
+    NotANetworkBoot,
+    /// A proxy leaves addresses to the site's server.
+    SiteServersMatter,
+    /// No configured subnet holds this address.
+    NoSubnet(Ipv4Addr),
+    /// No address is free.
+    PoolExhausted(ipnet::Ipv4Net),
+    /// The client took the offer of another server.
+    TookAnotherOffer(Ipv4Addr),
+    /// The client asks for an address that we know nothing of (RFC 2131 §4.3.2: another server may).
+    UnknownLease(Ipv4Addr),
+    /// A REQUEST or INFORM that names no address.
+    NamesNoAddress(Kind),
+    /// The machine has no assignment, and nobody wants to know it.
+    PolicyIgnores,
+    /// Nothing here boots on it.
+    NoLoader(String),
+    /// BOOTP clients are not served: they would hold an address for ever (RFC 1534 §2 leaves it to us).
+    Bootp,
+    /// The client gave its address back. That takes no answer.
+    Released(Ipv4Addr),
+    /// The client found its address in use. That takes no answer.
+    Declined(Ipv4Addr),
+    /// A RELEASE or DECLINE of an address that the client does not have.
+    NotItsAddress(Kind),
+    /// The answer could not be put together.
+    Unencodable(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("DHCP is switched off (boot.dhcp)"),
+            Self::NotANetworkBoot => {
+                f.write_str("it does not boot from the network, and a proxy hands out no addresses")
+            }
+            Self::SiteServersMatter => f.write_str("addresses are the site's DHCP server's matter in proxy mode"),
+            Self::NoSubnet(address) => write!(f, "no configured subnet (boot.subnet) holds {address}"),
+            Self::PoolExhausted(subnet) => write!(f, "every address of {subnet} is taken: widen its range"),
+            Self::TookAnotherOffer(server) => write!(f, "it took the offer of another DHCP server, {server}"),
+            Self::UnknownLease(address) => write!(f, "it asks for {address}, of which nothing is known here"),
+            Self::NamesNoAddress(kind) => write!(f, "its {kind} names no address"),
+            Self::PolicyIgnores => f.write_str("no image is assigned to it, and boot.unknown is \"ignore\""),
+            Self::NoLoader(system) => write!(f, "there is no loader for {system}"),
+            Self::Bootp => f.write_str("it speaks BOOTP, which is not served"),
+            Self::Released(address) => write!(f, "it gave {address} back"),
+            Self::Declined(address) => {
+                write!(f, "it declined {address}, which somebody else uses: look for that machine on this wire")
+            }
+            Self::NotItsAddress(kind) => write!(f, "its {kind} is about an address that it does not have"),
+            Self::Unencodable(why) => write!(f, "the answer could not be put together: {why}"),
+        }
+    }
+}
+
+impl Reason {
+    /// Whether it belongs into a machine's timeline: what a proxy overhears at every boot does not.
+    fn is_worth_noting(&self) -> bool {
+        !matches!(self, Self::Off | Self::NotANetworkBoot | Self::SiteServersMatter)
+    }
+}
+
+/// Decides what a DHCP request gets.
+pub fn decide(request: &Request, view: &View<'_>, at: &Moment) -> Decision<DhcpAnswer> {
+    let asking = Asking::new(request, view, at);
+    match at.settings.dhcp {
+        DhcpMode::Off => Decision::just(DhcpAnswer::Silence(Reason::Off)),
+        _ if request.received.port == BOOT_SERVER_PORT => proxy::boot_server(&asking),
+        DhcpMode::Proxy => proxy::decide(&asking),
+        DhcpMode::Full => full::decide(&asking),
+    }
+}
+
+/// A request with everything that is looked up for it.
+pub(super) struct Asking<'a> {
+    pub request: &'a Request,
+    pub view: &'a View<'a>,
+    pub at: &'a Moment,
+    pub client: Client,
+    pub record: Option<Machine>,
+    pub machine: MacAddress,
+}
+
+/// What a request means to its machine's boot, and where the client goes next.
+pub(super) struct Step {
+    pub next: Next,
+    volatile: Vec<Volatile>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(request: &'a Request, view: &'a View<'a>, at: &'a Moment) -> Self {
+        let record = view.records.machine(request.mac);
+        let machine = record.as_ref().map_or(request.mac, |machine| machine.id);
+        Self { request, view, at, client: Client::of(request), record, machine }
+    }
+
+    /// Why this client boots nothing here, if that is so.
+    pub fn refusal(&self) -> Option<Reason> {
+        let resolution = || resolve(self.record.as_ref(), self.view.records, &self.at.settings);
+        (self.client.network_boots() && resolution() == Resolution::Ignore).then_some(Reason::PolicyIgnores)
+    }
+
+    /// Opens or joins the machine's boot and chooses where the client goes.
+    pub fn step(&self) -> Step {
+        let opened = Boot::at_dhcp(self.machine, self.record.as_ref(), self.client.asker(), self.view, self.at);
+        let http_port = self.at.settings.http_port;
+        let next =
+            loader::choose(self.request, &self.client, opened.as_ref().map(|o| &o.0), &self.profile(), http_port);
+        let mut step = Step { next, volatile: Vec::new() };
+        let Some((mut boot, is_new)) = opened else { return step };
+        let before = boot.clone();
+        boot.system = self.client.system().and_then(|system| system.known).or(boot.system);
+        let is_chained = matches!((&self.client, &step.next), (Client::Ipxe { .. }, Next::Loader(_)));
+        if is_chained && boot.chained_xid != Some(self.request.xid) {
+            boot.chained_xid = Some(self.request.xid);
+            boot.loaders_chained += 1;
+        }
+        if is_new || boot != before {
+            step.volatile.push(Volatile::PutBoot(boot));
+        }
+        step
+    }
+
+    fn profile(&self) -> BootSettings {
+        let facts = self.record.as_ref().map(|machine| &machine.facts);
+        let profile = facts.and_then(|facts| profile::find(&self.at.settings.profiles, facts));
+        profile.map(|profile| profile.settings.clone()).unwrap_or_default()
+    }
+
+    /// Keeps silent.
+    pub fn silence(&self, reason: Reason) -> Decision<DhcpAnswer> {
+        let noted = reason.is_worth_noting().then(|| self.note(Seen::DhcpIgnored { reason: reason.to_string() }));
+        let mut decision = Decision::just(DhcpAnswer::Silence(reason));
+        decision.observed.extend(noted);
+        decision
+    }
+
+    /// Answers.
+    pub fn answer(&self, reply: Reply<'_>, send_to: SendTo, seen: Vec<Seen>) -> Decision<DhcpAnswer> {
+        match reply.encode() {
+            Ok(packet) => {
+                let mut decision = Decision::just(DhcpAnswer::Reply { packet, send_to });
+                decision.observed.extend(seen.into_iter().map(|seen| self.note(seen)));
+                decision
+            }
+            Err(error) => self.silence(Reason::Unencodable(error.to_string())),
+        }
+    }
+
+    /// The client's question as an observation.
+    pub fn asked(&self) -> Seen {
+        let arch = self.client.system().and_then(|system| system.code);
+        Seen::DhcpDiscover { asker: self.client.name().to_owned(), arch }
+    }
+
+    fn note(&self, seen: Seen) -> (MacAddress, Observation) {
+        (self.machine, Observation::new(self.at.now, seen))
+    }
+}
+
+impl Step {
+    /// The name of the file, for the timeline.
+    pub fn file(&self) -> Option<String> {
+        self.next.file().map(|file| file.name.clone())
+    }
+
+    /// What to note of a client that asks for a loader we do not have.
+    pub fn missing_loader(&self) -> Option<Seen> {
+        match &self.next {
+            Next::NoLoader(system) => Some(Seen::NoLoader { system: system.describe() }),
+            _ => None,
+        }
+    }
+
+    /// Adds what the step changes to a decision.
+    pub fn join(self, mut decision: Decision<DhcpAnswer>) -> Decision<DhcpAnswer> {
+        decision.volatile.splice(0..0, self.volatile);
+        decision
+    }
+}
