@@ -302,3 +302,6 @@ pub fn pin(resolution: &Resolution) -> Option<Pinned> {
 pub fn mint_token(at: &Moment) -> Token {
     Token(at.entropy[16..].iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests;

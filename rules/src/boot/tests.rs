@@ -1,0 +1,324 @@
+use super::{
+    explain,
+    plan::{self, PlanRequest},
+    report::{self, ReportRequest},
+    script::{self, Script, ScriptRequest},
+    *,
+};
+use crate::{
+    Change, Decision, Live, Records, Volatile,
+    assignment::Assignment,
+    facts::{Architecture, Facts, Firmware},
+    image::{BlobRef, Content, Image, ImageConfig, ImageName, Tag},
+    journey::Seen,
+    memory::Memory,
+    profile::{BootSettings, Fingerprint, Match, Profile},
+    settings::{DhcpMode, Settings, UnknownPolicy},
+};
+use bennu_plan::{Action, Report};
+use std::sync::Arc;
+
+const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
+
+struct World {
+    memory: Memory,
+    live: Live,
+    settings: Settings,
+    now: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let settings = Settings {
+            dhcp: DhcpMode::Full,
+            subnets: Vec::new(),
+            http_port: 80,
+            unknown: UnknownPolicy::Discover,
+            discovery_image: "discovery:latest".parse().unwrap(),
+            profiles: Vec::new(),
+            overlay_limit: None,
+        };
+        Self { memory: Memory::default(), live: Live::default(), settings, now: 1_000_000 }
+    }
+
+    fn moment(&self) -> Moment {
+        let mut entropy = [0; 32];
+        entropy[..8].copy_from_slice(&self.now.to_le_bytes());
+        entropy[16..24].copy_from_slice(&self.now.to_le_bytes());
+        Moment { now: Timestamp(self.now), entropy, settings: Arc::new(self.settings.clone()) }
+    }
+
+    fn run<R, A>(&mut self, request: &R, rule: fn(&R, &View<'_>, &Moment) -> Decision<A>) -> (A, Vec<Change>) {
+        self.now += 1000;
+        let at = self.moment();
+        let decision = rule(request, &View { records: &self.memory, live: &self.live }, &at);
+        for change in decision.volatile {
+            self.live.apply(change);
+        }
+        for change in decision.changes.clone() {
+            self.memory.apply(change);
+        }
+        for (machine, observation) in decision.observed {
+            self.live.observe(machine, observation);
+        }
+        (decision.answer, decision.changes)
+    }
+
+    fn image(&mut self, name: &str, content: Content) -> Digest {
+        let digest = Digest([name.len() as u8 + name.as_bytes()[name.len() - 1]; 32]);
+        let config = ImageConfig {
+            architecture: Architecture::X86_64,
+            cmdline: "quiet".into(),
+            content,
+            os: None,
+            tools: Default::default(),
+        };
+        let image = Image {
+            digest,
+            manifest_size: 1,
+            config_blob: blob(9),
+            config,
+            imported: Timestamp(0),
+            source: "test".into(),
+        };
+        self.memory.apply(Change::PutImage(image));
+        let name: ImageName = name.parse().unwrap();
+        self.memory.apply(Change::PutTag(Tag { name, digest, history: Vec::new() }));
+        digest
+    }
+
+    fn assign(&mut self, to: &str) {
+        let mut machine = self.memory.machine(MAC).unwrap_or_else(|| Machine::new(MAC, Timestamp(0)));
+        machine.assignment = Some(to.parse::<Assignment>().unwrap());
+        self.memory.apply(Change::PutMachine(machine));
+    }
+
+    fn script(&mut self) -> Script {
+        self.run(&request(MAC), script::decide).0
+    }
+
+    fn plan(&mut self) -> Action {
+        let token = self.live.boot(MAC).unwrap().token.clone().unwrap();
+        let request = PlanRequest { token, origin: "http://10.77.0.1".into() };
+        self.run(&request, plan::decide).0.unwrap().action
+    }
+
+    fn report(&mut self, step: Step, message: &str) {
+        let token = self.live.boot(MAC).unwrap().token.clone().unwrap();
+        let report = Report { step, message: message.into(), bytes: 0, uptime_ms: 0, inventory: None };
+        assert!(self.run(&ReportRequest { token, report }, report::decide).0);
+    }
+
+    fn firmware_starts(&mut self) -> Boot {
+        self.now += 1000;
+        let at = self.moment();
+        let record = self.memory.machine(MAC);
+        let view = View { records: &self.memory, live: &self.live };
+        let (boot, _) = Boot::at_dhcp(MAC, record.as_ref(), Asker::Firmware, &view, &at).unwrap();
+        self.live.apply(Volatile::PutBoot(boot.clone()));
+        boot
+    }
+}
+
+fn blob(n: u8) -> BlobRef {
+    BlobRef { digest: Digest([n; 32]), size: 4096 }
+}
+
+fn root(kernel: u8) -> Content {
+    Content::Root { kernel: blob(kernel), modules: blob(2), root: blob(3), kernel_release: "6.1.0".into() }
+}
+
+fn request(mac: MacAddress) -> ScriptRequest {
+    ScriptRequest { mac, facts: Facts::default(), origin: "http://10.77.0.1".into(), stage1: blob(7) }
+}
+
+fn boot_script(script: Script) -> script::BootScript {
+    match script {
+        Script::Boot(script) => script,
+        other => panic!("not a boot: {other:?}"),
+    }
+}
+
+#[test]
+fn an_assigned_machine_boots_its_image_with_every_initrd_named() {
+    let mut world = World::new();
+    let digest = world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let script = boot_script(world.script());
+    assert_eq!(script.digest, digest);
+    assert_eq!(script.initrds.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["modules.img", "stage1.img"]);
+    let token = world.live.boot(MAC).unwrap().token.clone().unwrap();
+    assert!(script.arguments.ends_with(&format!("bennu.boot=http://10.77.0.1/boot/{}/", token.0)));
+    assert!(script.arguments.starts_with("console=tty0 console=ttyS0,115200 quiet"));
+    let Action::Boot(plan) = world.plan() else { panic!() };
+    assert_eq!((plan.image.as_str(), plan.root.size), ("web:v1", 4096));
+}
+
+#[test]
+fn a_moved_tag_waits_for_the_next_boot() {
+    let mut world = World::new();
+    let first = world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let boot = world.firmware_starts();
+    assert_eq!(boot.image.unwrap().digest, first);
+    let second = Digest([0xee; 32]);
+    let mut image = world.memory.image(&first).unwrap();
+    image.digest = second;
+    world.memory.apply(Change::PutImage(image));
+    let name: ImageName = "web:v1".parse().unwrap();
+    world.memory.apply(Change::PutTag(Tag { name, digest: second, history: Vec::new() }));
+    assert_eq!(boot_script(world.script()).digest, first, "pinned when the boot opened");
+    world.report(Step::Up, "");
+    world.firmware_starts();
+    assert_eq!(boot_script(world.script()).digest, second);
+}
+
+#[test]
+fn later_layers_of_arguments_win() {
+    let mut world = World::new();
+    world.settings.profiles = vec![Profile {
+        name: "test".into(),
+        matches: Match { manufacturer: Some("acme".into()), product: None },
+        settings: BootSettings {
+            consoles: vec!["ttyS1".into()],
+            arguments: "quiet=2 iommu=pt".into(),
+            ..Default::default()
+        },
+        example: Fingerprint::default(),
+    }];
+    world.image("web:v1", root(1));
+    let mut machine = Machine::new(MAC, Timestamp(0));
+    machine.facts.manufacturer = Some("ACME".into());
+    machine.arguments = "iommu=off".into();
+    world.memory.apply(Change::PutMachine(machine));
+    world.assign("web:v1");
+    let script = boot_script(world.script());
+    assert!(script.arguments.starts_with("console=ttyS1 quiet=2 iommu=off bennu.boot="), "{}", script.arguments);
+}
+
+#[test]
+fn an_unassigned_machine_waits_in_its_loader_until_discovery_exists_and_then_in_discovery() {
+    let mut world = World::new();
+    assert!(matches!(world.script(), Script::Wait { .. }));
+    assert_eq!(world.live.boot(MAC).unwrap().state, State::Waiting);
+    world.image(
+        "discovery:latest",
+        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into() },
+    );
+    assert!(boot_script(world.script()).discovers);
+    assert!(matches!(world.plan(), Action::Discover { .. }));
+    world.report(Step::Waiting, "");
+
+    // The same kernel: it goes on in place. Another one: it restarts.
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    assert!(matches!(world.plan(), Action::Boot(_)));
+    assert!(world.live.boot(MAC).unwrap().timeline.iter().any(|o| matches!(o.seen, Seen::Assigned { .. })));
+
+    let mut other = World::new();
+    other.image(
+        "discovery:latest",
+        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into() },
+    );
+    boot_script(other.script());
+    other.image("web:v2", root(5));
+    other.assign("web:v2");
+    assert!(matches!(other.plan(), Action::Restart { .. }));
+}
+
+#[test]
+fn policies_for_unknown_machines() {
+    let mut world = World::new();
+    world.settings.unknown = UnknownPolicy::Local;
+    assert!(matches!(world.script(), Script::Local { .. }));
+    assert_eq!(world.live.boot(MAC).unwrap().state, State::Local);
+    world.settings.unknown = UnknownPolicy::Ignore;
+    let (script, changes) = world.run(&request(MacAddress([2, 0, 0, 0, 0, 9])), script::decide);
+    assert!(matches!(script, Script::Refused { .. }));
+    assert!(changes.is_empty(), "an ignored machine leaves no trace");
+    world.settings.unknown = UnknownPolicy::Image("web:v1".parse().unwrap());
+    world.firmware_starts();
+    assert!(matches!(world.script(), Script::Refused { reason, .. } if reason.contains("web:v1")));
+    world.image("web:v1", root(1));
+    boot_script(world.script());
+}
+
+#[test]
+fn a_loop_of_scripts_is_broken_and_diagnosed_and_a_power_cycle_mends_it() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let refused = (0..20).find_map(|n| match world.script() {
+        Script::Refused { reason, .. } => Some((n, reason)),
+        _ => None,
+    });
+    assert!(matches!(refused, Some((12, reason)) if reason.contains("again and again")));
+    let boot = world.live.boot(MAC).unwrap();
+    assert_eq!(boot.state, State::Failed);
+    assert!(boot.diagnosis.is_some());
+    world.firmware_starts();
+    boot_script(world.script());
+}
+
+#[test]
+fn a_card_with_a_known_uuid_joins_its_machine() {
+    let uuid = Some("4c4c4544-0042-4710-8051-b4c04f4d3132".to_owned());
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let mut first = request(MAC);
+    first.facts.uuid.clone_from(&uuid);
+    world.run(&first, script::decide);
+    let other = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
+    let mut second = request(other);
+    second.facts.uuid = uuid;
+    let (script, _) = world.run(&second, script::decide);
+    assert!(matches!(script, Script::Boot(_)));
+    assert_eq!(world.memory.machine(other).unwrap().id, MAC);
+}
+
+#[test]
+fn failures_and_recoveries_move_the_state_and_the_diagnosis() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    boot_script(world.script());
+    world.report(Step::Started, "");
+    world.report(Step::Failed, "the root's digest is wrong");
+    let boot = world.live.boot(MAC).unwrap();
+    assert_eq!(boot.state, State::Failed);
+    assert_eq!(boot.diagnosis.as_ref().unwrap().reason, "the root's digest is wrong");
+    world.report(Step::Downloading, "");
+    assert_eq!(world.live.boot(MAC).unwrap().state, State::Stage1);
+    assert_eq!(world.live.boot(MAC).unwrap().diagnosis, None);
+    world.report(Step::Up, "");
+    assert_eq!(world.live.boot(MAC).unwrap().state, State::Up);
+    world.report(Step::HandedOver, "late");
+    assert_eq!(world.live.boot(MAC).unwrap().state, State::Up);
+    let ended = world.live.boot(MAC).unwrap().id.clone();
+    world.firmware_starts();
+    let ended_boot = world.live.take_ended().into_iter().find(|boot| boot.id == ended).unwrap();
+    assert_eq!(ended_boot.state, State::Up, "a boot that came up stays up in the history");
+}
+
+#[test]
+fn explain_mints_nothing_and_shows_the_next_boot() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let (explained, changes) = world.run(&request(MAC), explain::decide);
+    assert!(changes.is_empty());
+    assert!(world.live.boot(MAC).is_none());
+    assert!(boot_script(explained.script).arguments.contains("/boot/00000000000000000000000000000000/"));
+    assert!(matches!(explained.plan.unwrap().action, Action::Boot(_)));
+}
+
+#[test]
+fn a_local_bios_is_told_apart_from_uefi() {
+    let mut world = World::new();
+    world.assign("local");
+    let mut asked = request(MAC);
+    asked.facts.firmware = Some(Firmware::Bios);
+    let (script, _) = world.run(&asked, script::decide);
+    assert!(matches!(script, Script::Local { firmware: Some(Firmware::Bios), .. }));
+}
