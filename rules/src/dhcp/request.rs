@@ -261,7 +261,7 @@ fn user_classes(bytes: &[u8]) -> Vec<String> {
 }
 
 fn architectures(bytes: &[u8]) -> Vec<u16> {
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return Vec::new();
     }
     bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn line_37_an_odd_architecture_list_is_ignored() {
         assert_eq!(architectures(&[0, 7, 0, 16]), [7, 16]);
-        assert_eq!(architectures(&[0, 7, 0]), []);
+        assert_eq!(architectures(&[0, 7, 0]), Vec::<u16>::new());
     }
 
     #[test]

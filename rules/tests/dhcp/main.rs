@@ -1,0 +1,11 @@
+//! DHCP by the checklist, against packets made by hand, packets captured from real clients, and packets made
+//! by chance.
+
+#![allow(clippy::unwrap_used)]
+
+mod captured;
+mod conformance;
+mod kit;
+mod options;
+mod properties;
+mod pxe;
