@@ -1,0 +1,99 @@
+//! An image's identity: an OCI image manifest with an artifact type of ours (OCI image specification,
+//! "Image Manifest", "Guidelines for Artifact Usage").
+
+use super::ImportError;
+use crate::store::{Hold, Store};
+use bennu_rules::image::{BlobRef, Content, Digest, ImageConfig};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Media type of manifests.
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Artifact type of our images.
+pub const ARTIFACT_TYPE: &str = "application/vnd.bennu.image.v1";
+/// Media type of the config blob.
+pub const CONFIG_TYPE: &str = "application/vnd.bennu.image.config.v1+json";
+/// Media type of kernels.
+pub const KERNEL_TYPE: &str = "application/vnd.bennu.image.kernel.v1";
+/// Media type of modules initrds and of foreign initrds.
+pub const INITRD_TYPE: &str = "application/vnd.bennu.image.initrd.v1";
+/// Media type of root filesystems.
+pub const ROOT_TYPE: &str = "application/vnd.bennu.image.root.v1+squashfs";
+
+/// An image whose blobs are all in the store.
+#[derive(Debug)]
+pub struct Imported {
+    /// Digest of the manifest: the image's identity.
+    pub digest: Digest,
+    /// The manifest's size.
+    pub manifest_size: u64,
+    /// The config blob.
+    pub config_blob: BlobRef,
+    /// Its content.
+    pub config: ImageConfig,
+    /// Keeps the blobs from collection: drop it when the image's record is committed.
+    pub hold: Hold,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: &'static str,
+    artifact_type: &'static str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: &'static str,
+    digest: Digest,
+    size: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
+}
+
+fn layer(media_type: &'static str, blob: &BlobRef, title: String) -> Descriptor {
+    // The name oras gives the file on a pull.
+    let annotations = BTreeMap::from([("org.opencontainers.image.title", title)]);
+    Descriptor { media_type, digest: blob.digest, size: blob.size, annotations }
+}
+
+fn layers(content: &Content) -> Vec<Descriptor> {
+    let kernel = layer(KERNEL_TYPE, content.kernel(), "vmlinuz".to_owned());
+    let modules = |blob| layer(INITRD_TYPE, blob, "modules.img".to_owned());
+    match content {
+        Content::Root { modules: initrd, root, .. } => {
+            vec![kernel, modules(initrd), layer(ROOT_TYPE, root, "root.squashfs".to_owned())]
+        }
+        Content::Kernel { modules: initrd, .. } => vec![kernel, modules(initrd)],
+        Content::Foreign { initrds, .. } => {
+            let initrds = initrds.iter().enumerate();
+            let initrds = initrds.map(|(at, blob)| layer(INITRD_TYPE, blob, format!("initrd-{at}.img")));
+            std::iter::once(kernel).chain(initrds).collect()
+        }
+    }
+}
+
+/// Writes config and manifest.
+pub(super) fn seal(config: ImageConfig, store: &Store, hold: Hold) -> Result<Imported, ImportError> {
+    let json = serde_json::to_vec(&config).map_err(ImportError::Json)?;
+    let config_blob = store.put(&json)?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE,
+        artifact_type: ARTIFACT_TYPE,
+        config: Descriptor {
+            media_type: CONFIG_TYPE,
+            digest: config_blob.digest,
+            size: config_blob.size,
+            annotations: BTreeMap::new(),
+        },
+        layers: layers(&config.content),
+    };
+    let json = serde_json::to_vec(&manifest).map_err(ImportError::Json)?;
+    let BlobRef { digest, size: manifest_size } = store.put(&json)?;
+    Ok(Imported { digest, manifest_size, config_blob, config, hold })
+}

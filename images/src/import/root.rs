@@ -1,0 +1,162 @@
+//! A root filesystem with its kernel, or a kernel alone, from a tar.
+
+use super::{ImportError, ImportStep, Imported, Meter, Options, Progress, manifest};
+use crate::{
+    kernel, modules,
+    squashfs::{Mksquashfs, RootBuilder, RootOptions},
+    store::Store,
+    tree::{self, Indexed, Kind, ROOT},
+};
+use bennu_rules::image::{BlobRef, Content, ImageConfig};
+use std::{collections::BTreeMap, io::Read, path::Path};
+
+/// Where an init may be: the kernel's own list without shells, and systemd without its link.
+const INITS: [&str; 8] = [
+    "/sbin/init",
+    "/usr/sbin/init",
+    "/lib/systemd/systemd",
+    "/usr/lib/systemd/systemd",
+    "/init",
+    "/bin/init",
+    "/usr/bin/init",
+    "/etc/init",
+];
+
+/// An os-release is a few lines.
+const LONGEST_OS_RELEASE: u64 = 64 << 10;
+
+/// Imports a tar, plain or compressed with gzip, xz or zstd, of a root filesystem that carries its kernel; with
+/// [`Options::kernel_only`] of anything that holds a kernel and its modules. Blocks; a root filesystem of a
+/// gigabyte takes minutes.
+///
+/// Temporary space on the store's file system: about the size of the tree's files, then the image.
+pub fn root_from_tar(
+    reader: impl Read,
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<Imported, ImportError> {
+    check(options)?;
+    // A missing tool should be told before the source was read, not after.
+    let builder = if options.kernel_only { None } else { Some(Mksquashfs::find()?) };
+    let hold = store.hold();
+    let mut indexed = {
+        let mut meter = Meter::new(progress, ImportStep::Read, options.source_size);
+        tree::read(reader, store, &mut meter)?
+    };
+    if builder.is_some() {
+        check_init(&indexed)?;
+    }
+    let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
+    let kernel_blob = store.put(&kernel.bytes)?;
+    let modules = modules::initrd(&indexed, &kernel, options.level, options.threads(), store, progress)?;
+    let mut tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    let os = os_release(&indexed);
+    let kernel_release = kernel.release.clone();
+    let content = match builder {
+        None => Content::Kernel { kernel: kernel_blob, modules, kernel_release },
+        Some(builder) => {
+            tree::prepare(&mut indexed.tree, options.acls, &mut |note| progress.note(note))?;
+            let (name, version) = builder.tool();
+            tools.insert(name, version);
+            let compression = kernel.support.root_compression(options.level);
+            let root = build_root(&builder, &indexed, compression, options, store, progress)?;
+            Content::Root { kernel: kernel_blob, modules, root, kernel_release }
+        }
+    };
+    let cmdline = options.cmdline.trim().to_owned();
+    let config = ImageConfig { architecture: kernel.architecture, cmdline, content, os, tools };
+    manifest::seal(config, store, hold)
+}
+
+fn check(options: &Options) -> Result<(), ImportError> {
+    if !(1..=22).contains(&options.level) {
+        let what =
+            format!("compression level {} is out of range: zstd has 1 to 22, and 15 is the default", options.level);
+        return Err(ImportError::Option(what));
+    }
+    super::foreign::check_cmdline(&options.cmdline)
+}
+
+fn check_init(indexed: &Indexed) -> Result<(), ImportError> {
+    let found = INITS.iter().any(|path| indexed.tree.file(path.as_bytes()).is_some());
+    if found { Ok(()) } else { Err(ImportError::NoInit { looked: INITS.join(", ") }) }
+}
+
+fn build_root(
+    builder: &dyn RootBuilder,
+    indexed: &Indexed,
+    compression: crate::squashfs::Compression,
+    options: &Options,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<BlobRef, ImportError> {
+    let out = tempfile::Builder::new()
+        .prefix("root-")
+        .tempfile_in(store.tmp())
+        .map_err(|e| store.failed("make a file in", store.tmp(), e))?;
+    let total = content_bytes(indexed);
+    let mut meter = Meter::new(progress, ImportStep::Root, Some(total));
+    let root_options = RootOptions { compression, memory: options.memory, processors: options.threads() };
+    let mut feed =
+        |pipe: &mut dyn std::io::Write| tree::emit(&indexed.tree, &indexed.spool, pipe, &mut |done| meter.at(done));
+    let root = &indexed.tree.inode(ROOT).meta;
+    let path: &Path = out.path();
+    builder.build(root, path, &root_options, &mut feed).map_err(|error| match error {
+        crate::squashfs::BuildError::Full => store.full().into(),
+        error => ImportError::from(error),
+    })?;
+    meter.done(total);
+    progress.step(ImportStep::Store, 0, None);
+    let blob = store.adopt(out)?;
+    progress.step(ImportStep::Store, blob.size, Some(blob.size));
+    Ok(blob)
+}
+
+/// Bytes of all files, each inode once.
+fn content_bytes(indexed: &Indexed) -> u64 {
+    let mut seen = std::collections::HashSet::new();
+    let mut total = 0;
+    let walked: Result<(), std::convert::Infallible> = indexed.tree.walk(|_, id| {
+        if let Kind::File(data) = &indexed.tree.inode(id).kind
+            && seen.insert(id)
+        {
+            total += data.size;
+        }
+        Ok(())
+    });
+    let Ok(()) = walked;
+    total
+}
+
+/// `PRETTY_NAME` (os-release(5)); a file that cannot be read is no reason to refuse an image.
+fn os_release(indexed: &Indexed) -> Option<String> {
+    let text = ["/etc/os-release", "/usr/lib/os-release"]
+        .iter()
+        .find_map(|path| indexed.bytes(path.as_bytes(), LONGEST_OS_RELEASE)?.ok())?;
+    pretty_name(&String::from_utf8_lossy(&text))
+}
+
+fn pretty_name(text: &str) -> Option<String> {
+    let value = text.lines().filter_map(|line| line.trim().strip_prefix("PRETTY_NAME=")).next_back()?.trim();
+    let quoted = |quote| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
+    let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+    let plain: String = value.replace("\\\"", "\"").chars().filter(|c| !c.is_control()).take(200).collect();
+    (!plain.is_empty()).then_some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pretty_names_lose_their_quotes() {
+        assert_eq!(
+            pretty_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n").unwrap(),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
+        assert_eq!(pretty_name("PRETTY_NAME=Arch").unwrap(), "Arch");
+        assert_eq!(pretty_name("PRETTY_NAME='A \u{7}b'").unwrap(), "A b");
+        assert_eq!(pretty_name("NAME=x"), None);
+    }
+}

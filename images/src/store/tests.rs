@@ -1,0 +1,120 @@
+use super::*;
+use std::io::Read as _;
+
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+fn scratch() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("store")).unwrap();
+    (dir, store)
+}
+
+fn tmp_is_empty(store: &Store) -> bool {
+    fs::read_dir(store.tmp()).unwrap().next().is_none()
+}
+
+#[test]
+fn a_blob_lies_under_its_digest_and_is_read_only() {
+    let (_dir, store) = scratch();
+    let blob = store.put(b"hello").unwrap();
+    assert_eq!(blob.digest.hex(), HELLO);
+    assert_eq!(blob.size, 5);
+    let path = store.blob_path(&blob.digest);
+    assert!(path.ends_with(format!("blobs/sha256/{HELLO}")));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
+    let (mut file, size) = store.open_blob(&blob.digest).unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), size), ("hello", 5));
+    assert_eq!(store.blob_size(&blob.digest).unwrap(), 5);
+    assert!(tmp_is_empty(&store));
+}
+
+#[test]
+fn the_same_bytes_are_stored_once() {
+    let (_dir, store) = scratch();
+    assert_eq!(store.put(b"hello").unwrap(), store.put(b"hello").unwrap());
+    assert_eq!(fs::read_dir(store.dir().join("blobs/sha256")).unwrap().count(), 1);
+    assert!(tmp_is_empty(&store));
+}
+
+#[test]
+fn a_dropped_writer_leaves_nothing() {
+    let (_dir, store) = scratch();
+    let mut writer = store.writer().unwrap();
+    writer.write_all(&vec![7; 3 << 20]).unwrap();
+    assert!(!tmp_is_empty(&store));
+    drop(writer);
+    assert!(tmp_is_empty(&store));
+    assert_eq!(fs::read_dir(store.dir().join("blobs/sha256")).unwrap().count(), 0);
+}
+
+#[test]
+fn open_empties_tmp_and_keeps_blobs() {
+    let (dir, store) = scratch();
+    let blob = store.put(b"hello").unwrap();
+    fs::write(store.tmp().join("left-over"), b"x").unwrap();
+    fs::create_dir(store.tmp().join("directory")).unwrap();
+    let again = Store::open(dir.path().join("store")).unwrap();
+    assert!(tmp_is_empty(&again));
+    assert_eq!(again.blob_size(&blob.digest).unwrap(), 5);
+}
+
+#[test]
+fn a_missing_blob_says_so() {
+    let (_dir, store) = scratch();
+    let error = store.open_blob(&Digest([1; 32])).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+}
+
+#[test]
+fn collect_removes_what_nobody_names_and_spares_what_is_held() {
+    let (_dir, store) = scratch();
+    let old = store.put(b"old").unwrap();
+    let kept = store.put(b"kept").unwrap();
+    let hold = store.hold();
+    let fresh = store.put(b"fresh").unwrap();
+    let found_again = store.put(b"old").unwrap();
+    let keep = BTreeSet::from([kept.digest]);
+    assert_eq!(store.collect(&keep).unwrap(), []);
+    drop(hold);
+    let mut removed = store.collect(&keep).unwrap();
+    removed.sort_by_key(|blob| blob.size);
+    assert_eq!(removed, [old, fresh]);
+    assert_eq!(found_again, removed[0]);
+    assert!(store.open_blob(&kept.digest).is_ok());
+}
+
+#[test]
+fn the_layout_is_one_that_oci_tools_read() {
+    let (_dir, store) = scratch();
+    let layout = fs::read_to_string(store.dir().join("oci-layout")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&layout).unwrap()["imageLayoutVersion"], "1.0.0");
+    let digest = Digest([0xab; 32]);
+    let entries = [
+        IndexEntry { digest, size: 7, name: Some("team/web:v3".parse().unwrap()) },
+        IndexEntry { digest, size: 7, name: None },
+    ];
+    store.write_index(&entries).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(store.dir().join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["schemaVersion"], 2);
+    assert_eq!(index["manifests"][0]["digest"], digest.to_string());
+    assert_eq!(index["manifests"][0]["size"], 7);
+    assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "team/web:v3");
+    assert!(index["manifests"][1]["annotations"].is_null());
+}
+
+#[test]
+fn a_layout_of_another_version_is_refused() {
+    let (dir, store) = scratch();
+    fs::write(store.dir().join("oci-layout"), r#"{"imageLayoutVersion":"9.0"}"#).unwrap();
+    let error = Store::open(dir.path().join("store")).unwrap_err();
+    assert!(error.to_string().contains("'9.0'"), "{error}");
+}
+
+#[test]
+fn sizes_read_well() {
+    assert_eq!(bytes(12), "12 bytes");
+    assert_eq!(bytes(3 << 30), "3.0 GiB");
+    assert_eq!(bytes(1536), "1.5 KiB");
+}

@@ -1,0 +1,105 @@
+//! Blobs on their way into the store.
+
+use super::{Store, StoreError};
+use bennu_rules::image::{BlobRef, Digest};
+use ring::digest::{Context, SHA256};
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read as _, Seek as _, Write},
+};
+use tempfile::NamedTempFile;
+
+/// Disk and hash see writes of this size.
+const CHUNK: usize = 1 << 20;
+
+/// Hashes what passes through to the file.
+struct Hashed {
+    file: NamedTempFile,
+    hash: Context,
+    size: u64,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.as_file_mut().write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob being written aside. Dropping it removes what was written.
+pub struct BlobWriter {
+    store: Store,
+    out: BufWriter<Hashed>,
+}
+
+impl BlobWriter {
+    pub(super) fn new(store: &Store) -> Result<Self, StoreError> {
+        let file = aside(store)?;
+        let out = BufWriter::with_capacity(CHUNK, Hashed { file, hash: Context::new(&SHA256), size: 0 });
+        Ok(Self { store: store.clone(), out })
+    }
+
+    /// Makes the blob durable and puts it in its place.
+    pub fn finish(self) -> Result<BlobRef, StoreError> {
+        let store = self.store;
+        let Hashed { file, hash, size } =
+            self.out.into_inner().map_err(|e| store.failed("write to", store.tmp(), e.into_error()))?;
+        settle(&store, file, hash, size)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A named file in `tmp/`, so that it can be renamed later.
+fn aside(store: &Store) -> Result<NamedTempFile, StoreError> {
+    tempfile::Builder::new()
+        .prefix("blob-")
+        .tempfile_in(store.tmp())
+        .map_err(|e| store.failed("make a file in", store.tmp(), e))
+}
+
+/// Hashes a file that a tool wrote and puts it in its place.
+pub(super) fn adopt(store: &Store, mut file: NamedTempFile) -> Result<BlobRef, StoreError> {
+    // Opened anew by name: the tool may have replaced the file behind our handle.
+    let path = file.path().to_owned();
+    let mut reader = File::open(&path).map_err(|e| store.failed("open", &path, e))?;
+    let mut hash = Context::new(&SHA256);
+    let mut buffer = vec![0; CHUNK];
+    let mut size = 0;
+    loop {
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(store.failed("read", &path, error)),
+        };
+        hash.update(&buffer[..count]);
+        size += count as u64;
+    }
+    reader.rewind().map_err(|e| store.failed("read", &path, e))?;
+    *file.as_file_mut() = reader;
+    settle(store, file, hash, size)
+}
+
+fn settle(store: &Store, file: NamedTempFile, hash: Context, size: u64) -> Result<BlobRef, StoreError> {
+    file.as_file().sync_all().map_err(|e| store.failed("sync", file.path(), e))?;
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.finish().as_ref());
+    let blob = BlobRef { digest: Digest(digest), size };
+    store.place(file, &blob)?;
+    Ok(blob)
+}
