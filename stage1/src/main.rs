@@ -1,2 +1,43 @@
-//! main
-fn main() {}
+//! Stage 1: the `/init` of a machine that a Bennu appliance boots. As PID 1 it loads modules, brings the network up, asks the
+//! appliance what to do, fetches and verifies the root, and hands over to the image's init. Called as `stage1 report` it is the
+//! booted system's health reporter.
+
+mod boot;
+mod clock;
+mod cmdline;
+mod console;
+mod download;
+mod early;
+mod entropy;
+mod handover;
+mod http;
+mod inventory;
+mod laydown;
+mod memory;
+mod modules;
+mod net;
+mod plan;
+mod report;
+mod reporter;
+mod restart;
+mod root;
+mod scoped;
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    // As PID 1 the arguments are the kernel's left-overs, meant for the image's init.
+    if std::process::id() == 1 {
+        restart::catch_panics();
+        boot::run();
+    }
+    match arguments.split_first() {
+        Some((verb, rest)) if verb == "report" => reporter::run(rest),
+        _ => {
+            eprintln!("This is the /init of machines that Bennu boots. Elsewhere it only knows: stage1 report");
+            ExitCode::from(2)
+        }
+    }
+}

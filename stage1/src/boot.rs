@@ -1,0 +1,412 @@
+//! One boot, from the kernel's hand to the image's: what PID 1 does, in order. Nothing here returns; a failure is said, reported and tried again.
+
+use crate::cmdline::{self, Arguments};
+use crate::console::{self, mib};
+use crate::download::{Download, DownloadError};
+use crate::entropy::Backoff;
+use crate::handover::{self, HandoverError};
+use crate::http::Url;
+use crate::laydown::{self, LaydownError};
+use crate::memory::{Memory, TooLittle};
+use crate::modules::{Devices, Modules};
+use crate::net::{self, Connection};
+use crate::plan::{self, NoPlan};
+use crate::report::Reports;
+use crate::reporter::{self, BootFile};
+use crate::root::{self, RootError};
+use crate::{clock, early, inventory, restart};
+use bennu_plan::{Action, Plan, RootPlan, Step};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a person gets to read why the machine starts again.
+pub const READING_TIME: Duration = Duration::from_secs(60);
+/// An appliance that refuses this boot for so long will not change its mind: the firmware shall ask it anew.
+const REFUSED_FOR: Duration = Duration::from_secs(5 * 60);
+/// Tries without a byte of progress before the plan is asked for again.
+const IDLE_TRIES: u32 = 20;
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Why a boot did not go through.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(
+        "the image's modules are for kernel {image}, and {running} runs: its kernel and its root do not belong together. The machine starts again"
+    )]
+    Kernel { image: String, running: String },
+    #[error("{0}")]
+    Memory(#[from] TooLittle),
+    #[error("fetching the root: {0}")]
+    Download(#[from] DownloadError),
+    #[error("{0}")]
+    Root(#[from] RootError),
+    #[error("{0}")]
+    Laydown(#[from] LaydownError),
+    #[error("{0}")]
+    Handover(#[from] HandoverError),
+    #[error("cannot prepare {what}: {source}")]
+    File { what: &'static str, source: std::io::Error },
+}
+
+/// What lasts over the tries of one boot.
+struct Machine {
+    arguments: Arguments,
+    base: String,
+    release: String,
+    modules: Modules,
+    connection: Connection,
+    reports: Reports,
+    /// What has come of the root so far.
+    download: Option<Download>,
+    discovered: bool,
+}
+
+/// PID 1.
+pub fn run() -> ! {
+    early::mount_kernel_filesystems();
+    console::open();
+    console::watch();
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    console::say(&format!("Bennu stage 1 {}, kernel {release}", env!("CARGO_PKG_VERSION")));
+    let arguments = cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    for complaint in &arguments.complaints {
+        console::say(&format!("kernel argument not understood: {complaint}"));
+    }
+    let (base, server) = appliance(&arguments);
+    restart::report_panics_to(&base);
+    let mut machine = start(arguments, base, server, release);
+    let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(120));
+    loop {
+        let plan = machine.await_plan();
+        match &plan.action {
+            Action::Boot(wanted) => {
+                let failure = match machine.boot(&plan, wanted) {
+                    Ok(never) => match never {},
+                    Err(failure) => failure,
+                };
+                machine.fail(&failure, &mut backoff);
+            }
+            Action::Discover { poll_seconds } => machine.discover(*poll_seconds),
+            Action::Restart { reason } => {
+                machine.reports.step(Step::Restarting, reason.clone());
+                machine.reports.flush(LAST_WORDS);
+                restart::after(Duration::from_secs(1), &format!("the appliance wants a restart: {reason}"));
+            }
+        }
+    }
+}
+
+/// Where the appliance is, from the command line; without it there is nothing to do but start again.
+fn appliance(arguments: &Arguments) -> (String, SocketAddr) {
+    let Some(base) = &arguments.base else {
+        restart::after(
+            READING_TIME,
+            "the kernel argument bennu.boot is missing. This initrd only works when a Bennu appliance boots the machine over the network: \
+             its boot script adds bennu.boot=http://<appliance>/boot/<token>/",
+        );
+    };
+    match Url::parse(base) {
+        Ok(url) => (base.clone(), url.server),
+        Err(error) => restart::after(READING_TIME, &format!("the kernel argument bennu.boot is wrong: {error}")),
+    }
+}
+
+/// Modules and network; returns with a connection.
+fn start(arguments: Arguments, base: String, server: SocketAddr, release: String) -> Machine {
+    let mut modules = Modules::of(&release, &arguments);
+    if modules.known() == 0 {
+        console::say(&format!(
+            "no modules for kernel {release} in this initrd: only what is built into the kernel will work. \
+             Is the image's modules initrd loaded, and of the same kernel?"
+        ));
+    }
+    modules.coldplug(Devices::Network);
+    for module in ["af_packet", "loop", "overlay", "squashfs"] {
+        modules.load(module);
+    }
+    // Drivers may have brought another console.
+    console::open();
+    let connection = net::bring_up(&mut modules, &arguments, server);
+    console::say(&format!("network: {}", connection.describe()));
+    let reports = Reports::start(&base);
+    let loaded = modules.loaded();
+    reports.step(
+        Step::Started,
+        format!("stage 1 {}, kernel {release}, {loaded} modules loaded", env!("CARGO_PKG_VERSION")),
+    );
+    reports.step(Step::Network, connection.describe());
+    net::keep(&connection);
+    Machine { arguments, base, release, modules, connection, reports, download: None, discovered: false }
+}
+
+enum Never {}
+
+impl Machine {
+    /// Asks for the plan until there is one.
+    fn await_plan(&self) -> Plan {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
+        let mut refused: Option<Instant> = None;
+        let mut tries = 0_u32;
+        loop {
+            let error = match plan::fetch(&self.base) {
+                Ok(plan) => {
+                    if tries > 0 {
+                        console::say(&format!("the appliance answers again, after {tries} tries"));
+                    }
+                    return plan;
+                }
+                Err(error) => error,
+            };
+            tries += 1;
+            if error.needs_restart() {
+                let since = *refused.get_or_insert_with(Instant::now);
+                if matches!(error, NoPlan::Newer(_)) || since.elapsed() > REFUSED_FOR {
+                    self.reports.step(Step::Failed, error.to_string());
+                    self.reports.flush(LAST_WORDS);
+                    restart::after(
+                        READING_TIME,
+                        &format!("no boot plan: {error}. The machine asks its firmware again"),
+                    );
+                }
+            } else {
+                refused = None;
+            }
+            let wait = backoff.step();
+            console::say(&format!(
+                "no boot plan from {}: {error}; try {} in {:.0} s",
+                self.base,
+                tries + 1,
+                wait.as_secs_f64().max(1.0)
+            ));
+            std::thread::sleep(wait);
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure, backoff: &mut Backoff) {
+        let text = failure.to_string();
+        self.reports.step(Step::Failed, text.clone());
+        let spoilt = matches!(failure, Failure::Download(error) if error.spoils())
+            || matches!(failure, Failure::Memory(_) | Failure::Root(_));
+        if spoilt && self.download.take().is_some() {
+            root::drop_store();
+        }
+        if matches!(failure, Failure::Kernel { .. }) {
+            self.reports.flush(LAST_WORDS);
+            restart::after(READING_TIME, &format!("FAILED: {text}"));
+        }
+        let wait = backoff.step();
+        console::say(&format!("FAILED: {text}"));
+        console::say(&format!("trying again in {} s", wait.as_secs()));
+        std::thread::sleep(wait);
+    }
+
+    /// Says once what this machine is, then waits a little for somebody to assign it an image.
+    fn discover(&mut self, poll_seconds: u32) {
+        if !self.discovered {
+            self.discovered = true;
+            console::say("discovery: looking at the hardware");
+            self.modules.coldplug(Devices::All);
+            // Disks answer a moment after their controllers.
+            std::thread::sleep(Duration::from_secs(2));
+            self.modules.coldplug(Devices::All);
+            let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            let found = inventory::take(Path::new("/sys"), &cpuinfo, Memory::now());
+            let line = inventory::describe(&found);
+            console::say(&format!("this machine: {line}"));
+            self.reports.inventory(line, found);
+            self.reports.step(Step::Waiting, "");
+            console::say(&format!(
+                "waiting until this machine is assigned an image: bennu machine assign {} IMAGE",
+                self.connection.interface.mac
+            ));
+        }
+        std::thread::sleep(Duration::from_secs(u64::from(poll_seconds.clamp(1, 60))));
+    }
+
+    /// Boots what the plan says; comes back only with the reason why not.
+    fn boot(&mut self, plan: &Plan, wanted: &RootPlan) -> Result<Never, Failure> {
+        if wanted.kernel_release != self.release {
+            return Err(Failure::Kernel { image: wanted.kernel_release.clone(), running: self.release.clone() });
+        }
+        console::say(&format!(
+            "boot {}: {} ({}, root {})",
+            plan.boot,
+            wanted.image,
+            wanted.digest,
+            mib(wanted.root.size)
+        ));
+        if let Some(done) = clock::correct(wanted.time_ms) {
+            console::say(&done);
+        }
+        self.fetch_root(wanted)?;
+        self.reports.step(Step::Verified, wanted.root.digest.clone());
+        console::say(&format!("root verified: {}", wanted.root.digest));
+        if let Err(error) = root::mount_root(wanted.overlay_limit) {
+            root::unmount_root();
+            return Err(error.into());
+        }
+        self.reports.step(Step::Mounted, "");
+        match self.settle_in(plan, wanted) {
+            Ok(ready) => self.hand_over(wanted, &ready),
+            Err(failure) => {
+                root::unmount_root();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Fetches the root into memory, over as many connections as it takes.
+    fn fetch_root(&mut self, wanted: &RootPlan) -> Result<(), Failure> {
+        let size = wanted.root.size;
+        if self.download.as_ref().is_some_and(|download| !download.is_of(&wanted.root)) {
+            self.download = None;
+            root::drop_store();
+        }
+        let have = self.download.as_ref().map_or(0, Download::have);
+        if let Some(memory) = Memory::now() {
+            memory.check(size, have)?;
+        }
+        let download = match &mut self.download {
+            Some(download) => download,
+            empty => empty.insert(Download::start(&root::make_store(size)?, wanted.root.clone())?),
+        };
+        let mut progress = Progress::new(&self.reports, size, have);
+        progress.report(have);
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
+        let mut idle = 0;
+        loop {
+            let before = download.have();
+            let error = match download.attempt(&wanted.root.url, &mut |have| progress.at(have)) {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            if download.have() > before {
+                idle = 0;
+                backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
+            }
+            idle += 1;
+            if !error.is_transient() || idle > IDLE_TRIES {
+                return Err(error.into());
+            }
+            let wait = backoff.step();
+            let at = download.have();
+            let text = format!("the download stopped at {} of {}: {error}", mib(at), mib(size));
+            console::say(&format!("{text}; going on in {:.0} s (try {idle})", wait.as_secs_f64().max(1.0)));
+            self.reports.progress(Step::Downloading, text, at);
+            std::thread::sleep(wait);
+        }
+        progress.done();
+        Ok(())
+    }
+
+    /// Lays down what is this machine's own, in the new root and in `/run`.
+    fn settle_in(&self, plan: &Plan, wanted: &RootPlan) -> Result<Ready, Failure> {
+        let new_root = Path::new(root::NEW_ROOT);
+        let run = Path::new("/run");
+        let init = handover::find_init(new_root, self.arguments.init.as_deref())?;
+        let uuid = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
+        let mac = self.arguments.boot_mac.unwrap_or(self.connection.interface.mac);
+        laydown::lay_down(
+            new_root,
+            &laydown::Identity {
+                hostname: wanted.hostname.as_deref(),
+                machine_id: laydown::machine_id(mac, uuid.trim()),
+                dns: &self.connection.dns,
+                own_fstab: wanted.own_fstab,
+                image: &wanted.image,
+            },
+        )?;
+        if let Some(hostname) = &wanted.hostname {
+            let _ = rustix::system::sethostname(hostname.as_bytes());
+        }
+        let network = laydown::decide(new_root);
+        laydown::lay_down_network(new_root, run, network, &self.connection.interface)?;
+        console::say(&format!("network of the booted system: {}", network.describe()));
+        early::copy_self(reporter::BINARY).map_err(|source| Failure::File { what: reporter::BINARY, source })?;
+        let file = BootFile {
+            base: self.base.clone(),
+            boot: plan.boot.clone(),
+            image: wanted.image.clone(),
+            digest: wanted.digest.clone(),
+        };
+        let text = serde_json::to_string_pretty(&file).unwrap_or_default();
+        laydown::write(run, "bennu/boot.json", text, 0o600)?;
+        let systemd = handover::is_systemd(new_root, &init);
+        if systemd {
+            reporter::lay_down_unit(run)?;
+        }
+        Ok(Ready { init, systemd, keeps_link: network.keeps_link() })
+    }
+
+    /// The last steps. What fails after the new root was entered ends in a restart, because the initramfs is gone.
+    fn hand_over(&self, wanted: &RootPlan, ready: &Ready) -> Result<Never, Failure> {
+        console::say(&format!("handing over to {} of {}", ready.init, wanted.image));
+        self.reports.step(Step::HandedOver, ready.init.clone());
+        self.reports.flush(LAST_WORDS);
+        if !ready.keeps_link {
+            self.connection.release();
+        }
+        let entered = handover::enter();
+        if entered.is_ok()
+            && !ready.systemd
+            && let Err(error) = reporter::start_watching()
+        {
+            console::say(&format!("the health reporter does not start: {error}"));
+        }
+        let error = match entered {
+            Ok(()) => handover::become_init(&ready.init),
+            Err(error) => error,
+        };
+        restart::report_and_restart(&format!("the handover failed: {error}"));
+    }
+}
+
+/// What the handover needs to know.
+struct Ready {
+    init: String,
+    systemd: bool,
+    keeps_link: bool,
+}
+
+/// Progress of the download, on the consoles and to the appliance.
+struct Progress<'a> {
+    reports: &'a Reports,
+    size: u64,
+    first: u64,
+    started: Instant,
+    reported: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(reports: &'a Reports, size: u64, first: u64) -> Self {
+        Self { reports, size, first, started: Instant::now(), reported: Instant::now() }
+    }
+
+    fn at(&mut self, have: u64) {
+        console::progress(&self.line(have));
+        if self.reported.elapsed() >= REPORT_EVERY {
+            self.report(have);
+        }
+    }
+
+    fn report(&mut self, have: u64) {
+        self.reported = Instant::now();
+        self.reports.progress(Step::Downloading, format!("{} of {}", mib(have), mib(self.size)), have);
+    }
+
+    fn done(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        console::say(&format!("root fetched: {} in {seconds:.1} s", mib(self.size)));
+        self.report(self.size);
+    }
+
+    fn line(&self, have: u64) -> String {
+        let percent = have * 100 / self.size.max(1);
+        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+        let rate = (have.saturating_sub(self.first)) as f64 / seconds;
+        let left = self.size.saturating_sub(have) as f64 / rate.max(1.0);
+        format!("root {percent:3} %, {} of {}, {}/s, {left:.0} s left", mib(have), mib(self.size), mib(rate as u64))
+    }
+}

@@ -1,0 +1,36 @@
+//! The first things PID 1 needs, before anything can be said.
+
+use crate::console;
+use rustix::mount::{MountFlags, mount};
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+
+/// Mounts what the kernel shows itself with. Where one is there already, so much the better.
+pub fn mount_kernel_filesystems() {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mounts: [(&str, &str, MountFlags, Option<&CStr>); 4] = [
+        ("devtmpfs", "/dev", MountFlags::NOSUID, Some(c"mode=0755")),
+        ("proc", "/proc", safe, None),
+        ("sysfs", "/sys", safe, None),
+        // Programs run from here: ours.
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755")),
+    ];
+    for (kind, place, flags, options) in mounts {
+        drop(fs::create_dir_all(place));
+        match mount(kind, place, kind, flags, options) {
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => console::say(&format!("cannot mount {kind} at {place}: {error}")),
+        }
+    }
+}
+
+/// Puts a copy of this program where the booted system finds it.
+pub fn copy_self(target: &str) -> io::Result<()> {
+    if let Some(directory) = std::path::Path::new(target).parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::copy("/proc/self/exe", target)?;
+    fs::set_permissions(target, fs::Permissions::from_mode(0o755))
+}

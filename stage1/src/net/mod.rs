@@ -1,0 +1,14 @@
+//! The network: which interface, how it comes up, and the address it gets.
+
+pub mod dhcp;
+mod keeper;
+mod lease;
+mod link;
+mod mac;
+mod netlink;
+mod up;
+
+pub use keeper::keep;
+pub use link::{Interface, interfaces};
+pub use mac::Mac;
+pub use up::{Connection, bring_up};
