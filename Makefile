@@ -1,0 +1,49 @@
+# The one door. Everything is made from a fresh checkout by `make test` or `make demo`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# Iterations of each property test under `make fuzz`; about a minute each.
+CASES ?= 100000
+
+.PHONY: help setup build check test test-long demo fuzz clean
+
+help:
+	@echo 'make demo       three virtual machines boot before your eyes (needs root)'
+	@echo 'make test       set-up, checks, unit tests and the end-to-end tests (needs root)'
+	@echo 'make check      formatting, lints and documentation'
+	@echo 'make build      the release binary, target/release/bennu'
+	@echo 'make test-long  the end-to-end tests again and again, resumable (needs root)'
+	@echo 'make fuzz       the property tests with CASES=$(CASES) cases each'
+	@echo 'make setup      installs what is missing'
+	@echo 'make clean      removes everything that was built or cached here'
+
+setup:
+	@scripts/setup
+
+build: setup
+	cargo build --release
+
+check: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
+
+test: check
+	@scripts/test
+
+test-long: build
+	cargo build --quiet --package bennu-tests
+	target/debug/rack test --long
+
+demo: build
+	@cargo build --quiet --package bennu-tests
+	@target/debug/rack demo
+
+fuzz: setup
+	PROPTEST_CASES=$(CASES) cargo test --workspace --release fuzz
+
+clean:
+	@if [ -x target/debug/rack ]; then target/debug/rack clean; fi
+	cargo clean
+	rm -rf .cache

@@ -1,0 +1,37 @@
+//! The virtual rack: servers, a wire and an appliance on one Linux machine, for tests and for the demo.
+//!
+//! ```no_run
+//! use bennu_tests::{appliance::Config, machine::Firmware, rack::Rack};
+//! # fn main() -> anyhow::Result<()> {
+//! let rack = Rack::new()?;
+//! let bennu = rack.appliance(Config::full().with_images())?;
+//! let mut machine = rack.machine(Firmware::UefiPxe).memory(1024).install()?;
+//! bennu.assign(&machine.mac(), "debian:v1")?;
+//! machine.power_on()?;
+//! machine.login()?;
+//! assert!(machine.run("cat /proc/mounts")?.contains(" / overlay "));
+//! machine.power_cycle()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A rack is made of network namespaces, a bridge, veth pairs and taps; its machines are QEMU processes. It needs
+//! root, no hardware virtualisation, and nothing else on the machine: racks do not see each other or the host's
+//! network, so several may stand at a time.
+
+pub mod appliance;
+pub mod command;
+pub mod console;
+pub mod demo;
+pub mod harness;
+pub mod home;
+pub mod images;
+pub mod machine;
+pub mod qmp;
+pub mod rack;
+pub mod relay;
+pub mod scenarios;
+pub mod seed;
+pub mod site;
+pub mod wire;
+pub mod workshop;

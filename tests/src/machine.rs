@@ -1,0 +1,396 @@
+//! A server of the rack: what it is made of, and its power switch.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    rc::Rc,
+    time::Duration,
+};
+
+use crate::{
+    console::{Console, Ran},
+    home::Home,
+    qmp::Qmp,
+    relay,
+    wire::Wire,
+    workshop::installed,
+};
+
+/// What the machine's firmware is, and how it boots from the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS with QEMU's iPXE ROM on the network card.
+    Bios,
+    /// OVMF, PXE.
+    UefiPxe,
+    /// OVMF, HTTP boot alone.
+    UefiHttp,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bios => "BIOS PXE",
+            Self::UefiPxe => "UEFI PXE",
+            Self::UefiHttp => "UEFI HTTP boot",
+        })
+    }
+}
+
+/// The model of a network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Nic {
+    Virtio,
+    E1000,
+}
+
+/// What SMBIOS says of the machine.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Smbios {
+    pub manufacturer: String,
+    pub product: String,
+    pub serial: String,
+    pub uuid: String,
+}
+
+/// A machine as it is ordered.
+#[derive(Debug)]
+pub struct Spec {
+    pub(crate) home: Rc<Home>,
+    pub(crate) wire: Rc<Wire>,
+    pub(crate) number: u8,
+    firmware: Firmware,
+    memory: u32,
+    nic: Nic,
+    smbios: Smbios,
+    disk: Option<PathBuf>,
+    scratch: Option<u64>,
+    rom_without_http: bool,
+}
+
+impl Spec {
+    pub(crate) fn new(home: Rc<Home>, wire: Rc<Wire>, number: u8, firmware: Firmware) -> Self {
+        let smbios = Smbios {
+            manufacturer: "Bennu Virtual Rack".into(),
+            product: match firmware {
+                Firmware::Bios => "VR-100".into(),
+                Firmware::UefiPxe | Firmware::UefiHttp => "VR-200".into(),
+            },
+            serial: format!("{}-{number}", home.id()),
+            uuid: format!("b3220000-0000-4000-8000-{:08x}{number:04x}", std::process::id()),
+        };
+        Self {
+            home,
+            wire,
+            number,
+            firmware,
+            memory: 1024,
+            nic: Nic::Virtio,
+            smbios,
+            disk: None,
+            scratch: None,
+            rom_without_http: false,
+        }
+    }
+
+    /// Memory in MiB.
+    pub fn memory(mut self, mib: u32) -> Self {
+        self.memory = mib;
+        self
+    }
+
+    /// Model of the network card.
+    pub fn nic(mut self, nic: Nic) -> Self {
+        self.nic = nic;
+        self
+    }
+
+    /// The product that SMBIOS names, as hardware profiles match it.
+    pub fn product(mut self, product: &str) -> Self {
+        self.smbios.product = product.into();
+        self
+    }
+
+    /// A disk of its own, second in the boot order.
+    pub fn disk(mut self, image: &Path) -> Self {
+        self.disk = Some(image.to_owned());
+        self
+    }
+
+    /// An empty disk of `bytes` that the booted system can write to and the test can read.
+    pub fn scratch(mut self, bytes: u64) -> Self {
+        self.scratch = Some(bytes);
+        self
+    }
+
+    /// Makes the iPXE in its ROM look like one that was built without HTTP.
+    pub fn rom_without_http(mut self) -> Self {
+        self.rom_without_http = true;
+        self
+    }
+
+    /// Puts the machine into the rack, switched off.
+    pub fn install(self) -> Result<Machine> {
+        let name = format!("machine{}", self.number);
+        let dir = self.home.dir().join(&name);
+        fs::create_dir_all(&dir)?;
+        if self.firmware != Firmware::Bios {
+            let vars = installed(&["/usr/share/OVMF/OVMF_VARS_4M.fd", "/usr/share/OVMF/OVMF_VARS.fd"], "ovmf")?;
+            fs::copy(vars, dir.join("vars.fd")).context("cannot copy the firmware's variables")?;
+        }
+        if let Some(bytes) = self.scratch {
+            fs::File::create(dir.join("scratch"))?.set_len(bytes)?;
+        }
+        let tap = self.wire.tap()?;
+        Ok(Machine { spec: self, name, dir, tap, running: None, starts: 0 })
+    }
+
+    /// Puts the machine into the rack and switches it on.
+    pub fn start(self) -> Result<Machine> {
+        let mut machine = self.install()?;
+        machine.power_on()?;
+        Ok(machine)
+    }
+
+    fn mac(&self) -> String {
+        let rack = std::process::id().to_be_bytes();
+        format!("52:54:00:{:02x}:{:02x}:{:02x}", rack[2], rack[3], self.number)
+    }
+
+    fn qemu(&self, dir: &Path, tap: &str, qmp: &Path) -> Result<Command> {
+        let mut qemu = self.wire.namespace().command("qemu-system-x86_64");
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-smp", "1"]);
+        qemu.args(["-accel", "tcg,tb-size=256", "-rtc", "base=utc", "-device", "virtio-rng-pci"]);
+        qemu.args(["-m", &self.memory.to_string()]);
+        qemu.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp.display()));
+        let Smbios { manufacturer, product, serial, uuid } = &self.smbios;
+        qemu.arg("-smbios")
+            .arg(format!("type=1,manufacturer={manufacturer},product={product},serial={serial},uuid={uuid}"));
+        self.add_firmware(&mut qemu, dir)?;
+        self.add_nic(&mut qemu, tap);
+        if self.rom_without_http {
+            let (from, to) = self.relay_sockets();
+            relay::splice(&mut qemu, &from, &to);
+        }
+        if let Some(disk) = &self.disk {
+            qemu.arg("-drive").arg(format!("if=none,id=disk,format=raw,file={}", disk.display()));
+            qemu.args(["-device", "virtio-blk-pci,drive=disk,serial=disk,bootindex=2"]);
+        }
+        if self.scratch.is_some() {
+            let scratch = dir.join("scratch");
+            qemu.arg("-drive").arg(format!("if=none,id=scratch,format=raw,file={}", scratch.display()));
+            qemu.args(["-device", "virtio-blk-pci,drive=scratch,serial=scratch"]);
+        }
+        Ok(qemu)
+    }
+
+    fn relay_sockets(&self) -> (PathBuf, PathBuf) {
+        let socket = |side| self.home.socket(&format!("relay{}-{side}", self.number));
+        (socket("from"), socket("to"))
+    }
+
+    fn add_firmware(&self, qemu: &mut Command, dir: &Path) -> Result<()> {
+        if self.firmware == Firmware::Bios {
+            // Without graphics SeaBIOS, and so the ROM and the loaders above it, speak on the serial port.
+            qemu.args(["-machine", "pc,graphics=off"]);
+            return Ok(());
+        }
+        let code = installed(&["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"], "ovmf")?;
+        qemu.args(["-machine", "q35"]);
+        qemu.arg("-drive").arg(format!("if=pflash,unit=0,format=raw,readonly=on,file={}", code.display()));
+        qemu.arg("-drive").arg(format!("if=pflash,unit=1,format=raw,file={}", dir.join("vars.fd").display()));
+        if self.firmware == Firmware::UefiHttp {
+            // PXE comes first in the firmware's order; only its absence leads to HTTP boot.
+            qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=no"]);
+            qemu.args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no"]);
+        }
+        Ok(())
+    }
+
+    fn add_nic(&self, qemu: &mut Command, tap: &str) {
+        let model = match self.nic {
+            Nic::Virtio => "virtio-net-pci",
+            Nic::E1000 => "e1000",
+        };
+        qemu.arg("-netdev").arg(format!("tap,id=net0,ifname={tap},script=no,downscript=no,vnet_hdr=off"));
+        // In UEFI QEMU's own iPXE ROM would answer in EDK2's place.
+        let rom = if self.firmware == Firmware::Bios { "" } else { ",romfile=" };
+        qemu.arg("-device").arg(format!("{model},netdev=net0,id=nic0,mac={},bootindex=1{rom}", self.mac()));
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    qemu: Child,
+    console: Rc<Console>,
+    logged_in: bool,
+}
+
+/// A machine in the rack. Dropping it switches it off.
+#[derive(Debug)]
+pub struct Machine {
+    spec: Spec,
+    name: String,
+    dir: PathBuf,
+    tap: String,
+    running: Option<Running>,
+    starts: u32,
+}
+
+/// How long a machine may take from power-on to its login prompt, on a slow host with another machine beside it.
+pub const BOOT_SECONDS: u64 = 420;
+
+impl Machine {
+    /// Its name in this rack.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its MAC address.
+    pub fn mac(&self) -> String {
+        self.spec.mac()
+    }
+
+    /// Its firmware.
+    pub fn firmware(&self) -> Firmware {
+        self.spec.firmware
+    }
+
+    /// Switches it on.
+    pub fn power_on(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "{} is on already", self.name);
+        self.starts += 1;
+        let errors = fs::File::create(self.dir.join("qemu.log"))?;
+        let mut command = self.spec.qemu(&self.dir, &self.tap, &self.qmp_socket())?;
+        let mut qemu = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name))?;
+        self.spec.home.note_process(qemu.id())?;
+        let (Some(output), Some(input)) = (qemu.stdout.take(), qemu.stdin.take()) else {
+            unreachable!("both were asked for as pipes")
+        };
+        if self.spec.rom_without_http {
+            let (from, to) = self.spec.relay_sockets();
+            relay::start(&from, &to, relay::rom_without_http())?;
+        }
+        let log = self.dir.join(format!("console-{}.log", self.starts));
+        let console = Rc::new(Console::open(output, input, &log)?);
+        self.running = Some(Running { qemu, console, logged_in: false });
+        Ok(())
+    }
+
+    fn qmp_socket(&self) -> PathBuf {
+        self.spec.home.socket(&format!("{}.qmp", self.name))
+    }
+
+    /// Cuts its power: no shutdown, no warning.
+    pub fn power_off(&mut self) -> Result<()> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        running.qemu.kill().with_context(|| format!("cannot cut the power of {}", self.name))?;
+        running.qemu.wait()?;
+        self.spec.home.forget_process(running.qemu.id());
+        Ok(())
+    }
+
+    /// Cuts its power and switches it on again.
+    pub fn power_cycle(&mut self) -> Result<()> {
+        self.power_off()?;
+        self.power_on()
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|running| matches!(running.qemu.try_wait(), Ok(None)))
+    }
+
+    /// Presses its reset button.
+    pub fn reset(&mut self) -> Result<()> {
+        self.order("system_reset", json!({}))?;
+        if let Some(running) = &mut self.running {
+            running.logged_in = false;
+        }
+        Ok(())
+    }
+
+    /// Pulls or plugs its network cable.
+    pub fn cable(&self, plugged: bool) -> Result<()> {
+        self.order("set_link", json!({ "name": "nic0", "up": plugged }))
+    }
+
+    fn order(&self, order: &str, arguments: serde_json::Value) -> Result<()> {
+        Qmp::connect(&self.qmp_socket())?.execute(order, arguments)?;
+        Ok(())
+    }
+
+    /// Its serial console since it was last switched on.
+    pub fn console(&self) -> Result<Rc<Console>> {
+        match &self.running {
+            Some(running) => Ok(Rc::clone(&running.console)),
+            None => anyhow::bail!("{} is off{}", self.name, self.complaint()),
+        }
+    }
+
+    /// Waits for the login prompt, and logs in; the time from power-on to the prompt.
+    pub fn login(&mut self) -> Result<Duration> {
+        let console = self.console()?;
+        let prompt = console.login("root", "bennu", BOOT_SECONDS).with_context(|| self.complaint())?;
+        if let Some(running) = &mut self.running {
+            running.logged_in = true;
+        }
+        Ok(prompt)
+    }
+
+    /// Runs a command as root on the booted system, logging in before when needed; its output when it succeeds.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        let ran = self.try_run(command, 180)?;
+        ensure!(ran.status == 0, "'{command}' on {} ended with {}: {}", self.name, ran.status, ran.output);
+        Ok(ran.output)
+    }
+
+    /// Like [`Machine::run`], for commands that may fail or take long.
+    pub fn try_run(&mut self, command: &str, seconds: u64) -> Result<Ran> {
+        if !self.running.as_ref().is_some_and(|running| running.logged_in) {
+            self.login()?;
+        }
+        self.console()?.run(command, seconds)
+    }
+
+    /// Writes a small text file on the booted system.
+    pub fn put(&mut self, path: &str, text: &str) -> Result<()> {
+        self.run(&format!(": >{path}"))?;
+        // In octal no byte means anything to the shell or the terminal, and a line stays under the terminal's limit.
+        for chunk in text.as_bytes().chunks(600) {
+            let octal: String = chunk.iter().map(|byte| format!("\\0{byte:03o}")).collect();
+            self.run(&format!("printf %b '{octal}' >>{path}"))?;
+        }
+        Ok(())
+    }
+
+    /// What its scratch disk holds.
+    pub fn scratch(&self) -> Result<Vec<u8>> {
+        fs::read(self.dir.join("scratch")).with_context(|| format!("{} has no scratch disk", self.name))
+    }
+
+    /// What QEMU itself complained about, if anything.
+    fn complaint(&self) -> String {
+        let said = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
+        if said.trim().is_empty() { self.name.clone() } else { format!("{} (QEMU says: {})", self.name, said.trim()) }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Err(error) = self.power_off() {
+            eprintln!("rack: {error:#}");
+        }
+    }
+}
