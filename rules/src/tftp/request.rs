@@ -36,7 +36,7 @@ pub enum Answer<F> {
 }
 
 /// Decides about a packet that came to port 69.
-pub fn answer<N: Names>(packet: &Packet, names: &N) -> Answer<N::File> {
+pub fn answer<N: Names + ?Sized>(packet: &Packet, names: &N) -> Answer<N::File> {
     let refuse = |code, message: &str| Answer::Refuse { code, message: message.to_owned() };
     match packet {
         Packet::Read(request) => read(request, names),
@@ -45,7 +45,7 @@ pub fn answer<N: Names>(packet: &Packet, names: &N) -> Answer<N::File> {
     }
 }
 
-fn read<N: Names>(request: &Request, names: &N) -> Answer<N::File> {
+fn read<N: Names + ?Sized>(request: &Request, names: &N) -> Answer<N::File> {
     let netascii = match &request.mode {
         Mode::Octet => false,
         Mode::Netascii => true,

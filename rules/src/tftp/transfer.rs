@@ -227,6 +227,11 @@ impl Transfer {
         !self.answered
     }
 
+    /// Whether only ACKs are missing: the peer may have everything, and be gone.
+    pub fn awaits_last_ack(&self) -> bool {
+        self.answered && self.sent == self.last
+    }
+
     /// What it cost so far.
     pub fn figures(&self) -> Figures {
         Figures { bytes: (self.acked * self.blksize).min(self.length), ..self.figures }
@@ -317,12 +322,12 @@ impl Transfer {
             return (self.resends >= MAX_OPENING_RESENDS).then_some(End::NeverAnswered);
         }
         let silent = now.saturating_sub(self.progress_at) >= PATIENCE;
-        let dallied = self.sent == self.last && self.resends >= MAX_FINAL_RESENDS;
+        let dallied = self.awaits_last_ack() && self.resends >= MAX_FINAL_RESENDS;
         (silent || dallied).then_some(End::FellSilent { after: self.acked })
     }
 
     fn end_by_error(&self, code: ErrorCode, message: &str) -> End {
-        if code == ErrorCode::UNKNOWN_TID && self.sent == self.last && self.answered {
+        if code == ErrorCode::UNKNOWN_TID && self.awaits_last_ack() {
             return End::ClosedAfterLast;
         }
         if !self.answered && self.asked_size {
@@ -335,7 +340,8 @@ impl Transfer {
         self.sent_at + self.rtt.timeout
     }
 
-    fn wait(&self) -> Step {
+    /// No change: wait on, as the step before said.
+    pub fn wait(&self) -> Step {
         Step { emit: Emit::Nothing, then: Then::WakeAt(self.deadline()) }
     }
 }
@@ -428,7 +434,7 @@ mod tests {
     #[test]
     fn a_plain_transfer_runs_in_lockstep() {
         let mut transfer = Transfer::new(1200, &terms(512, 1, &[]));
-        assert_eq!(transfer.start(0 * MS).emit, Emit::Blocks(1..=1));
+        assert_eq!(transfer.start(Duration::ZERO).emit, Emit::Blocks(1..=1));
         assert_eq!(ack(&mut transfer, 1, MS), Emit::Blocks(2..=2));
         assert_eq!(ack(&mut transfer, 2, 2 * MS), Emit::Blocks(3..=3));
         assert_eq!(transfer.extent(3), (1024, 176));
@@ -447,21 +453,21 @@ mod tests {
     #[test]
     fn a_file_of_one_block_is_finished_by_its_first_ack() {
         let mut transfer = Transfer::new(10, &terms(512, 1, &[]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(transfer.on_packet(&Packet::Ack(1), MS).then, Then::Over(End::Finished));
     }
 
     #[test]
     fn the_probe_of_edk2_frees_the_transfer_at_once() {
         let mut transfer = Transfer::new(173_792, &terms(1468, 4, &["tsize", "blksize", "windowsize"]));
-        assert_eq!(transfer.start(0 * MS).emit, Emit::OptionAck);
+        assert_eq!(transfer.start(Duration::ZERO).emit, Emit::OptionAck);
         assert_eq!(transfer.on_packet(&error(8), MS).then, Then::Over(End::SizeProbe));
     }
 
     #[test]
     fn an_error_in_mid_transfer_is_the_clients_last_word() {
         let mut transfer = Transfer::new(5000, &terms(512, 1, &["tsize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(ack(&mut transfer, 0, MS), Emit::Blocks(1..=1));
         let Then::Over(end) = transfer.on_packet(&error(3), 2 * MS).then else { panic!("goes on") };
         assert_eq!(end.to_string(), "the client sent error 3: User aborted");
@@ -472,7 +478,7 @@ mod tests {
     fn a_peer_that_never_answers_gets_six_packets_of_one_block() {
         for options in [&["blksize", "windowsize"][..], &[]] {
             let mut transfer = Transfer::new(1 << 20, &terms(512, if options.is_empty() { 1 } else { 16 }, options));
-            let first = transfer.start(0 * MS);
+            let first = transfer.start(Duration::ZERO);
             let (sent, end, _) = silence(&mut transfer, first.then);
             assert_eq!((sent.len(), end), (5, End::NeverAnswered));
             assert!(sent.iter().all(|emit| *emit == first.emit), "{sent:?}");
@@ -482,7 +488,7 @@ mod tests {
     #[test]
     fn a_peer_that_falls_silent_is_freed() {
         let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         let step = transfer.on_packet(&Packet::Ack(0), MS);
         let (sent, end, at) = silence(&mut transfer, step.then);
         assert_eq!(end, End::FellSilent { after: 0 });
@@ -492,7 +498,7 @@ mod tests {
     #[test]
     fn a_lost_last_ack_is_waited_for_and_then_freed() {
         let mut transfer = Transfer::new(600, &terms(512, 1, &[]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         let step = transfer.on_packet(&Packet::Ack(1), MS);
         let (sent, end, at) = silence(&mut transfer.clone(), step.then);
         assert_eq!((sent.len(), &end), (5, &End::FellSilent { after: 1 }));
@@ -504,7 +510,7 @@ mod tests {
     #[test]
     fn a_repeated_ack_never_repeats_a_lone_block() {
         let mut transfer = Transfer::new(1 << 20, &terms(512, 1, &[]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(ack(&mut transfer, 1, 10 * MS), Emit::Blocks(2..=2));
         for at in 11..50 {
             assert_eq!(ack(&mut transfer, 1, at * MS), Emit::Nothing);
@@ -516,7 +522,7 @@ mod tests {
     #[test]
     fn a_gap_brings_a_window_from_the_missing_block_once() {
         let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(ack(&mut transfer, 0, 10 * MS), Emit::Blocks(1..=4));
         // Block 2 was lost: 3 and 4 each draw an ACK of 1.
         assert_eq!(ack(&mut transfer, 1, 20 * MS), Emit::Blocks(2..=5));
@@ -528,7 +534,7 @@ mod tests {
     #[test]
     fn the_loss_of_a_windows_first_block_is_mended_without_a_timeout() {
         let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(ack(&mut transfer, 0, 10 * MS), Emit::Blocks(1..=4));
         assert_eq!(ack(&mut transfer, 4, 20 * MS), Emit::Blocks(5..=8));
         // 6, 7 and 8 came, 5 did not.
@@ -540,7 +546,7 @@ mod tests {
     #[test]
     fn an_ack_doubled_on_its_way_is_too_early_to_be_an_answer() {
         let mut transfer = Transfer::new(1 << 20, &terms(512, 4, &["windowsize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(ack(&mut transfer, 0, 10 * MS), Emit::Blocks(1..=4));
         assert_eq!(ack(&mut transfer, 4, 20 * MS), Emit::Blocks(5..=8));
         assert_eq!(ack(&mut transfer, 4, 21 * MS), Emit::Nothing);
@@ -565,7 +571,7 @@ mod tests {
     #[test]
     fn a_resent_blocks_ack_measures_nothing() {
         let mut transfer = Transfer::new(1 << 20, &terms(512, 1, &["blksize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         let Then::WakeAt(at) = transfer.on_packet(&Packet::Ack(0), 10 * MS).then else { panic!("over") };
         let _ = transfer.on_timeout(at);
         let before = transfer.rtt.smoothed;
@@ -577,7 +583,7 @@ mod tests {
     fn an_agreed_timeout_is_the_longest_wait() {
         let agreed = Terms { timeout: Some(Duration::from_secs(1)), ..terms(512, 1, &["timeout"]) };
         let mut transfer = Transfer::new(1 << 20, &agreed);
-        let first = transfer.start(0 * MS);
+        let first = transfer.start(Duration::ZERO);
         let (_, _, at) = silence(&mut transfer, first.then);
         assert_eq!(at, 5500 * MS);
     }
@@ -585,7 +591,7 @@ mod tests {
     #[test]
     fn packets_that_mean_nothing_here_change_nothing() {
         let mut transfer = Transfer::new(5000, &terms(512, 1, &["blksize"]));
-        let _ = transfer.start(0 * MS);
+        let _ = transfer.start(Duration::ZERO);
         assert_eq!(ack(&mut transfer, 7, MS), Emit::Nothing);
         assert!(transfer.is_half_open());
         let data = Packet::Data { block: 1, payload: vec![0; 4] };

@@ -1,0 +1,117 @@
+//! Gathers what `bennu` carries in itself: the iPXE loaders of the distribution, and stage 1, built here as a static
+//! program.
+//!
+//! - `BENNU_LOADERS`: the directory of the loaders; without it the workspace's `.cache/loaders` (`make setup` fills
+//!   it) and `/usr/lib/ipxe` (the package `ipxe`) are looked at.
+//! - `BENNU_STAGE1`: a stage 1 that was built elsewhere, as when cross-building or packaging.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, exit},
+};
+
+/// Loaders every appliance has.
+const LOADERS: [&str; 3] = ["undionly.kpxe", "snponly.efi", "ipxe.efi"];
+const INSTALLED: &str = "/usr/lib/ipxe";
+const STAGE1_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let out = PathBuf::from(required("OUT_DIR"));
+    let workspace = Path::new(&required("CARGO_MANIFEST_DIR")).join("..");
+
+    let mut code = String::from("static EMBEDDED: &[Embedded] = &[\n");
+    let loaders = find_loaders(&workspace);
+    let (version, source) = provenance(&loaders);
+    for name in LOADERS {
+        let path = watched(&loaders.join(name));
+        let path =
+            path.canonicalize().unwrap_or_else(|error| fail(&format!("cannot find {}: {error}", path.display())));
+        let _ = writeln!(
+            code,
+            "    Embedded {{ name: {name:?}, bytes: include_bytes!({path:?}), version: {version:?}, source: {source:?} }},"
+        );
+    }
+    let stage1 = stage1(&workspace, &out);
+    let _ = writeln!(code, "];\n/// The program.\npub static STAGE1: &[u8] = include_bytes!({stage1:?});");
+    let file = out.join("embedded.rs");
+    fs::write(&file, code).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", file.display())));
+}
+
+/// The first directory that has every loader.
+fn find_loaders(workspace: &Path) -> PathBuf {
+    println!("cargo::rerun-if-env-changed=BENNU_LOADERS");
+    let candidates = match env::var_os("BENNU_LOADERS") {
+        Some(named) => vec![PathBuf::from(named)],
+        None => vec![workspace.join(".cache/loaders"), PathBuf::from(INSTALLED)],
+    };
+    for directory in &candidates {
+        watched(&directory.join(LOADERS[0]));
+    }
+    let whole = |directory: &&PathBuf| LOADERS.iter().all(|name| directory.join(name).is_file());
+    candidates.iter().find(whole).cloned().unwrap_or_else(|| {
+        let looked: Vec<String> = candidates.iter().map(|directory| directory.display().to_string()).collect();
+        fail(&format!("the loaders {} are not in {}: run `make setup`", LOADERS.join(", "), looked.join(" or ")))
+    })
+}
+
+/// Version and source of the loaders, from the `VERSIONS` file beside them, else from the package database.
+fn provenance(loaders: &Path) -> (String, String) {
+    let versions = fs::read_to_string(watched(&loaders.join("VERSIONS"))).unwrap_or_default();
+    let value =
+        |key: &str| versions.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
+    let package = || {
+        let query = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "ipxe"]).output().ok()?;
+        (query.status.success() && loaders == Path::new(INSTALLED))
+            .then(|| String::from_utf8_lossy(&query.stdout).into_owned())
+    };
+    let version = value("version").or_else(package).unwrap_or_else(|| "unknown".to_owned());
+    (version, value("source").unwrap_or_else(|| loaders.display().to_string()))
+}
+
+/// The path of the stage 1 program.
+fn stage1(workspace: &Path, out: &Path) -> PathBuf {
+    println!("cargo::rerun-if-env-changed=BENNU_STAGE1");
+    if let Some(ready) = env::var_os("BENNU_STAGE1") {
+        return watched(Path::new(&ready))
+            .canonicalize()
+            .unwrap_or_else(|error| fail(&format!("BENNU_STAGE1 names {}: {error}", Path::new(&ready).display())));
+    }
+    for source in ["stage1", "rules/plan", "Cargo.lock"] {
+        watched(&workspace.join(source));
+    }
+    // A target directory of its own, since cargo holds a lock on the one that this build runs in. The wrapper is
+    // clippy's when clippy runs this script: it is for the appliance, not for stage 1.
+    let target = out.join("stage1");
+    let status = Command::new(required("CARGO"))
+        .current_dir(workspace)
+        .args(["build", "--package", "bennu-stage1", "--release", "--target", STAGE1_TARGET, "--target-dir"])
+        .arg(&target)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_BUILD_TARGET")
+        .status()
+        .unwrap_or_else(|error| fail(&format!("cannot run cargo for stage 1: {error}")));
+    if !status.success() {
+        fail("stage 1 does not build; the errors are above (to build without it, name a ready one in BENNU_STAGE1)");
+    }
+    target.join(STAGE1_TARGET).join("release/stage1")
+}
+
+fn watched(path: &Path) -> PathBuf {
+    println!("cargo::rerun-if-changed={}", path.display());
+    path.to_owned()
+}
+
+fn required(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| fail(&format!("{variable} is not set: build with cargo")))
+}
+
+fn fail(message: &str) -> ! {
+    println!("cargo::error={}", message.replace('\n', " "));
+    exit(1)
+}

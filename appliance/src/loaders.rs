@@ -1,0 +1,181 @@
+//! The boot programs that a firmware fetches first, and stage 1: embedded at build, see `build.rs`.
+
+use bennu_rules::{image::Digest, tftp::request::normalise};
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A loader as the build took it.
+struct Embedded {
+    name: &'static str,
+    bytes: &'static [u8],
+    version: &'static str,
+    source: &'static str,
+}
+
+// EMBEDDED: &[Embedded] and STAGE1: &[u8].
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Larger than any boot program; a disk image in the directory is a mistake.
+const MAX_LOADER: u64 = 64 << 20;
+/// What the build and the set-up write beside loaders; not a loader.
+const VERSIONS: &str = "VERSIONS";
+
+/// One boot program.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    /// Its name, as firmware asks for it.
+    pub name: String,
+    /// The program.
+    pub bytes: Bytes,
+    /// Its SHA-256.
+    pub sha256: Digest,
+    /// The version of the package it comes from.
+    pub version: String,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// A directory of loaders that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// It, or a file in it, cannot be read.
+    #[error(
+        "cannot read {path}, which boot.loaders_dir names: {source}. Mend it or remove the key to use the embedded loaders"
+    )]
+    Unreadable {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is no loader.
+    #[error("{path} has {size} bytes, too many for a loader: keep only boot programs in that directory")]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+}
+
+/// Every loader that is served, by name. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Loaders {
+    by_name: Arc<BTreeMap<String, Loader>>,
+}
+
+impl Loaders {
+    /// The embedded loaders, and over them every file of `directory`.
+    pub fn with_directory(directory: Option<&Path>) -> Result<Self, LoaderError> {
+        let embedded = EMBEDDED.iter().map(|found| {
+            let bytes = Bytes::from_static(found.bytes);
+            loader(found.name.to_owned(), bytes, found.version.to_owned(), found.source.to_owned())
+        });
+        let mut by_name: BTreeMap<_, _> = embedded.map(|loader| (loader.name.clone(), loader)).collect();
+        for loader in directory.map(read_directory).transpose()?.unwrap_or_default() {
+            by_name.insert(loader.name.clone(), loader);
+        }
+        Ok(Self { by_name: Arc::new(by_name) })
+    }
+
+    /// The loader of this name.
+    pub fn get(&self, name: &str) -> Option<Loader> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// Every loader, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Loader> {
+        self.by_name.values()
+    }
+}
+
+fn loader(name: String, bytes: Bytes, version: String, source: String) -> Loader {
+    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(digest.as_ref());
+    Loader { name, bytes, sha256: Digest(sha256), version, source }
+}
+
+fn read_directory(directory: &Path) -> Result<Vec<Loader>, LoaderError> {
+    let unreadable = |path: &Path, source| LoaderError::Unreadable { path: path.to_owned(), source };
+    let mut loaders = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|error| unreadable(directory, error))? {
+        let path = entry.map_err(|error| unreadable(directory, error))?.path();
+        let metadata = fs::metadata(&path).map_err(|error| unreadable(&path, error))?;
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(normalise);
+        let Some(name) = name.filter(|name| metadata.is_file() && name != VERSIONS) else { continue };
+        if metadata.len() > MAX_LOADER {
+            return Err(LoaderError::TooLarge { path, size: metadata.len() });
+        }
+        let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
+        loaders.push(loader(name, bytes.into(), "unknown".to_owned(), path.display().to_string()));
+    }
+    Ok(loaders)
+}
+
+/// Stage 1 as an initrd of its own, which the kernel unpacks over the one with the modules: a newc archive that
+/// holds `/init`. The same program gives the same bytes.
+pub fn stage1_initrd() -> io::Result<Vec<u8>> {
+    let init = cpio::newc::Builder::new("init").mode(0o100_755);
+    let size = u32::try_from(STAGE1.len()).map_err(io::Error::other)?;
+    let mut writer = init.write(Vec::with_capacity(STAGE1.len() + 1024), size);
+    io::Write::write_all(&mut writer, STAGE1)?;
+    let mut archive = cpio::newc::trailer(writer.finish()?)?;
+    // Loaders join initrds back to back, and the kernel looks for the next one at a multiple of 4.
+    archive.resize(archive.len().next_multiple_of(512), 0);
+    Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loaders_of_every_firmware_are_embedded() {
+        let loaders = Loaders::with_directory(None).unwrap();
+        for (name, magic) in [("undionly.kpxe", None), ("snponly.efi", Some(b"MZ")), ("ipxe.efi", Some(b"MZ"))] {
+            let loader = loaders.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert!(loader.bytes.len() > 50_000 && magic.is_none_or(|magic| loader.bytes.starts_with(magic)), "{name}");
+            assert!(!loader.version.is_empty() && !loader.source.is_empty());
+        }
+        assert!(loaders.get("../ipxe.efi").is_none() && loaders.get(VERSIONS).is_none());
+    }
+
+    #[test]
+    fn a_directory_wins_over_what_is_embedded() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("snponly.efi"), b"MZ of the site").unwrap();
+        fs::write(directory.path().join("shimx64.efi"), b"MZ shim").unwrap();
+        fs::write(directory.path().join(VERSIONS), b"text").unwrap();
+        let loaders = Loaders::with_directory(Some(directory.path())).unwrap();
+        assert_eq!(loaders.get("snponly.efi").unwrap().bytes, &b"MZ of the site"[..]);
+        let names: Vec<&str> = loaders.iter().map(|loader| loader.name.as_str()).collect();
+        assert_eq!(names, ["ipxe.efi", "shimx64.efi", "snponly.efi", "undionly.kpxe"]);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = Loaders::with_directory(Some(Path::new("/nowhere/loaders"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/loaders") && error.contains("boot.loaders_dir"), "{error}");
+    }
+
+    #[test]
+    fn stage_1_travels_as_an_executable_init() {
+        let archive = stage1_initrd().unwrap();
+        assert_eq!(archive, stage1_initrd().unwrap());
+        assert_eq!(archive.len() % 512, 0);
+        let mut reader = cpio::newc::Reader::new(archive.as_slice()).unwrap();
+        assert_eq!((reader.entry().name(), reader.entry().mode()), ("init", 0o100_755));
+        let mut init = Vec::new();
+        io::Read::read_to_end(&mut reader, &mut init).unwrap();
+        assert_eq!(init, STAGE1);
+        assert_eq!(&STAGE1[..4], b"\x7fELF");
+        let after = cpio::newc::Reader::new(reader.finish().unwrap()).unwrap();
+        assert!(after.entry().is_trailer());
+    }
+}

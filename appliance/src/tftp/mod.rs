@@ -1,0 +1,77 @@
+//! TFTP: sockets, time and the bytes of files around the rules of `bennu_rules::tftp`.
+
+mod codec;
+mod content;
+mod registry;
+mod sender;
+mod server;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    appliance::{Appliance, Counters},
+    interfaces::Interface,
+    loaders::Loaders,
+    observe,
+};
+use bennu_rules::tftp::Names;
+use content::Content;
+pub use server::Listener;
+use server::{Event, Service};
+use std::{io, net::SocketAddr, sync::Arc};
+
+const PORT: u16 = 69;
+
+/// Port 69 cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve TFTP on {local} ({device}): {source}. {}", advice(.source))]
+pub struct BindError {
+    local: SocketAddr,
+    device: String,
+    source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "Another TFTP server runs here (ss -lunp 'sport = 69' names it): stop it",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        _ => "Look at the interface and its address (ip address)",
+    }
+}
+
+/// Binds port 69 on an interface's address.
+pub fn bind(interface: &Interface) -> Result<Listener, BindError> {
+    let local = SocketAddr::from((interface.address, PORT));
+    Listener::bind(local, Some(&interface.name)).map_err(|source| BindError {
+        local,
+        device: interface.name.clone(),
+        source,
+    })
+}
+
+/// Serves until the appliance is shut down.
+pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> io::Result<()> {
+    let counted = appliance.clone();
+    let service = Service {
+        names: Arc::new(appliance.loaders.clone()),
+        observe: observe::to(&appliance),
+        count: Arc::new(move |event| {
+            Counters::count(match event {
+                Event::Started => &counted.counters.tftp_started,
+                Event::Refused => &counted.counters.tftp_refused,
+                Event::Failed => &counted.counters.tftp_failed,
+            });
+        }),
+        shutdown: appliance.shutdown.clone(),
+    };
+    listener.serve(service).await
+}
+
+impl Names for Loaders {
+    type File = Content;
+
+    fn find(&self, name: &str) -> Option<Content> {
+        self.get(name).map(|loader| Content::Memory(loader.bytes))
+    }
+}
