@@ -8,7 +8,6 @@ use crate::{
     image::{Digest, Image, ImageName, ImageReference, Tag, TagMove},
     settings::UnknownPolicy,
 };
-use std::collections::BTreeSet;
 
 /// A boot that has been silent this long holds no image any more: a machine was switched off, or runs somebody
 /// else's system, which never says that it is up.
@@ -159,15 +158,6 @@ fn booting(digest: &Digest, view: &View<'_>, now: Timestamp) -> Vec<MacAddress> 
         boot.is_open() && (pinned || discovers) && now.since(last) < HOLD_MS
     };
     view.live.boots().filter(holds).map(|boot| boot.machine).collect()
-}
-
-/// Every blob that must stay: those of the images on record, and `also`.
-pub fn blobs_in_use(images: &[Image], also: &[Digest]) -> BTreeSet<Digest> {
-    let of_image = |image: &Image| {
-        let parts = image.config.content.blobs().into_iter().map(|blob| blob.digest);
-        parts.chain([image.digest, image.config_blob.digest]).collect::<Vec<_>>()
-    };
-    images.iter().flat_map(of_image).chain(also.iter().copied()).collect()
 }
 
 #[cfg(test)]

@@ -151,11 +151,3 @@ fn the_image_of_the_policy_is_not_removed() {
     let at = Moment { settings: Arc::new(policy), ..at(20) };
     assert!(matches!(remove(&mut records, &Live::default(), "web:v1", &at), Err(Refusal::NamedByPolicy(_))));
 }
-
-#[test]
-fn every_blob_of_an_image_is_in_use() {
-    let stage1 = Digest([9; 32]);
-    let used = blobs_in_use(&[image(1)], &[stage1]);
-    assert_eq!(used.len(), 6);
-    assert!(used.contains(&stage1) && used.contains(&Digest([1; 32])));
-}

@@ -1,0 +1,62 @@
+//! Errors of commands: what happened and where, what to do, and the exit code.
+
+use crate::http::api::problem::Problem;
+use std::{fmt, process::ExitCode};
+
+/// Why a command ends without having done what was asked.
+#[derive(Debug)]
+pub struct CliError {
+    /// What happened, and where.
+    pub what: String,
+    /// What to do next.
+    pub help: String,
+    code: u8,
+}
+
+/// What a command gives.
+pub type Done<T = ()> = Result<T, CliError>;
+
+impl CliError {
+    /// The command failed.
+    pub fn failed(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what: what.into(), help: help.into(), code: 1 }
+    }
+
+    /// The command was written wrongly.
+    pub fn usage(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what: what.into(), help: help.into(), code: 2 }
+    }
+
+    /// The exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.what)?;
+        if self.help.is_empty() { Ok(()) } else { write!(f, "\nhelp: {}", self.help) }
+    }
+}
+
+impl From<Problem> for CliError {
+    fn from(problem: Problem) -> Self {
+        let what = match &problem.pointer {
+            Some(pointer) if !pointer.is_empty() => format!("{} (at {pointer})", problem.detail),
+            _ => problem.detail,
+        };
+        Self::failed(what, problem.advice)
+    }
+}
+
+/// An error of this process itself, with every cause in one line.
+impl From<anyhow::Error> for CliError {
+    fn from(error: anyhow::Error) -> Self {
+        let text = format!("{error:#}");
+        match text.split_once("; ") {
+            Some((what, help)) => Self::failed(what, help),
+            None => Self::failed(text, ""),
+        }
+    }
+}

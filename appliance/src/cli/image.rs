@@ -1,0 +1,174 @@
+//! `bennu image …`
+
+use super::{
+    Json,
+    client::{Client, encoded},
+    error::{CliError, Done},
+    import::{self, Import},
+    output::{Listing, age, bytes, fields, or_dash, say, say_json, time},
+};
+use crate::http::api::images::{ImageShown, RemovedShown, TagBody};
+use bennu_rules::image::{BlobRef, Content, ImageName, ImageReference, Tag};
+use clap::Subcommand;
+use http::Method;
+use serde_json::Value;
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image of a root filesystem, or of somebody else's kernel and initrds
+    Import(Import),
+    /// List images, newest first
+    List {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Show one image
+    Show {
+        /// NAME:TAG or sha256:DIGEST
+        image: ImageReference,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Point a tag at an image
+    Tag {
+        /// The image: NAME:TAG or sha256:DIGEST
+        image: ImageReference,
+        /// The tag to make or move
+        name: ImageName,
+    },
+    /// Remove a tag, and its image with the last one; or an image with all its tags
+    Remove {
+        /// NAME:TAG or sha256:DIGEST
+        image: ImageReference,
+    },
+}
+
+/// Runs one.
+pub async fn run(client: &Client, command: ImageCommand) -> Done {
+    match command {
+        ImageCommand::Import(import) => import::run(client, import).await,
+        ImageCommand::List { output } => list(client, output).await,
+        ImageCommand::Show { image, output } => show(client, &image, output).await,
+        ImageCommand::Tag { image, name } => {
+            let tag: Tag = client.write(Method::PUT, &format!("/v1/tags/{name}"), &TagBody { image }).await?;
+            say(format!("{} is {}", tag.name, tag.digest));
+            Ok(())
+        }
+        ImageCommand::Remove { image } => remove(client, &image).await,
+    }
+}
+
+async fn list(client: &Client, output: Json) -> Done {
+    if output.json {
+        return say_json(&client.list::<Value>("/v1/images", None).await?);
+    }
+    let images: Vec<ImageShown> = client.list("/v1/images", None).await?;
+    let now = super::status::now();
+    let mut listing =
+        Listing::new(&["IMAGE", "DIGEST", "KIND", "SIZE", "AGE", "MACHINES", "OS"], &["SIZE", "MACHINES"]);
+    for shown in &images {
+        let names = shown.tags.iter().map(|tag| tag.name.to_string());
+        for name in if shown.tags.is_empty() { vec!["-".to_owned()] } else { names.collect() } {
+            listing.row([
+                name,
+                shown.image.digest.short(),
+                kind(&shown.image.config.content).to_owned(),
+                bytes(shown.size),
+                age(shown.image.imported, now),
+                shown.assigned_to.len().to_string(),
+                or_dash(shown.image.config.os.as_deref()),
+            ]);
+        }
+    }
+    listing.print("no images yet: bennu image import SOURCE NAME:TAG");
+    Ok(())
+}
+
+async fn show(client: &Client, image: &ImageReference, output: Json) -> Done {
+    let path = format!("/v1/images/{}", encoded(&image.to_string()));
+    if output.json {
+        return say_json(&client.get::<Value>(&path).await?);
+    }
+    let shown: ImageShown = client.get(&path).await?;
+    say(described(&shown));
+    Ok(())
+}
+
+fn described(shown: &ImageShown) -> String {
+    let image = &shown.image;
+    let config = &image.config;
+    let list = |items: Vec<String>| items.join(", ");
+    let mut text = format!("{}\n", image.digest);
+    text += &fields(&[
+        ("tags", list(shown.tags.iter().map(|tag| tag.name.to_string()).collect())),
+        ("kind", kind(&config.content).to_owned()),
+        ("system", config.os.clone().unwrap_or_default()),
+        ("architecture", format!("{:?}", config.architecture).to_lowercase()),
+        ("arguments", config.cmdline.clone()),
+        ("size", bytes(shown.size)),
+        ("imported", format!("{} from {}", time(image.imported), image.source)),
+        ("made with", list(config.tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect())),
+        ("assigned to", list(shown.assigned_to.iter().map(ToString::to_string).collect())),
+    ]);
+    text += "\nparts\n";
+    text += &fields(&parts(&config.content));
+    for tag in &shown.tags {
+        text += &format!("\nhistory of {}\n", tag.name);
+        for moved in tag.history.iter().rev() {
+            text += &format!("  {}  {}  {}\n", time(moved.at), moved.digest.short(), moved.by);
+        }
+    }
+    text
+}
+
+fn parts(content: &Content) -> Vec<(&'static str, String)> {
+    let blob = |blob: &BlobRef| format!("{}  {}", blob.digest, bytes(blob.size));
+    match content {
+        Content::Root { kernel, modules, root, kernel_release } => vec![
+            ("kernel", blob(kernel)),
+            ("release", kernel_release.clone()),
+            ("modules", blob(modules)),
+            ("root", blob(root)),
+        ],
+        Content::Kernel { kernel, modules, kernel_release } => {
+            vec![("kernel", blob(kernel)), ("release", kernel_release.clone()), ("modules", blob(modules))]
+        }
+        Content::Foreign { kernel, initrds } => {
+            let initrds = initrds.iter().map(|initrd| ("initrd", blob(initrd)));
+            std::iter::once(("kernel", blob(kernel))).chain(initrds).collect()
+        }
+    }
+}
+
+fn kind(content: &Content) -> &'static str {
+    match content {
+        Content::Root { .. } => "root",
+        Content::Kernel { .. } => "kernel",
+        Content::Foreign { .. } => "foreign",
+    }
+}
+
+async fn remove(client: &Client, image: &ImageReference) -> Done {
+    let answer = client.delete(&format!("/v1/images/{}", encoded(&image.to_string()))).await?;
+    let removed: RemovedShown = serde_json::from_slice(&answer)
+        .map_err(|error| CliError::failed(format!("the appliance's answer is not understood: {error}"), ""))?;
+    for tag in &removed.tags {
+        say(format!("removed {tag}"));
+    }
+    match removed.image {
+        Some(digest) => say(format!("removed {digest}, {} freed", bytes(removed.freed))),
+        None => say("the image stays: it has other tags"),
+    }
+    Ok(())
+}
+
+/// One line about an image that was just imported.
+pub fn summary(name: &ImageName, shown: &ImageShown, known: bool, took_ms: u64) -> String {
+    let digest = shown.image.digest;
+    let size = bytes(shown.size);
+    match known {
+        true => format!("{name} is {digest} ({size}), which was here already"),
+        false => format!("imported {name} as {digest} ({size}) in {}", super::output::span(took_ms)),
+    }
+}

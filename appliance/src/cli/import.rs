@@ -1,0 +1,143 @@
+//! `bennu image import`: reads a source here, streams it to the appliance, shows how far it is.
+
+mod meter;
+mod sender;
+
+use super::{
+    client::{Client, chain, encoded},
+    error::{CliError, Done},
+    output::{say, say_json},
+    source::Source,
+};
+use crate::http::api::{
+    images::ImageShown,
+    imports::{AclsWanted, Kinds, Line},
+};
+use bennu_rules::image::ImageName;
+use clap::Args;
+use http::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use meter::Meter;
+use std::time::Instant;
+
+/// The arguments of an import.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "bennu image import [OPTIONS] <SOURCE> <NAME:TAG>",
+    after_help = "SOURCE is one of\n  \
+        dir:PATH   a directory that is a root filesystem, with its kernel in /boot and its modules\n  \
+        tar:PATH   a tar of one, plain or compressed with gzip, xz or zstd; tar:- reads standard input\n  \
+        kernel=PATH [initrd=PATH]… [cmdline=TEXT]   somebody else's kernel and initrds"
+)]
+pub struct Import {
+    /// SOURCE, then NAME:TAG
+    #[arg(required = true, num_args = 2.., value_name = "SOURCE… NAME:TAG")]
+    words: Vec<String>,
+    /// Take only kernel and modules: a kernel image
+    #[arg(long)]
+    kernel_only: bool,
+    /// Kernel arguments of the image
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// zstd level of the root filesystem, 1 to 22; the configuration's unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=22))]
+    level: Option<u32>,
+    /// Leave access control lists out, which root filesystems cannot hold
+    #[arg(long)]
+    drop_acls: bool,
+    #[command(flatten)]
+    output: super::Json,
+}
+
+/// Runs it.
+pub async fn run(client: &Client, import: Import) -> Done {
+    let (name, words) = import.words.split_last().ok_or_else(|| CliError::usage("there is no SOURCE", ""))?;
+    let name: ImageName = name.parse().map_err(|error| {
+        CliError::usage(format!("{error}"), "the last word is the image's NAME:TAG, after its SOURCE")
+    })?;
+    let source = Source::parse(words)?;
+    let path = query(&import, &source, &name)?;
+    let began = Instant::now();
+    let meter = Meter::new();
+    let (sender, body) = sender::start(source, meter.clone())?;
+    let end = match client.send(Method::POST, &path, Some(body)).await {
+        Ok(response) => listen(response.into_body(), &meter).await,
+        Err(error) => Err(Broken::Connection(error)),
+    };
+    meter.finish();
+    match end {
+        Ok((image, known)) if import.output.json => say_json(&serde_json::json!({ "image": image, "known": known })),
+        Ok((image, known)) => {
+            say(super::image::summary(&name, &image, known, began.elapsed().as_millis() as u64));
+            Ok(())
+        }
+        Err(Broken::Refused(error)) => Err(error),
+        // When the source cannot be read, that is why the connection broke.
+        Err(Broken::Connection(error)) => Err(sender.failure().await.unwrap_or(error)),
+    }
+}
+
+fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
+    let (kind, cmdline) = match source {
+        Source::Foreign { .. } if import.kernel_only => {
+            return Err(CliError::usage("--kernel-only says nothing of a foreign kernel", "leave it out"));
+        }
+        Source::Foreign { cmdline, .. } if import.cmdline.is_some() && !cmdline.is_empty() => {
+            return Err(CliError::usage("the kernel arguments are there twice", "write cmdline= or --cmdline"));
+        }
+        Source::Foreign { cmdline, .. } => (Kinds::Foreign, import.cmdline.as_ref().unwrap_or(cmdline).clone()),
+        _ if import.kernel_only => (Kinds::Kernel, import.cmdline.clone().unwrap_or_default()),
+        _ => (Kinds::Root, import.cmdline.clone().unwrap_or_default()),
+    };
+    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let acls = if import.drop_acls { AclsWanted::Drop } else { AclsWanted::Refuse };
+    let mut path = format!(
+        "/v1/imports?name={}&source={}&kind={}&cmdline={}&acls={}",
+        encoded(&name.to_string()),
+        encoded(&source.to_string()),
+        word(serde_json::json!(kind)),
+        encoded(&cmdline),
+        word(serde_json::json!(acls)),
+    );
+    for (key, value) in [("level", import.level.map(u64::from)), ("size", sender::size(source))] {
+        path.extend(value.map(|value| format!("&{key}={value}")));
+    }
+    Ok(path)
+}
+
+/// How an import can end without an image.
+enum Broken {
+    /// The appliance said why.
+    Refused(CliError),
+    /// It did not come to that.
+    Connection(CliError),
+}
+
+/// Reads the answer to its last line.
+async fn listen(mut body: Incoming, meter: &Meter) -> Result<(Box<ImageShown>, bool), Broken> {
+    let broken = |why: String| {
+        Broken::Connection(CliError::failed(
+            format!("the import broke off: {why}"),
+            "look whether the service still runs (bennu status), then import again: nothing of this one was kept",
+        ))
+    };
+    let mut buffer = Vec::new();
+    loop {
+        let frame = match body.frame().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Err(broken(chain(&error))),
+            None => return Err(broken("the appliance gave no result".into())),
+        };
+        buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            match serde_json::from_slice(&line).map_err(|error| broken(error.to_string()))? {
+                Line::Step { step, done, total } => meter.step(&step, done, total),
+                Line::Note { note } => meter.note(&note),
+                Line::Image { image, known } => return Ok((image, known)),
+                Line::Problem { problem } => return Err(Broken::Refused(problem.into())),
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! `bennu machine …`
+
+use super::{
+    Json,
+    client::Client,
+    error::{CliError, Done},
+    output::{Listing, age, bytes, fields, or_dash, say, say_json, time},
+};
+use crate::http::api::{
+    boots::BootSummary,
+    machines::{AssignmentBody, MachineShown, Patch},
+};
+use bennu_plan::{Inventory, Plan};
+use bennu_rules::{MacAddress, assignment::Assignment, assignment::Resolution, facts::Facts};
+use clap::Subcommand;
+use http::Method;
+use serde::Deserialize;
+use serde_json::Value;
+use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr};
+
+/// What can be done with machines.
+#[derive(Debug, Subcommand)]
+pub enum MachineCommand {
+    /// List machines
+    List {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Show one machine: what is known of it, what it boots, how its last boots went
+    Show {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Say what a machine boots; a MAC that nobody knows declares a machine
+    Assign {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        /// NAME:TAG, sha256:DIGEST, or `local` for its own disk
+        image: Assignment,
+    },
+    /// Leave it to the policy for unknown machines what a machine boots
+    Unassign {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+    },
+    /// Set labels (KEY=VALUE) or remove them (KEY-)
+    Label {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        /// KEY=VALUE or KEY-
+        #[arg(required = true)]
+        labels: Vec<LabelChange>,
+    },
+    /// Hold an address for a machine
+    Reserve {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        /// The address, or `none` to hold none any more
+        address: Reservation,
+    },
+    /// Set kernel arguments of one machine alone; without text, remove them
+    Arguments {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        /// The arguments
+        #[arg(default_value = "", allow_hyphen_values = true)]
+        text: String,
+    },
+    /// Say that further MAC addresses are of the same machine
+    Join {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        /// The others
+        #[arg(required = true)]
+        others: Vec<MacAddress>,
+    },
+    /// Remove a machine's record; it is unknown when it boots again
+    Forget {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+    },
+    /// Print what a machine would get if it booted now, and why
+    Explain {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        #[command(flatten)]
+        output: Json,
+    },
+}
+
+/// One change of a label.
+#[derive(Debug, Clone)]
+pub struct LabelChange {
+    key: String,
+    value: Option<String>,
+}
+
+impl FromStr for LabelChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((key, value)), _) => Ok(Self { key: key.into(), value: Some(value.into()) }),
+            (None, Some(key)) => Ok(Self { key: key.into(), value: None }),
+            (None, None) => Err("write KEY=VALUE to set a label, KEY- to remove it".into()),
+        }
+    }
+}
+
+/// An address to hold, or none.
+#[derive(Debug, Clone, Copy)]
+pub struct Reservation(Option<Ipv4Addr>);
+
+impl FromStr for Reservation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => {
+                text.parse().map(|address| Self(Some(address))).map_err(|_| "write an IPv4 address, or none".into())
+            }
+        }
+    }
+}
+
+/// What `…/explain` answers.
+#[derive(Debug, Deserialize)]
+struct Explanation {
+    resolution: Resolution,
+    profile: Option<String>,
+    script: String,
+    plan: Option<Plan>,
+}
+
+/// Runs one.
+pub async fn run(client: &Client, command: MachineCommand) -> Done {
+    match command {
+        MachineCommand::List { output } => list(client, output).await,
+        MachineCommand::Show { mac, output } => show(client, mac, output).await,
+        MachineCommand::Assign { mac, image } => {
+            let path = format!("/v1/machines/{mac}/assignment");
+            let shown: MachineShown = client.write(Method::PUT, &path, &AssignmentBody { image }).await?;
+            say(format!("{} boots {}", shown.machine.id, assignment(&shown)));
+            Ok(())
+        }
+        MachineCommand::Unassign { mac } => {
+            client.delete(&format!("/v1/machines/{mac}/assignment")).await?;
+            say(format!("{mac} is unassigned"));
+            Ok(())
+        }
+        MachineCommand::Label { mac, labels } => {
+            let labels: BTreeMap<_, _> = labels.into_iter().map(|label| (label.key, label.value)).collect();
+            let shown = patch(client, mac, &Patch { labels, ..Patch::default() }).await?;
+            say(format!("{}: {}", shown.machine.id, or_none(&labels_of(&shown))));
+            Ok(())
+        }
+        MachineCommand::Reserve { mac, address } => {
+            let shown = patch(client, mac, &Patch { reservation: Some(address.0), ..Patch::default() }).await?;
+            let held = shown.machine.reservation.map_or("no address".to_owned(), |address| address.to_string());
+            say(format!("{held} is held for {}", shown.machine.id));
+            Ok(())
+        }
+        MachineCommand::Arguments { mac, text } => {
+            let shown = patch(client, mac, &Patch { arguments: Some(text), ..Patch::default() }).await?;
+            say(format!("{}: {}", shown.machine.id, or_none(&shown.machine.arguments)));
+            Ok(())
+        }
+        MachineCommand::Join { mac, others } => {
+            let shown = patch(client, mac, &Patch { join: others, ..Patch::default() }).await?;
+            say(format!("{} has {}", shown.machine.id, macs(&shown)));
+            Ok(())
+        }
+        MachineCommand::Forget { mac } => {
+            client.delete(&format!("/v1/machines/{mac}")).await?;
+            say(format!("{mac} is forgotten"));
+            Ok(())
+        }
+        MachineCommand::Explain { mac, output } => explain(client, mac, output).await,
+    }
+}
+
+async fn patch(client: &Client, mac: MacAddress, patch: &Patch) -> Done<MachineShown> {
+    client.write(Method::PATCH, &format!("/v1/machines/{mac}"), patch).await
+}
+
+async fn list(client: &Client, output: Json) -> Done {
+    if output.json {
+        return say_json(&client.list::<Value>("/v1/machines", None).await?);
+    }
+    let machines: Vec<MachineShown> = client.list("/v1/machines", None).await?;
+    let now = super::status::now();
+    let mut listing = Listing::new(&["MACHINE", "ASSIGNED", "STATE", "RUNS", "SEEN", "MODEL", "LABELS"], &[]);
+    for shown in &machines {
+        let boot = shown.last_boot.as_ref();
+        listing.row([
+            shown.machine.id.to_string(),
+            assignment(shown),
+            boot.map_or("never".to_owned(), |boot| boot.state.to_string()),
+            or_dash(boot.and_then(|boot| boot.image.as_ref()).map(|image| &image.reference)),
+            boot.map_or("-".to_owned(), |boot| format!("{} ago", age(boot.last_seen, now))),
+            or_dash(model(&shown.machine.facts)),
+            labels_of(shown),
+        ]);
+    }
+    listing.print("no machines yet: they appear when they boot; or bennu machine assign MAC IMAGE");
+    Ok(())
+}
+
+async fn show(client: &Client, mac: MacAddress, output: Json) -> Done {
+    let path = format!("/v1/machines/{mac}");
+    if output.json {
+        let mut machine: Value = client.get(&path).await?;
+        machine["boots"] = client.list::<Value>(&format!("{path}/boots"), Some(10)).await?.into();
+        return say_json(&machine);
+    }
+    let shown: MachineShown = client.get(&path).await?;
+    let boots: Vec<BootSummary> = client.list(&format!("{path}/boots"), Some(10)).await?;
+    say(described(&shown));
+    if boots.is_empty() {
+        say("\nit never booted");
+        return Ok(());
+    }
+    say("\nlast boots");
+    super::boot::listing(&boots, false).print("");
+    if let Some(diagnosis) = boots.first().and_then(|boot| boot.diagnosis.as_ref()) {
+        say(format!("\nthe last boot: {}\nhelp: {}", diagnosis.reason, diagnosis.advice));
+    }
+    Ok(())
+}
+
+fn described(shown: &MachineShown) -> String {
+    let machine = &shown.machine;
+    let facts = &machine.facts;
+    let lower = |value: Option<String>| value.map(|value| value.to_lowercase()).unwrap_or_default();
+    let mut text = format!("machine {}\n", machine.id);
+    text += &fields(&[
+        ("MACs", if machine.macs.len() > 1 { macs(shown) } else { String::new() }),
+        ("assigned", assignment(shown)),
+        ("labels", labels_of(shown)),
+        ("reservation", machine.reservation.map(|address| address.to_string()).unwrap_or_default()),
+        ("arguments", machine.arguments.clone()),
+        ("model", model(facts).unwrap_or_default()),
+        ("serial", facts.serial.clone().unwrap_or_default()),
+        ("asset", facts.asset.clone().unwrap_or_default()),
+        ("UUID", facts.uuid.clone().unwrap_or_default()),
+        ("architecture", lower(facts.architecture.map(|architecture| format!("{architecture:?}")))),
+        ("firmware", lower(facts.firmware.map(|firmware| format!("{firmware:?}")))),
+        ("first seen", time(machine.first_seen)),
+    ]);
+    if let Some(inventory) = &facts.inventory {
+        text += "\nhardware\n";
+        text += &fields(&hardware(inventory));
+    }
+    text
+}
+
+fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
+    let mut lines = vec![
+        ("processor", format!("{} × {}", inventory.cpus, inventory.cpu_model)),
+        ("memory", bytes(inventory.memory)),
+    ];
+    for disk in &inventory.disks {
+        let spins = if disk.rotational { ", rotational" } else { "" };
+        let words = [disk.name.as_str(), &bytes(disk.size), &disk.model, &disk.serial];
+        lines.push((
+            "disk",
+            format!("{}{spins}", words.iter().filter(|w| !w.is_empty()).copied().collect::<Vec<_>>().join(" ")),
+        ));
+    }
+    for nic in &inventory.nics {
+        let link = match (nic.link, nic.speed) {
+            (false, _) => "no link".to_owned(),
+            (true, 0) => "link".to_owned(),
+            (true, speed) => format!("{speed} Mbit/s"),
+        };
+        lines.push(("network", format!("{} {} {} {link}", nic.name, nic.mac, nic.driver)));
+    }
+    lines
+}
+
+async fn explain(client: &Client, mac: MacAddress, output: Json) -> Done {
+    let path = format!("/v1/machines/{mac}/explain");
+    if output.json {
+        return say_json(&client.get::<Value>(&path).await?);
+    }
+    let Explanation { resolution, profile, script, plan } = client.get(&path).await?;
+    let mut text = format!("{mac} {}\n", told(&resolution));
+    text += &format!("hardware profile: {}\n", profile.as_deref().unwrap_or("none matches"));
+    text += &format!("\nboot script\n{}\n", indented(&script));
+    match plan {
+        Some(plan) => {
+            let json = serde_json::to_string_pretty(&plan).map_err(|error| CliError::failed(error.to_string(), ""))?;
+            text += &format!("\nplan for stage 1\n{}\n", indented(&json));
+        }
+        None => text += "\nno plan: stage 1 does not run in this boot\n",
+    }
+    say(text);
+    Ok(())
+}
+
+/// A resolution as the end of a sentence.
+fn told(resolution: &Resolution) -> String {
+    match resolution {
+        Resolution::Image { reference, digest, origin } => {
+            format!("would boot {reference} ({digest}): {origin} says so")
+        }
+        Resolution::Discover { digest } => {
+            format!("would boot the discovery image ({digest}) and wait: nobody assigned it an image")
+        }
+        Resolution::Wait => {
+            "would wait in its loader: nobody assigned it an image, and there is no discovery image".into()
+        }
+        Resolution::Local { origin } => format!("would boot its own disk: {origin} says so"),
+        Resolution::Ignore => "would not be answered: the policy `boot.unknown` says so".into(),
+        Resolution::Missing { reference, origin } => {
+            format!("would be refused: {origin} names {reference}, and there is no such image")
+        }
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn assignment(shown: &MachineShown) -> String {
+    or_dash(shown.machine.assignment.as_ref())
+}
+
+fn macs(shown: &MachineShown) -> String {
+    shown.machine.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn labels_of(shown: &MachineShown) -> String {
+    shown.machine.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn model(facts: &Facts) -> Option<String> {
+    match (&facts.manufacturer, &facts.product) {
+        (None, None) => None,
+        (maker, product) => Some([maker, product].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ")),
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_set_and_removed() {
+        let set: LabelChange = "rack=b-7".parse().unwrap();
+        assert_eq!((set.key.as_str(), set.value.as_deref()), ("rack", Some("b-7")));
+        let removed: LabelChange = "rack-".parse().unwrap();
+        assert_eq!((removed.key.as_str(), removed.value), ("rack", None));
+        assert!("rack".parse::<LabelChange>().is_err());
+    }
+}

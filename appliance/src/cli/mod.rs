@@ -1,0 +1,234 @@
+//! The command line: a client of the API, and the door to `serve` and `doctor`.
+
+mod boot;
+mod client;
+mod error;
+mod image;
+mod import;
+mod lease;
+mod machine;
+mod output;
+mod source;
+mod status;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use client::Client;
+use error::{CliError, Done};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Boots racks of bare metal into read-only images.
+#[derive(Debug, Parser)]
+#[command(name = "bennu", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// The appliance to talk to
+    #[arg(
+        long,
+        global = true,
+        env = "BENNU_SERVER",
+        value_name = "URL",
+        default_value = "unix:///run/bennu/bennu.sock"
+    )]
+    server: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the appliance: DHCP, TFTP, boot HTTP and the API
+    Serve {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Import, look at, tag and remove images
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Look at machines and say what they boot
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    /// See what machines did when they booted
+    #[command(subcommand)]
+    Boot(boot::BootCommand),
+    /// See who holds which address
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// How the appliance is
+    Status(Json),
+    /// Look for what would keep machines from booting, and say how to mend it
+    Doctor {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        config: PathBuf,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+struct Json {
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // clap ends the process by itself with 2 for what cannot be parsed, and 0 for help.
+    run(Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        error.exit_code()
+    })
+}
+
+fn run(cli: Cli) -> Done<ExitCode> {
+    match cli.command {
+        Command::Serve { config } => serve(&config)?,
+        Command::Doctor { config, output } => {
+            return Ok(crate::doctor::main(&config, &cli.server, output.json));
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "bennu", &mut std::io::stdout());
+        }
+        Command::Man { directory } => write_man_pages(&directory)?,
+        command => talk(&cli.server, command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(config: &Path) -> Done {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BENNU_LOG").unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    Ok(crate::serve::run(config)?)
+}
+
+/// Commands that ask the API.
+fn talk(server: &str, command: Command) -> Done {
+    let client = Client::new(server)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("cannot start: {error}"), ""))?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Image(command) => image::run(&client, command).await,
+            Command::Machine(command) => machine::run(&client, command).await,
+            Command::Boot(command) => boot::run(&client, command).await,
+            Command::Lease(command) => lease::run(&client, command).await,
+            Command::Status(output) => status::run(&client, output).await,
+            Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
+                Ok(())
+            }
+        }
+    });
+    // A thread that reads standard input for an import that was refused would be waited for otherwise.
+    runtime.shutdown_background();
+    done
+}
+
+fn write_man_pages(directory: &Path) -> Done {
+    let refuse = |error: std::io::Error| {
+        CliError::failed(
+            format!("cannot write man pages in {}: {error}", directory.display()),
+            "name a directory that you may write",
+        )
+    };
+    std::fs::create_dir_all(directory).map_err(refuse)?;
+    clap_mangen::generate_to(Cli::command(), directory).map_err(refuse)
+}
+
+/// Every subcommand with its arguments is well formed, and usage errors are told from failures.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_commands_are_read() {
+        for line in [
+            "bennu serve --config /etc/bennu/bennu.toml",
+            "bennu image import dir:/srv/web web:v1 --level 3",
+            "bennu image import kernel=linux initrd=a initrd=b cmdline=x installer:v1",
+            "bennu image list --json",
+            "bennu image tag web:v1 web:stable",
+            "bennu machine assign 52:54:00:00:00:01 web:v1",
+            "bennu machine assign 52-54-00-00-00-01 local",
+            "bennu machine unassign 525400000001",
+            "bennu machine label 52:54:00:00:00:01 rack=b7 row-",
+            "bennu machine reserve 52:54:00:00:00:01 10.77.0.20",
+            "bennu machine join 52:54:00:00:00:01 52:54:00:00:00:02",
+            "bennu machine explain 52:54:00:00:00:01 --json",
+            "bennu boot show 52:54:00:00:00:01",
+            "bennu boot follow --json",
+            "bennu lease list",
+            "bennu status --json",
+            "bennu doctor --config x.toml",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_a_usage_error() {
+        for line in [
+            "bennu",
+            "bennu machine assign",
+            "bennu machine assign nonsense web:v1",
+            "bennu image tag web:v1 W:",
+            "bennu image import dir:/srv/web web:v1 --level 40",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn servers_that_cannot_be_spoken_to_are_usage_errors() {
+        for server in ["https://rack:8443", "unix://relative.sock", "rack"] {
+            let error = Client::new(server).unwrap_err();
+            assert_eq!(error.exit_code(), ExitCode::from(2), "{server}");
+            assert!(!error.help.is_empty());
+        }
+        assert!(Client::new("unix:///run/bennu/bennu.sock").is_ok());
+    }
+
+    #[test]
+    fn a_missing_socket_says_how_to_start_the_service() {
+        let missing = tempfile::tempdir().unwrap().path().join("bennu.sock");
+        let error = talk(&format!("unix://{}", missing.display()), Command::Status(Json { json: false })).unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::from(1));
+        assert!(error.what.contains("there is no such socket"), "{error}");
+        assert!(error.help.contains("bennu serve") || error.help.contains("api.socket"), "{error}");
+    }
+
+    #[test]
+    fn man_pages_and_completions_are_made_of_every_command() {
+        let directory = tempfile::tempdir().unwrap();
+        write_man_pages(directory.path()).unwrap();
+        assert!(directory.path().join("bennu-image-import.1").exists());
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "bennu", &mut script);
+        assert!(String::from_utf8(script).unwrap().contains("unassign"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Sources of images, as a person writes them.
+
+use super::error::{CliError, Done};
+use std::{fmt, path::PathBuf};
+
+/// Where an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory that is a root filesystem.
+    Directory(PathBuf),
+    /// A tar of one, plain or compressed.
+    Tar(PathBuf),
+    /// The same, from standard input.
+    Stdin,
+    /// Somebody else's kernel and initrds.
+    Foreign {
+        /// The kernel.
+        kernel: PathBuf,
+        /// Initrds in their order.
+        initrds: Vec<PathBuf>,
+        /// Kernel arguments.
+        cmdline: String,
+    },
+}
+
+const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), or kernel=PATH initrd=PATH cmdline=TEXT";
+
+impl Source {
+    /// Reads the words before NAME:TAG.
+    pub fn parse(words: &[String]) -> Done<Self> {
+        let refuse = |what: String| Err(CliError::usage(what, FORMS));
+        if words.iter().any(|word| word.contains('=') && !word.contains(':') || word.starts_with("kernel=")) {
+            return Self::parse_foreign(words);
+        }
+        match words {
+            [] => refuse("there is no SOURCE".into()),
+            [word] => match word.split_once(':') {
+                Some(("dir" | "tar", "")) => refuse(format!("{word} names no path")),
+                Some(("dir", path)) => Ok(Self::Directory(path.into())),
+                Some(("tar", "-")) => Ok(Self::Stdin),
+                Some(("tar", path)) => Ok(Self::Tar(path.into())),
+                Some((kind, _)) => refuse(format!("'{kind}:' is no kind of source")),
+                None => refuse(format!("'{word}' is no source")),
+            },
+            [_, more, ..] => refuse(format!("'{more}' is one word too many")),
+        }
+    }
+
+    fn parse_foreign(words: &[String]) -> Done<Self> {
+        let (mut kernel, mut initrds, mut cmdline) = (None, Vec::new(), None);
+        let refuse = |what: String| Err(CliError::usage(what, FORMS));
+        for word in words {
+            match word.split_once('=') {
+                Some((key @ ("kernel" | "initrd"), "")) => return refuse(format!("{key}= names no path")),
+                Some(("kernel", path)) if kernel.is_none() => kernel = Some(PathBuf::from(path)),
+                Some(("initrd", path)) => initrds.push(PathBuf::from(path)),
+                Some(("cmdline", text)) if cmdline.is_none() => cmdline = Some(text.to_owned()),
+                Some((key @ ("kernel" | "cmdline"), _)) => return refuse(format!("{key}= is there twice")),
+                _ => return refuse(format!("'{word}' is no part of a foreign image")),
+            }
+        }
+        match kernel {
+            Some(kernel) => Ok(Self::Foreign { kernel, initrds, cmdline: cmdline.unwrap_or_default() }),
+            None => refuse("a foreign image needs kernel=PATH".into()),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "dir:{}", path.display()),
+            Self::Tar(path) => write!(f, "tar:{}", path.display()),
+            Self::Stdin => f.write_str("tar:-"),
+            Self::Foreign { kernel, initrds, .. } => {
+                write!(f, "kernel={}", kernel.display())?;
+                initrds.iter().try_for_each(|initrd| write!(f, " initrd={}", initrd.display()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Done<Source> {
+        Source::parse(&words.split('|').filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_form_of_source_is_read() {
+        for (words, source) in [
+            ("dir:/srv/web", Source::Directory("/srv/web".into())),
+            ("dir:./a=b", Source::Directory("./a=b".into())),
+            ("tar:root.tar.zst", Source::Tar("root.tar.zst".into())),
+            ("tar:-", Source::Stdin),
+            (
+                "kernel=linux|initrd=a.gz|initrd=b|cmdline=auto url=http://x:80/",
+                Source::Foreign {
+                    kernel: "linux".into(),
+                    initrds: vec!["a.gz".into(), "b".into()],
+                    cmdline: "auto url=http://x:80/".into(),
+                },
+            ),
+        ] {
+            assert_eq!(parse(words).unwrap(), source);
+        }
+    }
+
+    #[test]
+    fn what_is_no_source_is_a_usage_error_with_the_forms() {
+        for words in [
+            "",
+            "/srv/web",
+            "docker:web",
+            "dir:",
+            "tar:",
+            "dir:/a|dir:/b",
+            "initrd=a",
+            "kernel=",
+            "kernel=a|kernel=b",
+            "kernel=a|dir:/b",
+            "kernel=a|root=b",
+        ] {
+            let error = parse(words).unwrap_err();
+            assert_eq!((error.help.as_str(), error.exit_code()), (FORMS, std::process::ExitCode::from(2)), "{words}");
+        }
+    }
+}

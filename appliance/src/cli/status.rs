@@ -1,0 +1,58 @@
+//! `bennu status`
+
+use super::{
+    Json,
+    client::Client,
+    error::Done,
+    output::{bytes, fields, say, say_json, span},
+};
+use crate::http::api::status::Status;
+use bennu_rules::Timestamp;
+use serde_json::Value;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Runs it.
+pub async fn run(client: &Client, output: Json) -> Done {
+    if output.json {
+        return say_json(&client.get::<Value>("/v1/status").await?);
+    }
+    let status: Status = client.get("/v1/status").await?;
+    say(described(&status));
+    Ok(())
+}
+
+fn described(status: &Status) -> String {
+    let interface = |shown: &crate::http::api::status::InterfaceShown| {
+        format!("{} {} ({})", shown.name, shown.address, shown.network)
+    };
+    let states: Vec<String> =
+        status.machines_by_state.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let machines = match states.is_empty() {
+        true => "none".to_owned(),
+        false => format!("{}: {}", status.machines, states.join(", ")),
+    };
+    let ledger = if status.ledger_closed { "closed after a disk fault: restart bennu on a healthy disk" } else { "" };
+    let mut text = format!("bennu {} runs since {} (process {})\n", status.version, span(status.uptime_ms), status.pid);
+    text += &fields(&[
+        ("serving", status.interfaces.iter().map(interface).collect::<Vec<_>>().join(", ")),
+        ("DHCP", format!("{:?}", status.dhcp).to_lowercase()),
+        ("boot HTTP", format!("port {}", status.http_port)),
+        ("machines", machines),
+        ("images", status.images.to_string()),
+        ("disk", format!("{} free", bytes(status.disk_free))),
+        ("memory", bytes(status.memory)),
+        ("ledger", ledger.to_owned()),
+    ]);
+    text += "\nsince the start\n";
+    for (name, count) in &status.counters {
+        let shown = if name == "bytes_sent" { bytes(*count) } else { count.to_string() };
+        text += &format!("  {:16}  {shown}\n", name.replace('_', " "));
+    }
+    text
+}
+
+/// The present, for ages.
+pub fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(since_epoch.as_millis() as u64)
+}

@@ -1,0 +1,91 @@
+//! `/v1/events`: what happens, as it happens (server-sent events, WHATWG HTML "Server-sent events").
+
+use super::{
+    Shared,
+    problem::Answer,
+    request::{Params, mac},
+};
+use crate::ledger::Event;
+use axum::{
+    extract::State,
+    response::sse::{self, Sse},
+};
+use bennu_rules::{MacAddress, Records, boot::Boot};
+use futures_util::{Stream, StreamExt, future, stream};
+use http::HeaderMap;
+use serde::Deserialize;
+use std::{collections::BTreeSet, convert::Infallible};
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+
+/// Events of the past that a client who was away gets at most.
+const MAX_MISSED: usize = 2000;
+
+/// Which events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    machine: Option<String>,
+}
+
+/// `GET /v1/events`: `event: boot`, a [`Event`] as data. `Last-Event-ID` brings what was missed, as far as it is known.
+pub async fn follow(
+    State(api): Shared,
+    Params(filter): Params<Filter>,
+    headers: HeaderMap,
+) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + Send + 'static>> {
+    let only = filter.machine.as_deref().map(mac).transpose()?;
+    let only = match only {
+        Some(mac) => Some(api.ledger.read(|records, _| records.machine(mac).map_or(mac, |machine| machine.id))?),
+        None => None,
+    };
+    // Subscribe first: what happens while the past is looked up comes twice, and is dropped the second time.
+    let live = BroadcastStream::new(api.ledger.follow());
+    let past = match last_event_id(&headers) {
+        Some(since) => missed(&api.ledger.boots(only)?, since),
+        None => Vec::new(),
+    };
+    let told: BTreeSet<_> = past.iter().map(|event| (event.boot.clone(), event.observation.at)).collect();
+    let live = live.filter_map(move |event| {
+        future::ready(match event {
+            Ok(event) if told.contains(&(event.boot.clone(), event.observation.at)) => None,
+            Ok(event) => is_wanted(&event, only).then(|| sent(&event)),
+            Err(BroadcastStreamRecvError::Lagged(lost)) => {
+                Some(sse::Event::default().event("lost").data(format!("{{\"lost\":{lost}}}")))
+            }
+        })
+    });
+    let past = stream::iter(past.iter().map(sent).collect::<Vec<_>>());
+    let stop = api.shutdown.clone().cancelled_owned();
+    let events = past.chain(live).map(Ok).take_until(stop);
+    Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
+}
+
+fn is_wanted(event: &Event, only: Option<MacAddress>) -> bool {
+    only.is_none_or(|machine| machine == event.machine)
+}
+
+/// An event's id is its time: what came after it is what a client has missed.
+fn last_event_id(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+fn missed(boots: &[Boot], since: u64) -> Vec<Event> {
+    let of_boot = |boot: &Boot| {
+        let event = |observation: &bennu_rules::journey::Observation| Event {
+            boot: boot.id.clone(),
+            machine: boot.machine,
+            state: boot.state,
+            observation: observation.clone(),
+        };
+        boot.timeline.iter().filter(|seen| seen.at.0 > since).map(event).collect::<Vec<_>>()
+    };
+    let mut events: Vec<Event> = boots.iter().flat_map(of_boot).collect();
+    events.sort_by_key(|event| event.observation.at);
+    events.drain(..events.len().saturating_sub(MAX_MISSED));
+    events
+}
+
+fn sent(event: &Event) -> sse::Event {
+    let data = serde_json::to_string(event).unwrap_or_default();
+    sse::Event::default().event("boot").id(event.observation.at.0.to_string()).data(data)
+}

@@ -1,0 +1,138 @@
+//! `/v1/images` and `/v1/tags`.
+
+use super::{
+    Api, Shared,
+    problem::{Answer, Problem},
+    request::{Body, Page, Paging, Params, named},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use bennu_images::store::IndexEntry;
+use bennu_rules::{
+    MacAddress, Machine, Records,
+    assignment::Assignment,
+    commands::{
+        Refusal, find_image,
+        images::{MoveTag, RemoveImage, move_tag, remove_image},
+    },
+    image::{Digest, Image, ImageName, ImageReference, Tag},
+};
+use serde::{Deserialize, Serialize};
+
+/// An image, the tags that point at it, and who boots it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageShown {
+    /// Its record.
+    #[serde(flatten)]
+    pub image: Image,
+    /// Bytes of all its blobs, shared ones counted in full.
+    pub size: u64,
+    /// With their histories.
+    pub tags: Vec<Tag>,
+    /// Machines whose assignment names it.
+    pub assigned_to: Vec<MacAddress>,
+}
+
+/// What `PUT /v1/tags/{name}` takes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagBody {
+    /// Where to point: another tag, or a digest.
+    pub image: ImageReference,
+}
+
+/// What a removal came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RemovedShown {
+    /// The tags that are gone.
+    pub tags: Vec<ImageName>,
+    /// The image, if it is gone as well.
+    pub image: Option<Digest>,
+    /// Bytes that the disk has back.
+    pub freed: u64,
+}
+
+/// `GET /v1/images`, newest first
+pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageShown>>> {
+    let (mut images, tags, machines) =
+        api.ledger.read(|records, _| (records.images(), records.tags(), records.machines()))?;
+    images.sort_by(|a, b| (b.imported, b.digest).cmp(&(a.imported, a.digest)));
+    Ok(Json(paging.page(images, |image| image.digest.to_string(), |image| ImageShown::of(image, &tags, &machines))))
+}
+
+/// `GET /v1/images/{reference}`
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<ImageShown>> {
+    let reference: ImageReference = named(&text)?;
+    let shown = api.ledger.read(|records, _| {
+        let digest = find_image(&reference, records)?;
+        let image = records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })?;
+        Ok::<_, Refusal>(ImageShown::of(image, &records.tags(), &records.machines()))
+    })??;
+    Ok(Json(shown))
+}
+
+/// `DELETE /v1/images/{reference}`: a digest goes with its tags, a tag alone unless it is the last one.
+pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json<RemovedShown>> {
+    let request = RemoveImage { reference: named(&text)? };
+    let settling = api.settling.lock().await;
+    let removed = api.ledger.decide(request, remove_image).await??;
+    let freed = tidy(&api).await?;
+    drop(settling);
+    Ok(Json(RemovedShown { tags: removed.tags, image: removed.image, freed }))
+}
+
+/// `PUT /v1/tags/{name}`
+pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<TagBody>) -> Answer<Json<Tag>> {
+    let request = MoveTag { name: named(&text)?, to: body.image };
+    let settling = api.settling.lock().await;
+    let tag = api.ledger.decide(request, move_tag).await??;
+    write_index(&api)?;
+    drop(settling);
+    Ok(Json(tag))
+}
+
+/// Removes blobs that no record names and writes the index anew. For holders of `settling`.
+async fn tidy(api: &std::sync::Arc<Api>) -> Answer<u64> {
+    let api = api.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let used = api.blobs_in_use().map_err(|error| internal(&error))?;
+        write_index(&api)?;
+        Ok(api.store.collect(&used)?.iter().map(|blob| blob.size).sum())
+    });
+    work.await.map_err(|panic| internal(&panic))?
+}
+
+/// Derives the layout's index from the records. For holders of `settling`.
+pub(super) fn write_index(api: &Api) -> Answer<()> {
+    let (images, tags) = api.ledger.read(|records, _| (records.images(), records.tags()))?;
+    Ok(api.store.write_index(&index(&images, &tags))?)
+}
+
+fn index(images: &[Image], tags: &[Tag]) -> Vec<IndexEntry> {
+    let entries = |image: &Image| {
+        let entry = |name| IndexEntry { digest: image.digest, size: image.manifest_size, name };
+        let named: Vec<_> =
+            tags.iter().filter(|tag| tag.digest == image.digest).map(|tag| entry(Some(tag.name.clone()))).collect();
+        if named.is_empty() { vec![entry(None)] } else { named }
+    };
+    images.iter().flat_map(entries).collect()
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Problem {
+    Problem::new(super::problem::Kind::Internal, error.to_string(), "")
+}
+
+impl ImageShown {
+    pub(super) fn of(image: Image, tags: &[Tag], machines: &[Machine]) -> Self {
+        let tags: Vec<Tag> = tags.iter().filter(|tag| tag.digest == image.digest).cloned().collect();
+        let names_it = |machine: &&Machine| match &machine.assignment {
+            Some(Assignment::Image(ImageReference::Digest(digest))) => *digest == image.digest,
+            Some(Assignment::Image(ImageReference::Name(name))) => tags.iter().any(|tag| tag.name == *name),
+            Some(Assignment::Local) | None => false,
+        };
+        let assigned_to = machines.iter().filter(names_it).map(|machine| machine.id).collect();
+        Self { size: image.size(), tags, assigned_to, image }
+    }
+}

@@ -1,0 +1,147 @@
+//! `/v1/machines`: what is declared and known of each, and what it boots.
+
+use super::{
+    Api, Shared,
+    boots::BootSummary,
+    problem::{Answer, Problem},
+    request::{Body, Page, Paging, Params, expected, mac},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use bennu_rules::{
+    MacAddress, Machine, Records,
+    assignment::Assignment,
+    commands::{
+        Refusal,
+        machines::{self as commands, Assign, Edit, EditMachine, Forget, version},
+    },
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+/// A machine, and how it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MachineShown {
+    /// Its record.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// Its latest boot.
+    #[serde(default)]
+    pub last_boot: Option<BootSummary>,
+}
+
+/// What `PATCH` takes. A field that is absent stays as it is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patch {
+    /// Labels to set; `null` removes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
+    /// The address to hold; `null` holds none.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Option<Ipv4Addr>>,
+    /// Kernel arguments of this machine alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
+    /// MACs that are this machine's too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub join: Vec<MacAddress>,
+}
+
+/// Tells `null` from a field that is absent.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// What `PUT …/assignment` takes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignmentBody {
+    /// `name:tag`, `sha256:…` or `local`.
+    pub image: Assignment,
+}
+
+/// `GET /v1/machines`
+pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<MachineShown>>> {
+    let machines = api.ledger.read(|records, _| records.machines())?;
+    let page = paging.page(machines, |machine| machine.id.to_string(), |machine| shown(&api, machine));
+    let items = page.items.into_iter().collect::<Answer<Vec<_>>>()?;
+    Ok(Json(Page { items, next: page.next }))
+}
+
+/// `GET /v1/machines/{mac}`
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
+    let machine = find(&api, mac(&text)?)?;
+    with_etag(&api, machine)
+}
+
+/// `PATCH /v1/machines/{mac}`
+pub async fn edit(
+    State(api): Shared,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Body(patch): Body<Patch>,
+) -> Answer<Response> {
+    let Patch { labels, reservation, arguments, join } = patch;
+    let edit = Edit { labels, reservation, arguments, join };
+    let request = EditMachine { mac: mac(&text)?, edit, expected: expected(&headers)? };
+    let machine = api.ledger.decide(request, commands::edit).await??;
+    with_etag(&api, machine)
+}
+
+/// `DELETE /v1/machines/{mac}`
+pub async fn forget(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<StatusCode> {
+    let request = Forget { mac: mac(&text)?, expected: expected(&headers)? };
+    api.ledger.decide(request, commands::forget).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `PUT /v1/machines/{mac}/assignment`
+pub async fn assign(
+    State(api): Shared,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body<AssignmentBody>,
+) -> Answer<Response> {
+    let request = Assign { mac: mac(&text)?, assignment: Some(body.image), expected: expected(&headers)? };
+    let machine = api.ledger.decide(request, commands::assign).await??;
+    with_etag(&api, machine)
+}
+
+/// `DELETE /v1/machines/{mac}/assignment`
+pub async fn unassign(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<Response> {
+    let request = Assign { mac: mac(&text)?, assignment: None, expected: expected(&headers)? };
+    let machine = api.ledger.decide(request, commands::assign).await??;
+    with_etag(&api, machine)
+}
+
+/// `GET /v1/machines/{mac}/explain`: what the machine would get now. Mints and stores nothing; a MAC that nobody
+/// knows gets what the policy for unknown machines says.
+pub async fn explain(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
+    let explanation = crate::http::boot::explain(&api, mac(&text)?)?;
+    Ok(Json(explanation).into_response())
+}
+
+/// The machine that owns a MAC.
+pub(super) fn find(api: &Api, mac: MacAddress) -> Answer<Machine> {
+    let machine = api.ledger.read(|records, _| records.machine(mac))?;
+    machine.ok_or_else(|| Problem::from(Refusal::UnknownMachine(mac)))
+}
+
+fn shown(api: &Api, machine: Machine) -> Answer<MachineShown> {
+    let boots = super::boots::of(api, &machine)?;
+    Ok(MachineShown { machine, last_boot: boots.first().map(|boot| BootSummary::of(boot)) })
+}
+
+fn with_etag(api: &Api, machine: Machine) -> Answer<Response> {
+    let etag = format!("\"{}\"", version(&machine));
+    let mut response = Json(shown(api, machine)?).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    Ok(response)
+}

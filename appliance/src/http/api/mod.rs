@@ -1,0 +1,78 @@
+//! The management API: `/v1/…`, JSON, problem documents, one file a resource.
+//!
+//! Points in time are milliseconds since 1970 (UTC). A listing is a page, `{"items": […], "next": …}`, and goes on with
+//! `?after=<next>&limit=<n>`.
+
+pub mod boots;
+pub mod events;
+pub mod images;
+pub mod imports;
+pub mod leases;
+pub mod machines;
+pub mod problem;
+pub mod request;
+pub mod status;
+
+use crate::appliance::Appliance;
+use axum::{
+    Router,
+    extract::State,
+    routing::{delete, get, post, put},
+};
+use problem::{Kind, Problem};
+use std::{ops::Deref, sync::Arc};
+
+/// What the handlers share.
+pub struct Api {
+    appliance: Arc<Appliance>,
+    /// Held while images are put on record or taken off it, so that no collection removes the blobs of an image
+    /// whose record it has not seen.
+    settling: tokio::sync::Mutex<()>,
+}
+
+impl Deref for Api {
+    type Target = Appliance;
+
+    fn deref(&self) -> &Appliance {
+        &self.appliance
+    }
+}
+
+type Shared = State<Arc<Api>>;
+
+/// The API of one appliance.
+pub fn router(appliance: Arc<Appliance>) -> Router {
+    let api = Arc::new(Api { appliance, settling: tokio::sync::Mutex::default() });
+    Router::new()
+        .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/{mac}", get(machines::show).patch(machines::edit).delete(machines::forget))
+        .route("/v1/machines/{mac}/assignment", put(machines::assign).delete(machines::unassign))
+        .route("/v1/machines/{mac}/boots", get(boots::of_machine))
+        .route("/v1/machines/{mac}/explain", get(machines::explain))
+        .route("/v1/boots", get(boots::list))
+        .route("/v1/boots/{id}", get(boots::show))
+        .route("/v1/images", get(images::list))
+        .route("/v1/images/{*reference}", get(images::show).merge(delete(images::remove)))
+        .route("/v1/tags/{*name}", put(images::tag))
+        .route("/v1/imports", post(imports::create))
+        .route("/v1/leases", get(leases::list))
+        .route("/v1/events", get(events::follow))
+        .route("/v1/status", get(status::show))
+        .route("/metrics", get(status::metrics))
+        .route("/healthz", get(status::healthy))
+        .route("/readyz", get(status::ready))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(api)
+}
+
+async fn nothing_here(uri: http::Uri) -> Problem {
+    Problem::new(Kind::NotFound, format!("there is nothing at {}", uri.path()), "the API's resources are under /v1/")
+}
+
+async fn no_such_method(method: http::Method, uri: http::Uri) -> Problem {
+    Problem::new(Kind::Method, format!("{} cannot be asked to {method}", uri.path()), "")
+}
+
+#[cfg(test)]
+mod tests;

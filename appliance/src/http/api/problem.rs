@@ -1,0 +1,162 @@
+//! Errors as RFC 9457 problem documents: what happened, where, and what to do.
+
+use crate::ledger::Fault;
+use axum::response::{IntoResponse, Response};
+use bennu_images::store::StoreError;
+use bennu_rules::commands::Refusal;
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+/// A problem document. `advice` and `pointer` are extension members (RFC 9457 §3.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Problem {
+    /// What kind of problem: stable, for programs.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words; the same for every problem of the kind.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This very problem.
+    pub detail: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub advice: String,
+    /// Which part of the request's body is wrong, as a JSON pointer (RFC 6901).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+}
+
+/// The kinds of problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request cannot be read.
+    Malformed,
+    /// The request is read, and asks for what cannot be.
+    Unprocessable,
+    /// What it names does not exist.
+    NotFound,
+    /// The resource has no such method.
+    Method,
+    /// The state of things forbids it.
+    Conflict,
+    /// `If-Match` does not match.
+    Precondition,
+    /// The request's body is too long.
+    TooLarge,
+    /// The source is no image.
+    Import,
+    /// The disk is full.
+    DiskFull,
+    /// Something of ours failed.
+    Internal,
+    /// Not now.
+    Unavailable,
+}
+
+impl Kind {
+    fn parts(self) -> (&'static str, &'static str, StatusCode) {
+        match self {
+            Self::Malformed => ("malformed", "The request cannot be read", StatusCode::BAD_REQUEST),
+            Self::Unprocessable => {
+                ("unprocessable", "The request asks for what cannot be", StatusCode::UNPROCESSABLE_ENTITY)
+            }
+            Self::NotFound => ("not-found", "There is no such thing", StatusCode::NOT_FOUND),
+            Self::Method => ("method", "The resource has no such method", StatusCode::METHOD_NOT_ALLOWED),
+            Self::Conflict => ("conflict", "The present state forbids it", StatusCode::CONFLICT),
+            Self::Precondition => {
+                ("precondition", "The resource is not as it was expected", StatusCode::PRECONDITION_FAILED)
+            }
+            Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::Import => ("import", "The source cannot be imported", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::DiskFull => ("disk-full", "The disk is full", StatusCode::INSUFFICIENT_STORAGE),
+            Self::Internal => ("internal", "Bennu failed", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Unavailable => ("unavailable", "Bennu cannot do this now", StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+}
+
+impl Problem {
+    /// A problem and what to do about it.
+    pub fn new(kind: Kind, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        let (name, title, status) = kind.parts();
+        Self {
+            kind: format!("urn:bennu:problem:{name}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            advice: advice.into(),
+            pointer: None,
+        }
+    }
+
+    /// The same, about one part of the request's body.
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into());
+        self
+    }
+}
+
+/// Splits a sentence of ours, "what happened; what to do", where it has both.
+fn told(error: &impl std::fmt::Display) -> (String, String) {
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((what, advice)) => (what.to_owned(), advice.to_owned()),
+        None => (text, String::new()),
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match &refusal {
+            Refusal::UnknownMachine(_) | Refusal::UnknownImage { .. } => Kind::NotFound,
+            Refusal::Changed(_) => Kind::Precondition,
+            Refusal::KernelOnly(_)
+            | Refusal::BadAddress { .. }
+            | Refusal::BadLabel { .. }
+            | Refusal::BadArguments(_) => Kind::Unprocessable,
+            Refusal::Conflict { .. }
+            | Refusal::AddressReserved { .. }
+            | Refusal::AddressLeased { .. }
+            | Refusal::Assigned { .. }
+            | Refusal::NamedByPolicy(_)
+            | Refusal::Booting { .. } => Kind::Conflict,
+        };
+        Self::new(kind, refusal.to_string(), refusal.advice())
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        tracing::error!(%fault, "a request of the API met a fault of the ledger");
+        let (detail, advice) = told(&fault);
+        let kind = if matches!(fault, Fault::Closed) { Kind::Unavailable } else { Kind::Internal };
+        Self::new(kind, detail, advice)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self::new(Kind::DiskFull, error.to_string(), ""),
+            _ => {
+                tracing::error!(%error, "a request of the API met a fault of the store");
+                Self::new(Kind::Internal, error.to_string(), "")
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(self)).into_response();
+        let content_type = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+}
+
+/// What a handler gives.
+pub type Answer<T> = Result<T, Problem>;

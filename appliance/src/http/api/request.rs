@@ -1,0 +1,198 @@
+//! Reading requests: bodies, queries, MACs and preconditions, refused with a problem document that says where.
+
+use super::problem::{Kind, Problem};
+use axum::{
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::request::Parts,
+};
+use bennu_rules::{MacAddress, commands::machines::Expected};
+use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Bodies of the API are a few fields.
+const MAX_BODY: usize = 64 << 10;
+
+/// A JSON body, every field of which is known.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+            Problem::new(Kind::TooLarge, format!("the body is longer than {MAX_BODY} bytes, or was cut short"), "")
+        })?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let pointer = pointer(error.path());
+        let detail = error.into_inner().to_string();
+        // The position says nothing that the pointer does not say better, except where it is no JSON at all.
+        let detail = match (detail.rsplit_once(" at line "), pointer.is_empty()) {
+            (Some((what, _)), false) => what.to_owned(),
+            _ => detail,
+        };
+        Problem::new(Kind::Malformed, detail, "send a JSON object of the documented fields").at(pointer)
+    })?;
+    match json.end() {
+        Ok(()) => Ok(value),
+        Err(error) => {
+            Err(Problem::new(Kind::Malformed, error.to_string(), "send one JSON object and nothing after it"))
+        }
+    }
+}
+
+/// A path as a JSON pointer (RFC 6901 §3).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let segment = |segment: &Segment| match segment {
+        Segment::Seq { index } => Some(format!("/{index}")),
+        Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+        _ => None,
+    };
+    path.iter().filter_map(segment).collect()
+}
+
+/// A query, every field of which is known.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri).map(|Query(params)| Self(params)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let detail = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            Problem::new(Kind::Malformed, format!("query: {detail}"), "")
+        })
+    }
+}
+
+/// A machine's MAC out of a path.
+pub fn mac(text: &str) -> Result<MacAddress, Problem> {
+    text.parse().map_err(|error| Problem::new(Kind::Malformed, format!("{error}"), ""))
+}
+
+/// An image reference, name or assignment.
+pub fn named<T: std::str::FromStr<Err = bennu_rules::image::BadReference>>(text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Problem::new(Kind::Malformed, error.to_string(), ""))
+}
+
+/// The precondition of `If-Match` (RFC 9110 §13.1.1). Weak tags never match.
+pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+    let mut versions = Vec::new();
+    for value in headers.get_all(header::IF_MATCH) {
+        let refuse =
+            || Problem::new(Kind::Malformed, "If-Match is no list of ETags", "send the ETag of a GET as it was");
+        for tag in value.to_str().map_err(|_| refuse())?.split(',').map(str::trim) {
+            if tag == "*" {
+                return Ok(Some(Expected::Exists));
+            }
+            if tag.starts_with("W/") {
+                continue;
+            }
+            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(refuse)?;
+            versions.push(version.to_owned());
+        }
+    }
+    Ok(headers.contains_key(header::IF_MATCH).then_some(Expected::Version(versions)))
+}
+
+/// Which part of a listing is asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    /// Items at most.
+    limit: Option<usize>,
+    /// The last item of the page before.
+    after: Option<String>,
+}
+
+/// Part of a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to ask as `after` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+impl Paging {
+    /// A page's size and the key that it comes after.
+    pub fn new(limit: Option<usize>, after: Option<String>) -> Self {
+        Self { limit, after }
+    }
+
+    /// The page of `all`, each item known by its key; shown as `show` does.
+    pub fn page<T, U>(&self, all: Vec<T>, key: impl Fn(&T) -> String, show: impl FnMut(T) -> U) -> Page<U> {
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+        let start = match &self.after {
+            None => 0,
+            Some(after) => all.iter().position(|item| key(item) == *after).map_or(all.len(), |index| index + 1),
+        };
+        let more = all.len() > start + limit;
+        let items: Vec<T> = all.into_iter().skip(start).take(limit).collect();
+        let next = items.last().filter(|_| more).map(&key);
+        Page { items: items.into_iter().map(show).collect(), next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        #[allow(dead_code)]
+        labels: std::collections::BTreeMap<String, Option<String>>,
+    }
+
+    #[test]
+    fn a_wrong_body_is_refused_with_a_pointer() {
+        for (body, pointer) in [
+            (r#"{"label":{}}"#, "/label"),
+            (r#"{"labels":{"a/b":7}}"#, "/labels/a~1b"),
+            (r#"{"labels":[]}"#, "/labels"),
+        ] {
+            let problem = parse::<Example>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.pointer.as_deref(), Some(pointer), "{problem:?}");
+        }
+        assert!(parse::<Example>(br#"{"labels":{}} {}"#).is_err());
+        assert!(parse::<Example>(b"no json").is_err());
+    }
+
+    #[test]
+    fn preconditions_are_read() {
+        let read = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_static(value));
+            expected(&headers)
+        };
+        assert_eq!(expected(&HeaderMap::new()), Ok(None));
+        assert_eq!(read("*"), Ok(Some(Expected::Exists)));
+        assert_eq!(read(r#""a", W/"b", "c""#), Ok(Some(Expected::Version(vec!["a".into(), "c".into()]))));
+        assert!(read("bare").is_err());
+    }
+
+    #[test]
+    fn pages_follow_one_another() {
+        let all: Vec<u32> = (0..5).collect();
+        let page = |after: Option<&str>| {
+            Paging::new(Some(2), after.map(str::to_owned)).page(all.clone(), u32::to_string, |item| item)
+        };
+        assert_eq!((page(None).items, page(None).next.as_deref()), (vec![0, 1], Some("1")));
+        assert_eq!(page(Some("1")).items, [2, 3]);
+        assert_eq!((page(Some("3")).items, page(Some("3")).next), (vec![4], None));
+        assert!(page(Some("9")).items.is_empty());
+    }
+}

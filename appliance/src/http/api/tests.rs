@@ -1,0 +1,161 @@
+//! The API's real router on a real ledger and store in a temporary directory.
+
+mod imports;
+mod machines;
+mod watching;
+
+use crate::{
+    appliance::{Appliance, Counters},
+    config::Config,
+    interfaces::Interface,
+    ledger::Ledger,
+    loaders::Loaders,
+};
+use axum::{Router, body::Body};
+use bennu_images::store::Store;
+use bennu_rules::{MacAddress, Volatile, boot::Boot, journey::Seen};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use std::{sync::Arc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// An appliance that serves nothing but its API.
+struct Bench {
+    appliance: Arc<Appliance>,
+    router: Router,
+    _directory: tempfile::TempDir,
+}
+
+/// An answer.
+struct Got {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn etag(&self) -> &str {
+        self.headers["etag"].to_str().unwrap()
+    }
+}
+
+const CONFIG: &str = r#"
+    [boot]
+    interface = "boot0"
+    [[boot.subnet]]
+    network = "10.77.0.0/24"
+    range = "10.77.0.50-10.77.0.199"
+    router = "10.77.0.1"
+"#;
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::parse(CONFIG).unwrap();
+        let store = Store::open(directory.path().join("images")).unwrap();
+        let interface = Interface {
+            name: "boot0".into(),
+            index: 1,
+            address: "10.77.0.1".parse().unwrap(),
+            network: "10.77.0.1/24".parse().unwrap(),
+        };
+        let appliance = Arc::new(Appliance {
+            ledger: Ledger::open(directory.path(), config.settings.clone()).unwrap(),
+            stage1: store.put(b"stage 1").unwrap(),
+            store,
+            loaders: Loaders::with_directory(None).unwrap(),
+            interfaces: vec![interface],
+            counters: Counters::default(),
+            started: Instant::now(),
+            shutdown: CancellationToken::new(),
+            config,
+        });
+        Self { router: super::router(appliance.clone()), appliance, _directory: directory }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Got {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        Got { status: parts.status, headers: parts.headers, text }
+    }
+
+    async fn get(&self, path: &str) -> Got {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn write(&self, method: Method, path: &str, body: &str) -> Got {
+        self.send(Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn delete(&self, path: &str) -> Got {
+        self.write(Method::DELETE, path, "").await
+    }
+
+    /// Imports a foreign image whose parts depend on `seed`.
+    async fn import(&self, name: &str, seed: u8) -> Value {
+        let path = format!("/v1/imports?kind=foreign&name={name}&source=test");
+        let got = self.send(Request::post(path).body(Body::from(foreign_tar(seed))).unwrap()).await;
+        let last: Value = serde_json::from_str(got.text.lines().last().unwrap()).unwrap();
+        assert!(last["image"].is_object(), "{}", got.text);
+        last["image"].clone()
+    }
+
+    /// Opens a boot as DHCP does, and sees things of it.
+    async fn boot(&self, mac: &str, seen: Vec<Seen>) -> Boot {
+        let mac: MacAddress = mac.parse().unwrap();
+        let boot = self
+            .appliance
+            .ledger
+            .decide(mac, |mac, view, at| {
+                let boot = Boot::open(*mac, view.records.machine(*mac).as_ref(), view, at);
+                let volatile = vec![Volatile::PutBoot(boot.clone())];
+                bennu_rules::Decision { volatile, ..bennu_rules::Decision::just(boot) }
+            })
+            .await
+            .unwrap();
+        for seen in seen {
+            self.appliance.ledger.observe(mac, seen);
+        }
+        boot
+    }
+
+    fn blobs(&self) -> usize {
+        std::fs::read_dir(self.appliance.store.dir().join("blobs/sha256")).unwrap().count()
+    }
+
+    fn index(&self) -> String {
+        std::fs::read_to_string(self.appliance.store.dir().join("index.json")).unwrap()
+    }
+}
+
+fn discover() -> Seen {
+    Seen::DhcpDiscover { asker: "pxe".into(), arch: Some(7) }
+}
+
+/// The first sectors of a bzImage for x86-64 (Linux/x86 boot protocol 2.12), told apart by `seed`.
+fn kernel(seed: u8) -> Vec<u8> {
+    let mut kernel = vec![seed; 4096];
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&0x020c_u16.to_le_bytes());
+    kernel[0x236..0x238].copy_from_slice(&1_u16.to_le_bytes());
+    kernel
+}
+
+fn foreign_tar(seed: u8) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in [("kernel", kernel(seed)), ("initrd-0", vec![seed; 9000])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content.as_slice()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
