@@ -29,6 +29,17 @@ struct Asked<'a> {
     pool: Pool<'a>,
 }
 
+/// In which state a client asks for its address (RFC 2131 §4.3.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// SELECTING: it takes an offer.
+    Selecting,
+    /// INIT-REBOOT: it remembers one from before.
+    Rebooting,
+    /// RENEWING or REBINDING: it holds it.
+    Extending,
+}
+
 pub(super) fn decide(asking: &Asking<'_>) -> Decision<DhcpAnswer> {
     let request = asking.request;
     if request.kind == Kind::Bootp {
@@ -94,9 +105,14 @@ impl Asked<'_> {
         let mut seen = vec![self.asking.asked(), Seen::DhcpOffer { address: Some(address), file: step.file() }];
         seen.extend(step.missing_loader());
         let mut decision = self.asking.answer(reply, SendTo::answer(self.request), seen);
-        let until = self.now().plus_seconds(OFFER_SECONDS);
-        decision.volatile.push(Volatile::PutOffer(Offer { key: self.pool.key, address, until }));
+        decision.volatile.push(self.hold(address));
         step.join(decision)
+    }
+
+    /// Keeps an address from others for a moment.
+    fn hold(&self, address: Ipv4Addr) -> Volatile {
+        let until = self.now().plus_seconds(OFFER_SECONDS);
+        Volatile::PutOffer(Offer { key: self.pool.key, address, until })
     }
 
     /// RFC 2131 §4.3.2, by what the client filled in.
@@ -124,7 +140,7 @@ impl Asked<'_> {
     /// SELECTING: the client takes our offer. It stands even where a restart has forgotten it, as long as the
     /// address is free.
     fn select(&self, address: Ipv4Addr) -> Decision<DhcpAnswer> {
-        if self.pool.may_have(address) { self.acknowledge(address, false) } else { self.refuse(address) }
+        if self.pool.may_have(address) { self.acknowledge(address, Claim::Selecting) } else { self.refuse(address) }
     }
 
     /// INIT-REBOOT: the client remembers an address from before.
@@ -132,7 +148,7 @@ impl Asked<'_> {
         if !self.subnet.network.contains(&address) {
             return self.refuse_with(format!("{address} is not an address of {}", self.subnet.network));
         }
-        self.check_known(address, true)
+        self.check_known(address, Claim::Rebooting)
     }
 
     /// RENEWING and REBINDING: the client holds the address now.
@@ -140,12 +156,12 @@ impl Asked<'_> {
         if !self.subnet.network.contains(&address) {
             return self.refuse_with(format!("{address} is not an address of {}", self.subnet.network));
         }
-        self.check_known(address, false)
+        self.check_known(address, Claim::Extending)
     }
 
     /// Grants what our record says. A client we have no record of gets no answer, since another server may know it;
     /// but an address that is certainly somebody else's is refused.
-    fn check_known(&self, address: Ipv4Addr, opens: bool) -> Decision<DhcpAnswer> {
+    fn check_known(&self, address: Ipv4Addr, claim: Claim) -> Decision<DhcpAnswer> {
         let known = self.asking.view.records.lease(&self.pool.key).map(|lease| lease.address);
         let is_reserved = self.pool.reservation == Some(address);
         if !self.pool.may_have(address) {
@@ -154,8 +170,8 @@ impl Asked<'_> {
             return if is_ours_to_refuse { self.refuse(address) } else { self.unknown(address) };
         }
         match known {
-            Some(held) if held == address => self.acknowledge(address, opens),
-            _ if is_reserved => self.acknowledge(address, opens),
+            Some(held) if held == address => self.acknowledge(address, claim),
+            _ if is_reserved => self.acknowledge(address, claim),
             Some(_) => self.refuse(address),
             None => self.unknown(address),
         }
@@ -166,47 +182,54 @@ impl Asked<'_> {
     }
 
     /// The ACK, and the lease that must be durable before it leaves.
-    fn acknowledge(&self, address: Ipv4Addr, opens: bool) -> Decision<DhcpAnswer> {
-        let (seconds, change) = self.lease(address);
+    fn acknowledge(&self, address: Ipv4Addr, claim: Claim) -> Decision<DhcpAnswer> {
+        let (seconds, change) = self.lease(address, claim);
         let step = self.asking.step();
         let reply = Reply::ack(self.request)
             .lease(address, seconds)
             .boot(&self.asking.client, step.next.file(), false)
             .network(self.subnet);
         let mut seen = Vec::new();
-        if opens {
+        if claim == Claim::Rebooting {
             seen.push(self.asking.asked());
         }
         seen.push(Seen::DhcpAck { address: Some(address), file: step.file() });
         let mut decision = self.asking.answer(reply, SendTo::answer(self.request), seen);
-        decision.changes.extend(change);
-        decision.volatile.push(Volatile::DropOffer(self.pool.key));
+        if let Some(change) = change {
+            // Until the lease is on disk others see neither it nor, were the offer dropped now, anything else.
+            decision.changes.push(change);
+            decision.volatile.push(self.hold(address));
+        }
         step.join(decision)
     }
 
     /// The seconds to promise, and the record that holds them. Firmware, loader, stage 1 and system of one boot ask
-    /// within minutes of each other: while more than half of a lease is left and nothing else is new, they are promised what is left of it, which
-    /// is on disk already.
-    fn lease(&self, address: Ipv4Addr) -> (u32, Option<Change>) {
+    /// within minutes of each other: while more than half of a lease is left and nothing else is new, they are
+    /// promised what is left of it, which is on disk already. A client that renews wants more time and gets it.
+    fn lease(&self, address: Ipv4Addr, claim: Claim) -> (u32, Option<Change>) {
         let full = self.subnet.lease_seconds;
         let now = self.now();
-        let fresh = Lease {
-            key: self.pool.key,
-            address,
-            granted: now,
-            expires: now.plus_seconds(u64::from(full)),
-            hostname: self.request.hostname.clone(),
-            declined: false,
-        };
-        let held = self.asking.view.records.lease(&self.pool.key);
-        let Some(held) = held.filter(|held| held.granted <= now) else { return (full, Some(Change::PutLease(fresh))) };
-        let left = (held.expires.since(now) / 1000).min(u64::from(full)) as u32;
-        let is_same = held.address == address && (fresh.hostname.is_none() || held.hostname == fresh.hostname);
-        if is_same && left > full / 2 && full != u32::MAX {
-            return (left, None);
+        let held = self.asking.view.records.lease(&self.pool.key).filter(|held| held.address == address);
+        let held_name = held.as_ref().and_then(|held| held.hostname.clone());
+        let hostname = self.request.hostname.clone().or_else(|| held_name.clone());
+        if let Some(held) = held.filter(|held| claim != Claim::Extending && held.granted <= now) {
+            let left = (held.expires.since(now) / 1000).min(u64::from(full)) as u32;
+            if hostname == held_name && left > full / 2 && full != u32::MAX {
+                return (left, None);
+            }
         }
-        let hostname = fresh.hostname.clone().or(held.hostname.filter(|_| held.address == address));
-        (full, Some(Change::PutLease(Lease { hostname, ..fresh })))
+        let expires = now.plus_seconds(u64::from(full));
+        (
+            full,
+            Some(Change::PutLease(Lease {
+                key: self.pool.key,
+                address,
+                granted: now,
+                expires,
+                hostname,
+                declined: false,
+            })),
+        )
     }
 
     fn refuse(&self, address: Ipv4Addr) -> Decision<DhcpAnswer> {
@@ -241,6 +264,7 @@ impl Asked<'_> {
         let Some(held) = self.held(address) else { return self.asking.silence(Reason::NotItsAddress(Kind::Release)) };
         let mut decision = self.asking.silence(Reason::Released(address));
         decision.changes.push(Change::PutLease(Lease { expires: self.now(), ..held }));
+        decision.volatile.push(Volatile::DropOffer(self.pool.key));
         decision
     }
 

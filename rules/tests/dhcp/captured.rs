@@ -24,6 +24,7 @@ pub const PACKETS: &[&str] = &[
 ];
 
 /// A captured packet's bytes.
+#[allow(clippy::disallowed_methods)] // Tests may read files: the ban is for rules.
 pub fn read(name: &str) -> Vec<u8> {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "tests", "packets", "dhcp"].iter().collect();
     let text = std::fs::read_to_string(folder.join(format!("{name}.hex"))).unwrap();

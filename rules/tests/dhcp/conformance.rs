@@ -50,6 +50,19 @@ fn line_01_the_steps_of_one_boot_write_one_lease() {
 }
 
 #[test]
+fn line_01_an_address_is_held_while_its_lease_is_being_written() {
+    let mut wire = Wire::full();
+    let offer = wire.ask(&Ask::new(DISCOVER, 1)).unwrap();
+    wire.wait(59);
+    let before = wire.records.clone();
+    wire.ask(&Ask::new(REQUEST, 1).address(50, offer.yiaddr).address(54, OURS)).unwrap();
+    wire.wait(2);
+    wire.records = before;
+    let other = wire.ask(&Ask::new(DISCOVER, 2).address(50, offer.yiaddr)).unwrap();
+    assert_ne!(other.yiaddr, offer.yiaddr, "a reader whose snapshot is older than the commit sees the hold");
+}
+
+#[test]
 fn line_02_leases_survive_a_restart() {
     let mut wire = Wire::full();
     let address = wire.lease(1);
@@ -260,6 +273,15 @@ fn line_20_a_renewal_needs_its_own_address_alone() {
     assert_eq!((ack.kind, ack.yiaddr, ack.ciaddr, ack.number(51)), (5, address, address, LEASE));
     assert_eq!(ack.to.to_string(), format!("{address}:68"));
     assert_eq!(wire.records.lease_at(address).unwrap().expires, wire.now.plus_seconds(LEASE.into()));
+}
+
+#[test]
+fn line_20_a_renewal_before_its_time_is_granted_in_full() {
+    let mut wire = Wire::full();
+    let address = wire.lease(1);
+    wire.wait(u64::from(LEASE) / 10);
+    let ack = wire.ask(&Ask::new(REQUEST, 1).ciaddr(address).unicast()).unwrap();
+    assert_eq!((ack.number(51), wire.writes), (LEASE, 2));
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! A DHCP socket: one interface, one port, broadcasts and unicasts alike.
+
+use crate::interfaces::Interface;
+use bennu_rules::dhcp::Received;
+use nix::{
+    cmsg_space,
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
+        sockopt::Ipv4PacketInfo,
+    },
+};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
+};
+use tokio::{io::Interest, net::UdpSocket};
+
+/// A rack that is switched on asks at once, and each packet takes some 800 bytes of the kernel's accounting: the default of 208 KiB holds 250 of them.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// A bound port of one interface.
+pub struct DhcpSocket {
+    socket: UdpSocket,
+    interface: Interface,
+    port: u16,
+    mtu: u16,
+}
+
+impl DhcpSocket {
+    /// Binds `port` on every address of one interface, since broadcasts reach no socket that is bound to an address.
+    ///
+    /// Without SO_REUSEADDR: Linux would then let two servers share the port, and neither would know.
+    pub fn bind(interface: &Interface, port: u16) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_broadcast(true)?;
+        socket.bind_device(Some(interface.name.as_bytes()))?;
+        setsockopt(&socket, Ipv4PacketInfo, &true)?;
+        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            // Without CAP_NET_ADMIN the kernel cuts it down to net.core.rmem_max.
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        Ok(Self {
+            socket: UdpSocket::from_std(socket.into())?,
+            mtu: mtu(&interface.name),
+            interface: interface.clone(),
+            port,
+        })
+    }
+
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface.name
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits for a packet; `buffer` holds as much of it as it has room for.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Received)> {
+        let (length, source, destination) =
+            self.socket.async_io(Interest::READABLE, || receive(&self.socket, buffer)).await?;
+        let received = Received {
+            interface: self.interface.name.clone(),
+            interface_index: self.interface.index,
+            interface_address: self.interface.address,
+            mtu: self.mtu,
+            port: self.port,
+            source,
+            destination,
+        };
+        Ok((length, received))
+    }
+
+    /// Sends a packet from our address on the interface: the one that option 54 names, also where it has others.
+    pub async fn send(&self, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        let from = libc::in_pktinfo {
+            ipi_ifindex: i32::try_from(self.interface.index).unwrap_or(0),
+            ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(self.interface.address.octets()) },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        let send = || {
+            let (control, data) = ([ControlMessage::Ipv4PacketInfo(&from)], [IoSlice::new(packet)]);
+            let to = SockaddrIn::from(to);
+            Ok(sendmsg(self.socket.as_raw_fd(), &data, &control, MsgFlags::empty(), Some(&to))?)
+        };
+        self.socket.async_io(Interest::WRITABLE, send).await.map(|_| ())
+    }
+}
+
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
+    let mut control = cmsg_space!(libc::in_pktinfo);
+    let mut data = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut data, Some(&mut control), MsgFlags::empty())?;
+    let source = message.address.map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
+    let destination = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())),
+        _ => None,
+    });
+    Ok((message.bytes, source, destination.unwrap_or(Ipv4Addr::BROADCAST)))
+}
+
+/// The interface's MTU; Ethernet's where the system does not say.
+fn mtu(interface: &str) -> u16 {
+    let path = format!("/sys/class/net/{interface}/mtu");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse::<u32>().map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_loopback(port: u16) -> io::Result<DhcpSocket> {
+        DhcpSocket::bind(&Interface::find("lo").unwrap(), port)
+    }
+
+    #[tokio::test]
+    async fn packets_come_with_both_their_addresses_and_leave_from_ours() {
+        let ours = on_loopback(0).unwrap();
+        let port = ours.socket.local_addr().unwrap().port();
+        let client = UdpSocket::bind("127.0.0.7:0").await.unwrap();
+        client.send_to(b"hello", ("127.0.0.9", port)).await.unwrap();
+        let mut buffer = [0; 16];
+        let (length, received) = ours.receive(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"hello");
+        assert_eq!(received.source.to_string(), client.local_addr().unwrap().to_string());
+        assert_eq!(received.destination, Ipv4Addr::new(127, 0, 0, 9));
+        assert_eq!(received.interface_address, Ipv4Addr::LOCALHOST);
+        assert_eq!(received.mtu, u16::MAX, "loopback carries 64 KiB");
+        ours.send(b"answer", received.source).await.unwrap();
+        let (length, from) = client.recv_from(&mut buffer).await.unwrap();
+        assert_eq!((&buffer[..length], from.ip().to_string().as_str()), (&b"answer"[..], "127.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn a_port_is_not_shared() {
+        let first = on_loopback(0).unwrap();
+        let port = first.socket.local_addr().unwrap().port();
+        let second = on_loopback(port).map(|_| ()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    }
+}
