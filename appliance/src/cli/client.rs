@@ -131,9 +131,9 @@ impl Client {
 
     fn unreachable(&self, error: &io::Error) -> CliError {
         let what = match error.kind() {
-            io::ErrorKind::NotFound => self.told("cannot reach bennu", "there is no such socket"),
-            io::ErrorKind::ConnectionRefused => self.told("cannot reach bennu", "nobody listens on this socket"),
-            _ => self.told("cannot reach bennu", &error.to_string()),
+            io::ErrorKind::NotFound => self.told("cannot reach bennu at", "there is no such socket"),
+            io::ErrorKind::ConnectionRefused => self.told("cannot reach bennu at", "nobody listens on this socket"),
+            _ => self.told("cannot reach bennu at", &error.to_string()),
         };
         let help = match (error.kind(), running_service()) {
             (io::ErrorKind::PermissionDenied, _) => "the socket is root's: run this with sudo".to_owned(),

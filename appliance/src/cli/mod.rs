@@ -1,15 +1,17 @@
 //! The command line: a client of the API, and the door to `serve` and `doctor`.
 
 mod boot;
-mod client;
-mod error;
+pub(crate) mod client;
+pub(crate) mod error;
 mod image;
 mod import;
 mod lease;
 mod machine;
-mod output;
+pub(crate) mod output;
 mod source;
 mod status;
+
+pub(crate) use status::now;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use client::Client;

@@ -6,10 +6,9 @@ use super::{
     error::Done,
     output::{bytes, fields, say, say_json, span},
 };
+pub use crate::http::api::boots::now;
 use crate::http::api::status::Status;
-use bennu_rules::Timestamp;
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Runs it.
 pub async fn run(client: &Client, output: Json) -> Done {
@@ -49,10 +48,4 @@ fn described(status: &Status) -> String {
         text += &format!("  {:16}  {shown}\n", name.replace('_', " "));
     }
     text
-}
-
-/// The present, for ages.
-pub fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(since_epoch.as_millis() as u64)
 }

@@ -175,7 +175,7 @@ pub(super) fn of(api: &Api, machine: &Machine) -> Answer<Vec<Boot>> {
 }
 
 /// The present, for what is shown; rules get theirs from the ledger.
-pub(super) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since_epoch.as_millis() as u64)
 }

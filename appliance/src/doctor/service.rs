@@ -1,0 +1,77 @@
+//! The running service, as its API tells of it.
+
+use super::Finding;
+use crate::{
+    cli::{client::Client, error::CliError, output},
+    config::{Config, DEFAULT_SOCKET},
+    http::api::{images::ImageShown, status::Status},
+};
+use bennu_rules::settings::UnknownPolicy;
+use serde::de::DeserializeOwned;
+
+/// Looks whether the service answers, and how it is.
+pub fn look(server: &str, config: Option<&Config>, tell: &mut dyn FnMut(Finding)) -> Option<Status> {
+    match ask::<Status>(&of(server, config), "/v1/status") {
+        Ok(status) => {
+            tell(judged(&status));
+            Some(status)
+        }
+        Err(error) => {
+            tell(Finding::warn("service", error.what, or(error.help, "look at its log: journalctl -u bennu")));
+            None
+        }
+    }
+}
+
+fn judged(status: &Status) -> Finding {
+    if status.ledger_closed {
+        let help = "look at the disk (dmesg), then restart bennu";
+        return Finding::fail("service", "a disk fault closed the ledger: nothing is stored any more", help);
+    }
+    let detail = format!("bennu {} answers, up for {}", status.version, output::span(status.uptime_ms));
+    if status.version == env!("CARGO_PKG_VERSION") {
+        return Finding::ok("service", detail);
+    }
+    let detail = format!("{detail}; this command is {}", env!("CARGO_PKG_VERSION"));
+    Finding::warn("service", detail, "restart the service, so that it runs the version that is installed")
+}
+
+/// Whether the image that unassigned machines boot exists.
+pub fn discovery_image(server: &str, config: &Config, answers: bool, tell: &mut dyn FnMut(Finding)) {
+    const CHECK: &str = "discovery image";
+    if config.settings.unknown != UnknownPolicy::Discover {
+        return tell(Finding::ok(CHECK, format!("not needed: boot.unknown is {}", config.settings.unknown)));
+    }
+    let name = &config.settings.discovery_image;
+    if !answers {
+        return tell(Finding::warn(CHECK, "not looked at: the service does not answer", "start the service"));
+    }
+    let found = ask::<ImageShown>(&of(server, Some(config)), &format!("/v1/images/{name}"));
+    tell(match found {
+        Ok(shown) => Finding::ok(CHECK, format!("{name} is {}", shown.image.digest)),
+        Err(_) => Finding::warn(
+            CHECK,
+            format!("there is no {name}: unassigned machines wait in their loader, and tell nothing of their hardware"),
+            format!("make one of a packaged kernel: bennu image import dir:ROOT {name} --kernel-only"),
+        ),
+    });
+}
+
+/// The configured socket, unless a server was named.
+fn of(server: &str, config: Option<&Config>) -> String {
+    match config {
+        Some(config) if server == format!("unix://{DEFAULT_SOCKET}") => format!("unix://{}", config.socket.display()),
+        _ => server.to_owned(),
+    }
+}
+
+fn ask<T: DeserializeOwned>(server: &str, path: &str) -> Result<T, CliError> {
+    let client = Client::new(server)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::failed(format!("cannot start: {error}"), ""))?;
+    runtime.block_on(client.get(path))
+}
+
+fn or(text: String, otherwise: &str) -> String {
+    if text.is_empty() { otherwise.to_owned() } else { text }
+}
