@@ -1,9 +1,6 @@
 //! The configuration file: as written (`Written`), and as used ([`Config`]).
 
-use bennu_rules::{
-    image::ImageReference,
-    settings::{DhcpMode, Settings, Subnet, UnknownPolicy},
-};
+use bennu_rules::settings::{DhcpMode, Settings, Subnet};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use std::{
@@ -289,6 +286,7 @@ pub fn http_origin(address: Ipv4Addr, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bennu_rules::{image::ImageReference, settings::UnknownPolicy};
 
     const GOOD: &str = r#"
         [boot]

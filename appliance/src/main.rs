@@ -1,2 +1,20 @@
-//! main
-fn main() {}
+//! `bennu`: the bare-metal provisioning appliance, and its command line.
+
+mod appliance;
+mod cli;
+mod config;
+mod dhcp;
+mod doctor;
+mod http;
+mod interfaces;
+mod ledger;
+mod loaders;
+mod neighbours;
+mod ports;
+mod observe;
+mod serve;
+mod tftp;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -7,6 +7,7 @@
 
 pub mod assignment;
 pub mod boot;
+pub mod commands;
 pub mod decision;
 pub mod dhcp;
 pub mod facts;
@@ -16,7 +17,6 @@ pub mod lease;
 pub mod machine;
 pub mod memory;
 pub mod profile;
-pub mod script;
 pub mod settings;
 pub mod tftp;
 pub mod time;

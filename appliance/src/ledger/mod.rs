@@ -109,9 +109,10 @@ impl Ledger {
         A: Send + 'static,
     {
         let moment = self.shared.moment();
-        let snapshot = self.shared.storage.snapshot()?;
         {
             let mut volatile = self.shared.volatile();
+            // Inside the lock, so that the picture is no older than the volatile state beside it.
+            let snapshot = self.shared.storage.snapshot()?;
             let stored = Stored::new(&*snapshot);
             let decision = rule(&request, &View { records: &stored, live: &volatile.live }, &moment);
             stored.check()?;
@@ -120,7 +121,6 @@ impl Ledger {
                 return Ok(decision.answer);
             }
         }
-        drop(snapshot);
         self.writer.propose(request, rule).await
     }
 

@@ -1,0 +1,92 @@
+//! What every server of the appliance shares.
+
+use crate::{config::Config, interfaces::Interface, ledger::Ledger, loaders::Loaders};
+use bennu_images::store::Store;
+use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The appliance's parts, one of each.
+pub struct Appliance {
+    /// The configuration.
+    pub config: Config,
+    /// The owner of state.
+    pub ledger: Ledger,
+    /// The blobs.
+    pub store: Store,
+    /// Boot programs.
+    pub loaders: Loaders,
+    /// The initrd that holds stage 1, in the store.
+    pub stage1: BlobRef,
+    /// The provisioning interfaces, as they are.
+    pub interfaces: Vec<Interface>,
+    /// What was counted since the start.
+    pub counters: Counters,
+    /// When it started.
+    pub started: Instant,
+    /// Ends every task.
+    pub shutdown: CancellationToken,
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counters {
+    pub dhcp_received: AtomicU64,
+    pub dhcp_answered: AtomicU64,
+    pub dhcp_silent: AtomicU64,
+    pub dhcp_malformed: AtomicU64,
+    pub tftp_started: AtomicU64,
+    pub tftp_refused: AtomicU64,
+    pub tftp_failed: AtomicU64,
+    pub http_requests: AtomicU64,
+    pub http_refused: AtomicU64,
+    pub bytes_sent: AtomicU64,
+}
+
+impl Counters {
+    /// One more.
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Appliance {
+    /// What rules see of the configuration.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.config.settings
+    }
+
+    /// Notes something seen of whoever has `address` now, if that is a machine we know of.
+    pub fn observe_peer(&self, address: IpAddr, seen: Seen) {
+        if let Some(mac) = self.machine_at(address) {
+            self.ledger.observe(mac, seen);
+        }
+    }
+
+    /// The machine behind an address: by its lease, else by the kernel's neighbour table.
+    pub fn machine_at(&self, address: IpAddr) -> Option<MacAddress> {
+        let IpAddr::V4(address) = address.to_canonical() else { return None };
+        self.lease_holder(address).or_else(|| crate::neighbours::mac_of(address))
+    }
+
+    fn lease_holder(&self, address: Ipv4Addr) -> Option<MacAddress> {
+        let lease = self.ledger.read(|records, _| records.lease_at(address)).ok()??;
+        let LeaseKey { mac, .. } = lease.key;
+        Some(mac)
+    }
+
+    /// Our address towards a client: the interface whose network holds it, else the first.
+    pub fn origin_for(&self, client: Ipv4Addr) -> String {
+        let near = self.interfaces.iter().find(|interface| interface.network.contains(&client));
+        let address = near.or(self.interfaces.first()).map_or(Ipv4Addr::LOCALHOST, |interface| interface.address);
+        crate::config::http_origin(address, self.config.settings.http_port)
+    }
+}

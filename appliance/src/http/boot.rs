@@ -1,0 +1,227 @@
+//! Boot scripts, plans and reports: the part of the provisioning plane that decides.
+
+use super::connection::{LocalAddr, PeerAddr};
+use crate::{
+    appliance::{Appliance, Counters},
+    config::http_origin,
+    ledger::Fault,
+};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Extension, Path, Query, State},
+    http::{Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bennu_plan::{Plan, Report};
+use bennu_rules::{
+    MacAddress,
+    assignment::Resolution,
+    boot::{
+        Token,
+        explain::{self, Explained},
+        plan::{self, PlanRequest},
+        report::{self, ReportRequest},
+        script::{self, Script, ScriptRequest},
+    },
+    facts::{Architecture, Facts, Firmware},
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+/// A report with its inventory is a few KiB; more is not from stage 1.
+const MAX_REPORT: usize = 256 * 1024;
+
+/// The routes.
+pub fn router() -> Router<Arc<Appliance>> {
+    // One name for the parameter: the router takes no two names at one place of a path.
+    Router::new()
+        .route("/boot.ipxe", get(entry))
+        .route("/boot/{key}", get(machine_script))
+        .route("/boot/{key}/plan.json", get(boot_plan))
+        .route("/boot/{key}/report", post(take_report).layer(DefaultBodyLimit::max(MAX_REPORT)))
+}
+
+/// What a machine would get at its next boot, for people.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// Image and origin.
+    pub resolution: Resolution,
+    /// The hardware profile that matches.
+    pub profile: Option<String>,
+    /// The script, its token all zero.
+    pub script: String,
+    /// The plan for stage 1.
+    pub plan: Option<Plan>,
+}
+
+/// Explains a machine's next boot; mints and stores nothing.
+pub fn explain(appliance: &Appliance, mac: MacAddress) -> Result<Explanation, Fault> {
+    let request = ScriptRequest {
+        mac,
+        facts: Facts::default(),
+        origin: appliance.origin_for(Ipv4Addr::UNSPECIFIED),
+        stage1: appliance.stage1.clone(),
+    };
+    let Explained { resolution, profile, script, plan } = appliance.ledger.ponder(&request, explain::decide)?.answer;
+    let script = bennu_ipxe::render(&script).unwrap_or_else(|error| format!("# {error}\n"));
+    Ok(Explanation { resolution, profile, script, plan })
+}
+
+/// Where the machine behind a connection reaches us.
+fn origin(local: LocalAddr, appliance: &Appliance) -> String {
+    match local.0.ip().to_canonical() {
+        IpAddr::V4(address) => http_origin(address, appliance.config.settings.http_port),
+        IpAddr::V6(address) => format!("http://[{address}]:{}", appliance.config.settings.http_port),
+    }
+}
+
+async fn entry(State(appliance): State<Arc<Appliance>>, Extension(local): Extension<LocalAddr>) -> Response {
+    let origin = origin(local, &appliance);
+    match bennu_ipxe::entry(&origin) {
+        Ok(text) => plain(text),
+        Err(error) => failed(&error.to_string(), &format!("{origin}/boot.ipxe")),
+    }
+}
+
+async fn machine_script(
+    State(appliance): State<Arc<Appliance>>,
+    Extension(local): Extension<LocalAddr>,
+    Extension(peer): Extension<PeerAddr>,
+    Path(file): Path<String>,
+    method: Method,
+    uri: Uri,
+) -> Response {
+    let origin = origin(local, &appliance);
+    let Some(mac) = file.strip_suffix(".ipxe").and_then(|name| name.parse::<MacAddress>().ok()) else {
+        Counters::count(&appliance.counters.http_refused);
+        return (StatusCode::NOT_FOUND, "Bennu: boot scripts are at /boot/<mac>.ipxe\n").into_response();
+    };
+    let again = format!("{origin}/boot/{}.ipxe", mac.hyphened());
+    if let Some(refusal) = check_neighbour(&appliance, mac, peer, &again) {
+        return refusal;
+    }
+    let request = ScriptRequest { mac, facts: facts_in(&uri), origin, stage1: appliance.stage1.clone() };
+    let answer = if method == Method::HEAD {
+        appliance.ledger.ponder(&request, script::decide).map(|decision| decision.answer)
+    } else {
+        appliance.ledger.decide(request, script::decide).await
+    };
+    match answer {
+        Ok(script) => rendered(&script, &again),
+        Err(fault) => failed(&fault.to_string(), &again),
+    }
+}
+
+/// On our own wire the kernel knows which card has the client's address: nobody fetches another machine's script, and with
+/// it the token of its boot.
+fn check_neighbour(appliance: &Appliance, mac: MacAddress, peer: PeerAddr, again: &str) -> Option<Response> {
+    let IpAddr::V4(address) = peer.0.ip().to_canonical() else { return None };
+    let seen = crate::neighbours::mac_of(address)?;
+    let same = seen == mac
+        || appliance
+            .ledger
+            .read(|records, _| {
+                use bennu_rules::Records;
+                records.machine(mac).is_some_and(|machine| machine.macs.contains(&seen))
+            })
+            .unwrap_or(false);
+    if same {
+        return None;
+    }
+    Counters::count(&appliance.counters.http_refused);
+    tracing::warn!(%mac, %seen, %address, "refused a boot script: it was asked for by another card");
+    let script = Script::Refused {
+        machine: mac,
+        reason: format!("its script was asked for by the card {seen}"),
+        advice: format!("If both cards are of one machine, join them: bennu machine join {mac} {seen}"),
+        again: again.to_owned(),
+    };
+    Some(rendered(&script, again))
+}
+
+fn rendered(script: &Script, again: &str) -> Response {
+    match bennu_ipxe::render(script) {
+        Ok(text) => plain(text),
+        Err(error) => failed(&error.to_string(), again),
+    }
+}
+
+/// A script even now: loaders show nothing of an HTTP error's body.
+fn failed(reason: &str, again: &str) -> Response {
+    tracing::error!(reason, "cannot give a boot script");
+    plain(bennu_ipxe::failure(reason, again).unwrap_or_else(|error| format!("#!ipxe\n# {error}\n")))
+}
+
+fn plain(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+/// What iPXE said of the hardware in the query that our entry script composes.
+fn facts_in(uri: &Uri) -> Facts {
+    let said = Query::<BTreeMap<String, String>>::try_from_uri(uri).map(|query| query.0).unwrap_or_default();
+    let text = |key: &str| {
+        let value: String = said.get(key)?.trim().chars().filter(|c| !c.is_control()).take(128).collect();
+        (!value.is_empty()).then_some(value)
+    };
+    let firmware = match text("platform").as_deref() {
+        Some("pcbios") => Some(Firmware::Bios),
+        Some("efi") => Some(Firmware::Uefi),
+        _ => None,
+    };
+    // undionly.kpxe calls itself i386 on every PC, so a BIOS says nothing of the processor.
+    let architecture = match (firmware, text("arch").as_deref()) {
+        (Some(Firmware::Bios), _) | (_, Some("x86_64")) => Some(Architecture::X86_64),
+        (_, Some("i386")) => Some(Architecture::X86),
+        (_, Some("arm64")) => Some(Architecture::Arm64),
+        (_, Some("arm32")) => Some(Architecture::Arm32),
+        (_, Some("riscv64")) => Some(Architecture::Riscv64),
+        (_, Some("loong64")) => Some(Architecture::Loongarch64),
+        _ => None,
+    };
+    Facts {
+        uuid: text("uuid").map(|uuid| uuid.to_lowercase()),
+        serial: text("serial"),
+        manufacturer: text("manufacturer"),
+        product: text("product"),
+        asset: text("asset"),
+        architecture,
+        firmware,
+        inventory: None,
+    }
+}
+
+async fn boot_plan(
+    State(appliance): State<Arc<Appliance>>,
+    Extension(local): Extension<LocalAddr>,
+    Path(token): Path<String>,
+) -> Response {
+    let request = PlanRequest { token: Token(token), origin: origin(local, &appliance) };
+    match appliance.ledger.decide(request, plan::decide).await {
+        Ok(Some(plan)) => Json(plan).into_response(),
+        Ok(None) => unknown_token(&appliance),
+        Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")).into_response(),
+    }
+}
+
+async fn take_report(
+    State(appliance): State<Arc<Appliance>>,
+    Path(token): Path<String>,
+    Json(report): Json<Report>,
+) -> Response {
+    match appliance.ledger.decide(ReportRequest { token: Token(token), report }, report::decide).await {
+        Ok(true) => StatusCode::NO_CONTENT.into_response(),
+        Ok(false) => unknown_token(&appliance),
+        Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")).into_response(),
+    }
+}
+
+fn unknown_token(appliance: &Appliance) -> Response {
+    Counters::count(&appliance.counters.http_refused);
+    (StatusCode::NOT_FOUND, "Bennu: this token opens no boot; the machine was started again or forgotten: restart it\n")
+        .into_response()
+}

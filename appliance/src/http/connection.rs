@@ -1,0 +1,342 @@
+//! Serves a router on a listener: hyper driven by hand, so that every phase of a connection has its deadline, every
+//! client its share, and blobs their way past the heap.
+
+use super::{
+    deadline::{Busy, Deadlines, EndingBody, Timed, TimedBody},
+    sendfile::{Outgoing, Stream, Wire},
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, Response, StatusCode, Uri, header},
+    response::IntoResponse,
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// How long open requests may take to end when the appliance stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A request's head; iPXE's and EDK2's have a few hundred bytes.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+/// hyper's read buffer, and what it holds of small responses before it writes.
+const BUFFER: usize = 64 * 1024;
+const BACKLOG: i32 = 1024;
+
+/// Who asks, in every request's extensions on a TCP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// Which of our addresses was asked, in every request's extensions on a TCP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalAddr(pub SocketAddr);
+
+/// The connection that a request came over, in every request's extensions: responses announce their bodies to it.
+#[derive(Debug, Clone, Default)]
+pub struct Connection(pub Arc<Outgoing>);
+
+/// What a listener puts up with.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub total: usize,
+    /// Connections at once of one address.
+    pub per_address: usize,
+    /// Whether requests may be chunked.
+    pub chunked: bool,
+    /// How long each phase may take.
+    pub deadlines: Deadlines,
+}
+
+impl Limits {
+    /// The provisioning plane is untrusted. Nothing that boots sends chunked requests, and without them no two
+    /// readers can disagree about where a request ends.
+    pub fn provisioning() -> Self {
+        Self { total: 8192, per_address: 512, chunked: false, deadlines: Deadlines::default() }
+    }
+
+    /// The local socket is its owner's. Imports are chunked.
+    pub fn local() -> Self {
+        Self { total: 1024, per_address: usize::MAX, chunked: true, deadlines: Deadlines::default() }
+    }
+}
+
+/// A port that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve HTTP on {address} ({device}): {source}. {}", advice(.source))]
+pub struct BindError {
+    address: SocketAddr,
+    device: String,
+    source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "Another program has the port (ss -ltnp names it): stop it, or set boot.http_port",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        _ => "Look at the interface and its address (ip address)",
+    }
+}
+
+/// Listens on an address, for connections that come by its interface.
+pub fn bind_tcp(address: SocketAddr, device: &str) -> Result<TcpListener, BindError> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let bind = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind_device(Some(device.as_bytes()))?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|source| BindError { address, device: device.to_owned(), source })
+}
+
+/// Serves the provisioning plane until `shutdown`.
+pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    serve(Listener::Tcp(listener), router, Limits::provisioning(), shutdown).await
+}
+
+/// Serves a local socket until `shutdown`.
+pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    serve(Listener::Unix(listener), router, Limits::local(), shutdown).await
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub enum Listener {
+    /// The network.
+    Tcp(TcpListener),
+    /// This host.
+    Unix(UnixListener),
+}
+
+struct Accepted {
+    stream: Stream,
+    addresses: Option<(PeerAddr, LocalAddr)>,
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                socket.set_nodelay(true)?;
+                let local = socket.local_addr()?;
+                Ok(Accepted { stream: Stream::Tcp(socket), addresses: Some((PeerAddr(peer), LocalAddr(local))) })
+            }
+            Self::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Accepted { stream: Stream::Unix(socket), addresses: None })
+            }
+        }
+    }
+}
+
+/// Serves `router` until `shutdown`, then lets open requests end.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let guests = Guests::default();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // The client left meanwhile, or descriptors ran out: neither ends a server.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let address = accepted.addresses.map(|(PeerAddr(peer), _)| peer.ip());
+        let Some(guest) = guests.admit(address, &limits) else {
+            tracing::debug!(?address, "too many connections; this one was closed");
+            continue;
+        };
+        let (router, shutdown) = (router.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _guest = guest;
+            connection(accepted, router, limits, shutdown).await;
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn connection(accepted: Accepted, router: Router, limits: Limits, shutdown: CancellationToken) {
+    let outgoing = Arc::new(Outgoing::default());
+    let busy = Arc::new(Busy::default());
+    let wire = Timed::new(Wire::new(accepted.stream, outgoing.clone()), limits.deadlines, busy.clone());
+    let addresses = accepted.addresses;
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        busy.begin();
+        if let Some((peer, local)) = addresses {
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(local);
+        }
+        request.extensions_mut().insert(Connection(outgoing.clone()));
+        let (router, busy) = (router.clone(), busy.clone());
+        async move {
+            let response = respond(request, router, limits).await;
+            Ok::<_, Infallible>(response.map(|body| EndingBody::new(body, busy)))
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(wire), service);
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN, served).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = ?addresses, error = %Chain(&error), "a connection ended early");
+    }
+}
+
+async fn respond(request: Request<Incoming>, router: Router, limits: Limits) -> Response<Body> {
+    // hyper reads a request that has both lengths as chunked and hides the other (RFC 9112 §6.1 allows that, if the
+    // connection ends after it): so what is chunked is refused where it may, and ends its connection elsewhere.
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    if chunked && !limits.chunked {
+        let mut response = (StatusCode::BAD_REQUEST, "chunked requests are not taken here\n").into_response();
+        close(&mut response);
+        return response;
+    }
+    let mut request = request.map(|body| Body::new(TimedBody::new(body, limits.deadlines.body)));
+    if let Some(collapsed) = collapse_slashes(request.uri()) {
+        *request.uri_mut() = collapsed;
+    }
+    let mut response = match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    if chunked {
+        close(&mut response);
+    }
+    response
+}
+
+fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// EDK2's shim asks for `//grubx64.efi`: a path with each run of slashes as one; `None` when it is so already.
+fn collapse_slashes(uri: &Uri) -> Option<Uri> {
+    if !uri.path().contains("//") {
+        return None;
+    }
+    let mut path = String::with_capacity(uri.path().len());
+    for part in uri.path().split('/').filter(|part| !part.is_empty()) {
+        path.push('/');
+        path.push_str(part);
+    }
+    if uri.path().ends_with('/') {
+        path.push('/');
+    }
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    path.parse().ok()
+}
+
+/// An error and what caused it, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Who is connected.
+#[derive(Debug, Clone, Default)]
+struct Guests(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// One connection's place, free again when this is dropped.
+#[derive(Debug)]
+struct Guest {
+    guests: Guests,
+    address: Option<IpAddr>,
+}
+
+impl Guests {
+    fn admit(&self, address: Option<IpAddr>, limits: &Limits) -> Option<Guest> {
+        let mut counts = self.lock();
+        let of_address = address.and_then(|address| counts.by_address.get(&address)).copied().unwrap_or(0);
+        if counts.total >= limits.total || of_address >= limits.per_address {
+            return None;
+        }
+        counts.total += 1;
+        if let Some(address) = address {
+            *counts.by_address.entry(address).or_default() += 1;
+        }
+        Some(Guest { guests: self.clone(), address })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.lock();
+        counts.total -= 1;
+        if let Some(address) = self.address
+            && let Some(count) = counts.by_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_address.remove(&address);
+            }
+        }
+    }
+}

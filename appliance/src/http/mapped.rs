@@ -1,0 +1,34 @@
+//! A blob's file as bytes, without reading it: the one place of the data plane with `unsafe`.
+#![allow(unsafe_code)]
+
+use memmap2::{Mmap, MmapOptions};
+use std::{fs::File, io};
+
+/// A mapped file. The mapping is mostly a name for the file's bytes: sendfile takes them by descriptor, and no page
+/// is touched unless the bytes travel another way (TLS).
+#[derive(Debug)]
+pub struct Mapped {
+    map: Mmap,
+    file: File,
+}
+
+impl Mapped {
+    /// Maps the first `length` bytes, at least one, of a file of the blob store.
+    pub fn new(file: File, length: usize) -> io::Result<Self> {
+        // SAFETY: a shared mapping is sound as long as nobody changes or shortens the file. Files of the blob store
+        // appear whole by a rename and are never changed after; removal only takes the name away, and the open
+        // file keeps the bytes.
+        let map = unsafe { MmapOptions::new().len(length).map(&file)? };
+        Ok(Self { map, file })
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}

@@ -1,0 +1,37 @@
+//! HTTP: the provisioning plane (scripts, plans, reports, loaders, blobs) and the management API, each a router of its own.
+
+pub mod api;
+pub mod blobs;
+pub mod boot;
+pub mod connection;
+mod deadline;
+mod delivery;
+pub mod loaders;
+mod mapped;
+mod range;
+mod sendfile;
+#[cfg(test)]
+mod tests;
+
+use crate::appliance::{Appliance, Counters};
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
+use std::sync::Arc;
+
+/// Everything that machines may ask for.
+pub fn provisioning_router(appliance: Arc<Appliance>) -> Router {
+    boot::router()
+        .merge(loaders::router(loaders::Served::of(&appliance)))
+        .merge(blobs::router(blobs::Blobs::of(&appliance)))
+        .layer(middleware::from_fn_with_state(appliance.clone(), count))
+        .with_state(appliance)
+}
+
+async fn count(State(appliance): State<Arc<Appliance>>, request: Request, next: Next) -> Response {
+    Counters::count(&appliance.counters.http_requests);
+    next.run(request).await
+}

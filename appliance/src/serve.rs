@@ -1,0 +1,183 @@
+//! Composition root: opens the state, binds every socket, runs the servers, joins them at the end.
+
+use crate::{
+    appliance::{Appliance, Counters},
+    config::Config,
+    dhcp, http,
+    interfaces::Interface,
+    ledger::Ledger,
+    loaders::{self, Loaders},
+    tftp,
+};
+use anyhow::{Context, Result, bail};
+use bennu_images::store::Store;
+use bennu_rules::{Records, image::Digest, settings::DhcpMode};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Runs the appliance until it is told to stop.
+pub fn run(config: &Path) -> Result<()> {
+    let config = Config::load(config)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let appliance = Arc::new(open(config)?);
+    let mut tasks = JoinSet::new();
+    bind(&appliance, &mut tasks)?;
+    let flusher = appliance.ledger.clone();
+    let stop_flusher = CancellationToken::new();
+    let flushing = tokio::spawn({
+        let stop = stop_flusher.clone();
+        async move { flusher.keep_flushing(stop).await }
+    });
+    announce(&appliance);
+
+    let outcome = until_stopped(&mut tasks).await;
+    appliance.shutdown.cancel();
+    while tasks.join_next().await.is_some() {}
+    stop_flusher.cancel();
+    flushing.await?.context("the last observations could not be stored")?;
+    outcome
+}
+
+/// Opens what the appliance owns.
+fn open(config: Config) -> Result<Appliance> {
+    let interfaces = config.interfaces.iter().map(|name| Interface::find(name)).collect::<Result<Vec<_>, _>>()?;
+    check_networks(&config, &interfaces)?;
+    let state = &config.state_dir;
+    std::fs::create_dir_all(state).with_context(|| format!("cannot make the state directory {}", state.display()))?;
+    let store = Store::open(&state.join("images"))?;
+    let ledger = Ledger::open(state, config.settings.clone())?;
+    let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
+    // Compressed, it may follow the modules initrd at any offset; the kernel wants a plain archive on four bytes.
+    let stage1 = store.put(&zstd::encode_all(&loaders::stage1_initrd()?[..], 19)?)?;
+    let appliance = Appliance {
+        ledger,
+        store,
+        loaders,
+        stage1,
+        interfaces,
+        counters: Counters::default(),
+        started: Instant::now(),
+        shutdown: CancellationToken::new(),
+        config,
+    };
+    let removed = appliance.store.collect(&appliance.blobs_in_use()?)?;
+    if !removed.is_empty() {
+        tracing::info!(blobs = removed.len(), "removed what an interrupted import left");
+    }
+    Ok(appliance)
+}
+
+/// A subnet that no interface is on is reached by relays; an interface that no subnet covers cannot lease.
+fn check_networks(config: &Config, interfaces: &[Interface]) -> Result<()> {
+    if config.settings.dhcp != DhcpMode::Full {
+        return Ok(());
+    }
+    for interface in interfaces {
+        if config.settings.subnet_of(interface.address).is_none() {
+            bail!(
+                "interface {} has {}, and no [[boot.subnet]] holds that address: add one with network = \"{}\"",
+                interface.name,
+                interface.address,
+                interface.network.trunc()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+    for listener in dhcp::bind(&appliance.interfaces, appliance.config.settings.dhcp)? {
+        let appliance = appliance.clone();
+        tasks.spawn(async move { Ok(dhcp::serve(listener, appliance).await?) });
+    }
+    for interface in &appliance.interfaces {
+        let listener = tftp::bind(interface)?;
+        let shared = appliance.clone();
+        tasks.spawn(async move { Ok(tftp::serve(listener, shared).await?) });
+        let address = SocketAddr::from((interface.address, appliance.config.settings.http_port));
+        let listener = http::connection::bind_tcp(address, &interface.name)?;
+        let router = http::provisioning_router(appliance.clone());
+        let shutdown = appliance.shutdown.clone();
+        tasks.spawn(async move { Ok(http::connection::serve_tcp(listener, router, shutdown).await?) });
+    }
+    let listener = bind_socket(&appliance.config.socket)?;
+    let router = http::api::router(appliance.clone());
+    let shutdown = appliance.shutdown.clone();
+    tasks.spawn(async move { Ok(http::connection::serve_unix(listener, router, shutdown).await?) });
+    Ok(())
+}
+
+/// The management socket: root's alone. One left by a killed service is replaced, one in use is not.
+fn bind_socket(path: &Path) -> Result<UnixListener> {
+    use std::os::unix::{fs::PermissionsExt, net::UnixStream};
+    if UnixStream::connect(path).is_ok() {
+        bail!("another bennu answers on {}: stop it first (systemctl stop bennu)", path.display());
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot make the socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn announce(appliance: &Appliance) {
+    for interface in &appliance.interfaces {
+        tracing::info!(
+            interface = interface.name,
+            address = %interface.address,
+            dhcp = ?appliance.config.settings.dhcp,
+            http = %appliance.origin_for(interface.address),
+            "serving"
+        );
+    }
+    tracing::info!(socket = %appliance.config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+}
+
+async fn until_stopped(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Ok(()))) | None => bail!("a server ended by itself"),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(panic)) => Err(panic.into()),
+        },
+    }
+}
+
+impl Appliance {
+    /// Every blob that a record names, and stage 1.
+    pub fn blobs_in_use(&self) -> Result<BTreeSet<Digest>> {
+        Ok(self.ledger.read(|records, _| {
+            let mut used = BTreeSet::from([self.stage1.digest]);
+            for image in records.images() {
+                used.extend([image.digest, image.config_blob.digest]);
+                used.extend(image.config.content.blobs().iter().map(|blob| blob.digest));
+            }
+            // Boots that go on may still fetch the stage 1 of an earlier version.
+            used.extend(records.machines().iter().flat_map(|machine| records.boots(Some(machine.id))).filter_map(|boot| {
+                boot.is_open().then_some(boot.stage1).flatten()
+            }));
+            used
+        })?)
+    }
+}
+
