@@ -80,10 +80,13 @@ async fn blob(
     };
     let (source, length) = match blobs.open(&digest) {
         Ok(found) => found,
-        Err(missing @ StoreError::Missing { .. }) => return (StatusCode::NOT_FOUND, format!("{missing}\n")).into_response(),
+        Err(missing @ StoreError::Missing { .. }) => {
+            return (StatusCode::NOT_FOUND, format!("{missing}\n")).into_response();
+        }
         Err(error) => {
             tracing::error!(%error, "a blob cannot be served");
-            return (StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be read; see the appliance's log\n").into_response();
+            return (StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be read; see the appliance's log\n")
+                .into_response();
         }
     };
     let item = Item { source, length, digest, content_type: "application/octet-stream" };

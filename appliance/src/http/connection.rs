@@ -148,12 +148,7 @@ impl Listener {
 }
 
 /// Serves `router` until `shutdown`, then lets open requests end.
-pub async fn serve(
-    listener: Listener,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: Listener, router: Router, limits: Limits, shutdown: CancellationToken) -> io::Result<()> {
     let guests = Guests::default();
     let mut connections = JoinSet::new();
     loop {

@@ -124,9 +124,18 @@ mod tests {
 
     #[test]
     fn malformed_and_several_ranges_get_the_whole() {
-        for asked in
-            ["bytes=", "bytes=-", "bytes=5-4", "bytes=a-b", "bytes=1-2,5-6", "lines=1-2", "bytes", "", "bytes=+1-2", "bytes=1--2"]
-        {
+        for asked in [
+            "bytes=",
+            "bytes=-",
+            "bytes=5-4",
+            "bytes=a-b",
+            "bytes=1-2,5-6",
+            "lines=1-2",
+            "bytes",
+            "",
+            "bytes=+1-2",
+            "bytes=1--2",
+        ] {
             assert_eq!(range(asked), Selection::Whole, "{asked}");
         }
     }

@@ -202,7 +202,13 @@ impl Wire {
         }
     }
 
-    fn poll_sendfile(&self, cx: &mut Context<'_>, mapped: &Mapped, from: usize, length: usize) -> Poll<io::Result<usize>> {
+    fn poll_sendfile(
+        &self,
+        cx: &mut Context<'_>,
+        mapped: &Mapped,
+        from: usize,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
         let length = length.min(MOST_AT_ONCE);
         let sent = ready!(self.poll_with(cx, |socket| {
             let mut offset = from as u64;
@@ -210,7 +216,10 @@ impl Wire {
         }))?;
         if sent == 0 {
             // Only a file that became shorter gives this; no file of the store may.
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a blob's file is shorter than it was")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a blob's file is shorter than it was",
+            )));
         }
         Poll::Ready(Ok(sent))
     }
@@ -222,9 +231,9 @@ impl Wire {
             // The head of a response and the first bytes of its body share a packet.
             flags |= SendFlags::MORE;
         }
-        let sent = ready!(self.poll_with(cx, |socket| {
-            Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?)
-        }))?;
+        let sent = ready!(
+            self.poll_with(cx, |socket| { Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?) })
+        )?;
         self.count(slices, sent);
         Poll::Ready(Ok(sent))
     }

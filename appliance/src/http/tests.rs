@@ -11,6 +11,7 @@ use axum::{Router, body::Bytes as RequestBytes, routing::post};
 use bennu_images::store::Store;
 use bennu_rules::{image::Digest, journey::Seen};
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -35,7 +36,7 @@ fn quick() -> Deadlines {
 
 struct Lab {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<VecDeque<Seen>>>,
     shutdown: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
     small: Digest,
@@ -50,10 +51,10 @@ impl Lab {
         let store = Store::open(state.path().join("images")).unwrap();
         let put = |bytes: &[u8]| store.put(bytes).unwrap().digest;
         let (small, large, empty) = (put(b"0123456789"), put(&pattern(LARGE)), put(b""));
-        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let seen = Arc::<Mutex<VecDeque<Seen>>>::default();
         let observe: Observe = Arc::new({
             let seen = seen.clone();
-            move |_, one| seen.lock().unwrap().push(one)
+            move |_, one| seen.lock().unwrap().push_back(one)
         });
         let loaders = Served::new(Loaders::with_directory(None).unwrap(), observe.clone());
         let router = Router::new()
@@ -73,11 +74,9 @@ impl Lab {
 
     async fn next_seen(&self) -> Seen {
         for _ in 0..100 {
-            let mut seen = self.seen.lock().unwrap();
-            if !seen.is_empty() {
-                return seen.remove(0);
+            if let Some(seen) = self.seen.lock().unwrap().pop_front() {
+                return seen;
             }
-            drop(seen);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("nothing was reported")
@@ -159,7 +158,10 @@ async fn a_blob_is_served_whole_and_in_parts_on_one_connection() {
 
     let (from, to) = (LARGE / 2 + 1, LARGE / 2 + 3_000_000);
     let part = client.ask("GET", &path, &format!("Range: bytes={from}-{}\r\nIf-Range: {etag}\r\n", to - 1)).await;
-    assert_eq!((part.status, part.header("content-range")), (206, Some(format!("bytes {from}-{}/{LARGE}", to - 1).as_str())));
+    assert_eq!(
+        (part.status, part.header("content-range")),
+        (206, Some(format!("bytes {from}-{}/{LARGE}", to - 1).as_str()))
+    );
     assert!(part.body == content[from..to]);
     assert_eq!(client.ask("GET", &path, "Range: bytes=0-4\r\nIf-Range: \"other\"\r\n").await.body.len(), LARGE);
     assert_eq!(client.ask("GET", &path, &format!("If-None-Match: {etag}\r\n")).await.status, 304);
@@ -167,10 +169,16 @@ async fn a_blob_is_served_whole_and_in_parts_on_one_connection() {
     let beyond = client.ask("GET", &path, &format!("Range: bytes={LARGE}-\r\n")).await;
     assert_eq!((beyond.status, beyond.header("content-range")), (416, Some(format!("bytes */{LARGE}").as_str())));
 
-    let sent: Vec<(u64, bool)> = lab.seen.lock().unwrap().drain(..).map(|seen| match seen {
-        Seen::BlobRead { digest, bytes, complete, .. } if digest == lab.large => (bytes, complete),
-        other => panic!("{other:?}"),
-    }).collect();
+    let sent: Vec<(u64, bool)> = lab
+        .seen
+        .lock()
+        .unwrap()
+        .drain(..)
+        .map(|seen| match seen {
+            Seen::BlobRead { digest, bytes, complete, .. } if digest == lab.large => (bytes, complete),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(sent, [(LARGE as u64, true), ((to - from) as u64, true), (LARGE as u64, true)]);
 }
 
@@ -326,7 +334,10 @@ async fn requests_that_two_readers_would_cut_differently_are_refused_and_closed(
         let mut client = lab.connect().await;
         client.send(&format!("POST /echo HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n0\r\n\r\nGET /loader/ipxe.efi HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         let mut all = Vec::new();
-        tokio::time::timeout(Duration::from_secs(5), client.0.read_to_end(&mut all)).await.expect("it closes").unwrap_or(0);
+        tokio::time::timeout(Duration::from_secs(5), client.0.read_to_end(&mut all))
+            .await
+            .expect("it closes")
+            .unwrap_or(0);
         let text = String::from_utf8_lossy(&all);
         assert!(text.starts_with("HTTP/1.1 400"), "{headers:?}: {text}");
         assert_eq!(text.matches("HTTP/1.1").count(), 1, "{headers:?}: {text}");

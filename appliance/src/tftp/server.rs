@@ -70,6 +70,7 @@ impl Listener {
     }
 
     /// The address it is bound to.
+    #[cfg(test)]
     pub fn local(&self) -> SocketAddr {
         self.local
     }
