@@ -39,6 +39,3 @@ pub fn show(path: &[u8]) -> String {
     }
     shown
 }
-
-#[cfg(test)]
-mod tests;

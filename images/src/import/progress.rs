@@ -68,7 +68,7 @@ impl<'a> Meter<'a> {
     pub fn at(&mut self, done: u64) {
         // Callers come here for every small file: look at the clock for a few of them only.
         self.calls = self.calls.wrapping_add(1);
-        if self.calls % 16 != 0 || Instant::now() < self.next {
+        if !self.calls.is_multiple_of(16) || Instant::now() < self.next {
             return;
         }
         self.next = Instant::now() + INTERVAL;

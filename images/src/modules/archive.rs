@@ -20,7 +20,7 @@ pub enum Compression {
 
 enum Compressor {
     Zstd(Box<zstd::Encoder<'static, BlobWriter>>),
-    Gzip(GzEncoder<BlobWriter>),
+    Gzip(Box<GzEncoder<BlobWriter>>),
 }
 
 impl Write for Compressor {
@@ -57,7 +57,7 @@ impl InitrdWriter {
                 encoder.multithread(threads.max(1) as u32).map_err(failed)?;
                 Compressor::Zstd(Box::new(encoder))
             }
-            Compression::Gzip => Compressor::Gzip(GzEncoder::new(blob, flate2::Compression::best())),
+            Compression::Gzip => Compressor::Gzip(Box::new(GzEncoder::new(blob, flate2::Compression::best()))),
         };
         Ok(Self { out, directories: BTreeSet::new(), next_inode: 1, bytes: 0 })
     }

@@ -13,7 +13,7 @@ pub fn add(
     source: &Indexed,
     release: &str,
     names: &BTreeSet<String>,
-    add: &mut dyn FnMut(&str, &[u8]) -> Result<(), ModulesError>,
+    mut add: impl FnMut(&str, &[u8]) -> Result<(), ModulesError>,
 ) -> Result<(), ModulesError> {
     for name in names {
         if name.split('/').any(|part| matches!(part, "" | "." | "..")) {

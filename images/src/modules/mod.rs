@@ -138,7 +138,7 @@ pub fn initrd(
     for (file, text) in tables(&database, &chosen) {
         out.file(&format!("{base}/{file}"), text.as_bytes()).map_err(failed)?;
     }
-    firmware::add(source, &kernel.release, &firmware, &mut |path, bytes| {
+    firmware::add(source, &kernel.release, &firmware, |path, bytes| {
         out.file(path, bytes).map_err(|error| failed(error).into())
     })?;
     tracing::debug!(modules = chosen.len(), bytes = out.bytes(), "modules initrd written");

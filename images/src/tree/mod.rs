@@ -413,6 +413,3 @@ fn follow(target: &[u8], queue: &mut VecDeque<Vec<u8>>, stack: &mut Vec<InodeId>
     }
     Some(())
 }
-
-#[cfg(test)]
-mod tests;

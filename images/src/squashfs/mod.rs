@@ -2,7 +2,11 @@
 //!
 //! With `-tar`, mksquashfs 4.5 gives parents without an entry mode 0777 and the present time, ignores the root's
 //! entry, takes the first of duplicates and crashes on a hard link that comes before its target. The tar it gets
-//! here has none of that (see [`crate::tree::emit`]), and the root's owner, mode and time come as flags.
+//! here has none of that (see [`crate::tree::emit`]), and the root's owner and mode come as flags. 4.5.1 also takes
+//! `-root-time` and then forgets it; [`root_time`] mends that. It reads sparse members too, but gets holes as
+//! zeros, which it finds again: one way through its code instead of four.
+
+mod root_time;
 
 use crate::tree::Metadata;
 use std::{
@@ -32,6 +36,14 @@ pub enum BuildError {
     /// The tool could not be started or talked to.
     #[error("cannot run mksquashfs: {0}")]
     Run(io::Error),
+    /// What it made is not as expected.
+    #[error("what mksquashfs {version} made cannot be used: {source}")]
+    Made {
+        /// The tool's version.
+        version: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// What it was to be fed could not be read.
     #[error("cannot feed mksquashfs: {0}")]
     Feed(io::Error),
@@ -150,14 +162,16 @@ impl RootBuilder for Mksquashfs {
             (fed, said)
         });
         let status = running.0.wait().map_err(BuildError::Run)?;
-        judge(fed, status, said.trim())
+        judge(fed, status, said.trim())?;
+        let time = root.mtime.try_into().unwrap_or(0);
+        root_time::set(out, time).map_err(|source| BuildError::Made { version: self.version.clone(), source })
     }
 }
 
 /// The order matters: `-X…` belongs to the `-comp` before it.
 fn arguments(root: &Metadata, options: &RootOptions) -> Vec<String> {
     let mut arguments: Vec<String> =
-        ["-tar", "-noappend", "-no-recovery", "-quiet", "-no-progress", "-exit-on-error", "-b", "131072"]
+        ["-tar", "-noappend", "-no-recovery", "-quiet", "-no-progress", "-exit-on-error", "-noI", "-b", "131072"]
             .map(str::to_owned)
             .into();
     let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -172,7 +186,6 @@ fn arguments(root: &Metadata, options: &RootOptions) -> Vec<String> {
     option("-root-mode", format!("{:o}", root.mode));
     option("-root-uid", root.uid.to_string());
     option("-root-gid", root.gid.to_string());
-    option("-root-time", root.mtime.to_string());
     option("-processors", options.processors.max(1).to_string());
     option("-mem", format!("{}M", (options.memory >> 20).max(64)));
     arguments
