@@ -66,6 +66,7 @@ struct Machine {
 /// PID 1.
 pub fn run() -> ! {
     early::mount_kernel_filesystems();
+    early::open_standard_files();
     console::open();
     console::watch();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -321,7 +322,13 @@ impl Machine {
         if let Some(hostname) = &wanted.hostname {
             let _ = rustix::system::sethostname(hostname.as_bytes());
         }
-        let network = laydown::decide(new_root);
+        let systemd = handover::is_systemd(new_root, &init);
+        let kind = match (systemd, &self.arguments.init) {
+            (true, _) => laydown::Init::Systemd,
+            (false, Some(_)) => laydown::Init::Custom,
+            (false, None) => laydown::Init::Other,
+        };
+        let network = laydown::decide(new_root, kind);
         laydown::lay_down_network(new_root, run, network, &self.connection.interface)?;
         console::say(&format!("network of the booted system: {}", network.describe()));
         early::copy_self(reporter::BINARY).map_err(|source| Failure::File { what: reporter::BINARY, source })?;
@@ -333,7 +340,6 @@ impl Machine {
         };
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         laydown::write(run, "bennu/boot.json", text, 0o600)?;
-        let systemd = handover::is_systemd(new_root, &init);
         if systemd {
             reporter::lay_down_unit(run)?;
         }

@@ -5,6 +5,7 @@ use rustix::mount::{MountFlags, mount};
 use std::ffi::CStr;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::PermissionsExt;
 
 /// Mounts what the kernel shows itself with. Where one is there already, so much the better.
@@ -15,7 +16,7 @@ pub fn mount_kernel_filesystems() {
         ("proc", "/proc", safe, None),
         ("sysfs", "/sys", safe, None),
         // Programs run from here: ours.
-        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755")),
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=20%")),
     ];
     for (kind, place, flags, options) in mounts {
         drop(fs::create_dir_all(place));
@@ -23,6 +24,17 @@ pub fn mount_kernel_filesystems() {
             Ok(()) | Err(rustix::io::Errno::BUSY) => {}
             Err(error) => console::say(&format!("cannot mount {kind} at {place}: {error}")),
         }
+    }
+}
+
+/// Makes sure that the standard files are open, so that no other file gets their numbers and what is printed for nobody.
+/// The kernel leaves them closed when no console works, as with `console=` naming a port that is not there.
+pub fn open_standard_files() {
+    while let Ok(file) = fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if file.as_raw_fd() > 2 {
+            return;
+        }
+        let _ = file.into_raw_fd();
     }
 }
 

@@ -2,6 +2,9 @@
 //! appliance what to do, fetches and verifies the root, and hands over to the image's init. Called as `stage1 report` it is the
 //! booted system's health reporter.
 
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code))]
+
 mod boot;
 mod clock;
 mod cmdline;
@@ -24,9 +27,8 @@ mod root;
 mod scoped;
 mod sys;
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+/// Called by the C library's start-up code; answers the exit status.
+fn entry() -> u8 {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     // As PID 1 the arguments are the kernel's left-overs, meant for the image's init.
     if std::process::id() == 1 {
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
         Some((verb, rest)) if verb == "report" => reporter::run(rest),
         _ => {
             eprintln!("This is the /init of machines that Bennu boots. Elsewhere it only knows: stage1 report");
-            ExitCode::from(2)
+            2
         }
     }
 }

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often one report is tried before the next step's turn.
+/// How often a report is tried that the appliance refuses.
 const TRIES: u32 = 3;
+/// Pause before an appliance that is away is tried again. Its reports wait meanwhile, so that it misses no step.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// Hands reports to the thread that sends them.
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl Reports {
 }
 
 fn send_all(shared: &Shared) {
+    let mut refused = 0;
     let mut queue = shared.queue();
     loop {
         let Some(report) = queue.waiting.pop_front() else {
@@ -92,19 +95,42 @@ fn send_all(shared: &Shared) {
         };
         queue.sending = true;
         drop(queue);
-        for attempt in 1..=TRIES {
-            match post(&shared.url, &report, http::SHORT) {
-                Ok(()) => break,
-                Err(_) if report.step == Step::Downloading => break,
-                Err(_) if attempt < TRIES => std::thread::sleep(Duration::from_millis(500)),
-                // Whoever waits for the appliance says so on the console; a lost report is not worth a second line.
-                Err(_) => {}
-            }
+        let outcome = post(&shared.url, &report, http::SHORT);
+        refused = if matches!(outcome, Err(Unsent::Refused(_))) { refused + 1 } else { 0 };
+        // Whoever waits for the appliance says so on the console; a report is not worth a second line.
+        let again = match outcome {
+            Ok(()) => None,
+            Err(_) if report.step == Step::Downloading => None,
+            Err(Unsent::Refused(_)) if refused >= TRIES => None,
+            Err(_) => Some(report),
+        };
+        let pause = if again.is_some() { AWAY } else { Duration::ZERO };
+        if again.is_none() {
+            refused = 0;
         }
         queue = shared.queue();
+        if let Some(report) = again {
+            queue.waiting.push_front(report);
+        }
         queue.sending = false;
         shared.changed.notify_all();
+        if !pause.is_zero() {
+            drop(queue);
+            std::thread::sleep(pause);
+            queue = shared.queue();
+        }
     }
+}
+
+/// Why a report did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
+    /// The appliance was not reached.
+    #[error("{0}")]
+    Away(#[from] http::HttpError),
+    /// It was, and did not take it.
+    #[error("the appliance answers {0}")]
+    Refused(u16),
 }
 
 /// Where reports go.
@@ -112,13 +138,13 @@ pub fn url(base: &str) -> String {
     format!("{base}report")
 }
 
-/// Posts one report; the error says why it did not arrive.
-pub fn post(url: &str, report: &Report, patience: http::Patience) -> Result<(), String> {
-    let json = serde_json::to_vec(report).map_err(|error| error.to_string())?;
-    match http::post(url, &json, patience) {
-        Ok(200..=299) => Ok(()),
-        Ok(status) => Err(format!("the appliance answered with status {status}")),
-        Err(error) => Err(error.to_string()),
+/// Posts one report.
+pub fn post(url: &str, report: &Report, patience: http::Patience) -> Result<(), Unsent> {
+    // Our own types have no keys or values that JSON cannot hold.
+    let json = serde_json::to_vec(report).unwrap_or_default();
+    match http::post(url, &json, patience)? {
+        200..=299 => Ok(()),
+        status => Err(Unsent::Refused(status)),
     }
 }
 
@@ -140,6 +166,10 @@ mod tests {
     fn appliance(statuses: Vec<u16>) -> (String, mpsc::Receiver<Report>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}/boot/t/", listener.local_addr().unwrap());
+        (base, serve(listener, statuses))
+    }
+
+    fn serve(listener: TcpListener, statuses: Vec<u16>) -> mpsc::Receiver<Report> {
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             for status in statuses {
@@ -158,7 +188,7 @@ mod tests {
                 sender.send(serde_json::from_slice(&body).unwrap()).unwrap();
             }
         });
-        (base, receiver)
+        receiver
     }
 
     #[test]
@@ -174,17 +204,32 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_appliance_holds_nobody_up() {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let reports = Reports::start(&format!("http://{closed}/"));
+    fn a_report_that_is_never_taken_does_not_hold_back_the_next() {
+        let (base, received) = appliance(vec![400, 400, 400, 200]);
+        let reports = Reports::start(&base);
+        reports.step(Step::Started, "");
+        reports.step(Step::Network, "");
+        reports.flush(Duration::from_secs(20));
+        let steps: Vec<_> = received.try_iter().map(|report| report.step).collect();
+        assert_eq!(steps, [Step::Started, Step::Started, Step::Started, Step::Network]);
+    }
+
+    #[test]
+    fn a_dead_appliance_holds_nobody_up_and_misses_no_step_when_it_returns() {
+        let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let reports = Reports::start(&format!("http://{place}/"));
         let started = Instant::now();
+        reports.step(Step::Network, "");
         for bytes in 0..100 {
             reports.progress(Step::Downloading, "", bytes);
         }
         reports.step(Step::Verified, "");
+        reports.flush(Duration::from_millis(300));
         assert!(started.elapsed() < Duration::from_secs(1));
         assert!(reports.shared.queue().waiting.len() <= 3, "old progress is dropped");
+        let received = serve(TcpListener::bind(place).unwrap(), vec![200; 3]);
         reports.flush(Duration::from_secs(20));
-        assert!(reports.shared.queue().waiting.is_empty());
+        let steps: Vec<_> = received.try_iter().map(|report| report.step).collect();
+        assert_eq!(steps, [Step::Network, Step::Downloading, Step::Verified]);
     }
 }

@@ -8,7 +8,6 @@ use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// What stage 1 leaves for it, readable by root only.
@@ -61,20 +60,20 @@ pub fn start_watching() -> std::io::Result<()> {
 }
 
 /// `stage1 report [--after-init DEVICE:INODE]`.
-pub fn run(arguments: &[String]) -> ExitCode {
+pub fn run(arguments: &[String]) -> u8 {
     match arguments {
         [] => {}
         [flag, ours] if flag == "--after-init" => wait_for_init(ours),
         _ => {
             eprintln!("usage: stage1 report [--after-init DEVICE:INODE]");
-            return ExitCode::from(2);
+            return 2;
         }
     }
     match tell(Path::new(FILE)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("bennu: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod network;
 
-pub use network::{decide, enable, lay_down_network};
+pub use network::{Init, decide, enable, lay_down_network};
 
 use crate::download::hex;
 use crate::net::Mac;

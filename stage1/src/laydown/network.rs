@@ -34,6 +34,12 @@ impl Network {
         matches!(self, Self::Networkd { .. } | Self::AsItIs)
     }
 
+    /// Whether udev must leave the interface's name alone. Where the link stays up renaming fails (EBUSY before Linux 6.3), and then
+    /// udev never calls the interface ready: systemd-networkd waits for it for ever. ifupdown's file goes by the present name.
+    fn keeps_name(self) -> bool {
+        self.keeps_link() || self == Self::Ifupdown
+    }
+
     /// For the console.
     pub fn describe(self) -> String {
         match self {
@@ -48,11 +54,34 @@ impl Network {
     }
 }
 
+/// What will run as PID 1, as far as it matters to the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// systemd.
+    Systemd,
+    /// Another init of the image's own, which runs its services.
+    Other,
+    /// A program somebody named with `init=`; nobody knows whether it starts any service.
+    Custom,
+}
+
 const NETWORKD: &[&str] = &["usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd"];
 const IFUP: &[&str] = &["usr/sbin/ifup", "sbin/ifup"];
 
 /// Looks into the image.
-pub fn decide(root: &Path) -> Network {
+pub fn decide(root: &Path, init: Init) -> Network {
+    match init {
+        Init::Systemd => with_systemd(root),
+        Init::Other => match IFUP.iter().any(|path| scoped::exists(root, path)) {
+            true if configures_an_interface(root) => Network::ImagesOwn("ifupdown"),
+            true => Network::Ifupdown,
+            false => Network::AsItIs,
+        },
+        Init::Custom => Network::AsItIs,
+    }
+}
+
+fn with_systemd(root: &Path) -> Network {
     let networkd = NETWORKD.iter().any(|path| scoped::exists(root, path));
     let networkd_enabled = networkd && is_enabled(root, "systemd-networkd");
     let manager_enabled = is_enabled(root, "NetworkManager");
@@ -125,6 +154,9 @@ fn configures_an_interface(root: &Path) -> bool {
 
 /// Lays down what was decided. `run` is what will be the system's `/run`.
 pub fn lay_down_network(root: &Path, run: &Path, network: Network, interface: &Interface) -> Result<(), LaydownError> {
+    if network.keeps_name() {
+        write(run, "systemd/network/00-bennu.link", link(interface.mac), 0o644)?;
+    }
     match network {
         Network::ImagesOwn(_) | Network::AsItIs => Ok(()),
         Network::Networkd { enabled } => {
@@ -136,26 +168,23 @@ pub fn lay_down_network(root: &Path, run: &Path, network: Network, interface: &I
             Ok(())
         }
         Network::NetworkManager => {
-            write(run, "NetworkManager/system-connections/bennu.nmconnection", network_manager(interface.mac), 0o600)
+            let path = "NetworkManager/system-connections/bennu.nmconnection";
+            write(run, path, network_manager(interface.mac), 0o600)
         }
-        Network::Ifupdown => {
-            let text = format!(
-                "# Laid down by Bennu at boot, because the image configures no interface.\nauto {0}\niface {0} inet dhcp\n",
-                interface.name
-            );
-            let includes = scoped::resolve(root, "etc/network/interfaces")
-                .and_then(|path| fs::read_to_string(path).ok())
-                .is_some_and(|text| text.lines().any(|line| line.trim_start().starts_with("source")));
-            if includes {
-                write(root, "etc/network/interfaces.d/bennu", text, 0o644)?;
-            } else {
-                let lo = "auto lo\niface lo inet loopback\n\n";
-                write(root, "etc/network/interfaces", format!("{lo}{text}"), 0o644)?;
-            }
-            // ifupdown goes by names, so the interface must keep the one it has now.
-            write(run, "systemd/network/00-bennu.link", link(interface), 0o644)
-        }
+        Network::Ifupdown => ifupdown(root, &interface.name),
     }
+}
+
+/// ifupdown reads nothing from `/run`.
+fn ifupdown(root: &Path, name: &str) -> Result<(), LaydownError> {
+    let text = format!(
+        "# Laid down by Bennu at boot, because the image configures no interface.\nauto {name}\niface {name} inet dhcp\n"
+    );
+    let main = scoped::resolve(root, "etc/network/interfaces").and_then(|path| fs::read_to_string(path).ok());
+    if main.is_some_and(|text| text.lines().any(|line| line.trim_start().starts_with("source"))) {
+        return write(root, "etc/network/interfaces.d/bennu", text, 0o644);
+    }
+    write(root, "etc/network/interfaces", format!("auto lo\niface lo inet loopback\n\n{text}"), 0o644)
 }
 
 fn networkd(mac: Mac) -> String {
@@ -177,11 +206,12 @@ fn network_manager(mac: Mac) -> String {
     )
 }
 
-fn link(interface: &Interface) -> String {
+/// Names nothing, so that the interface keeps its name; the predictable one becomes an alternative.
+fn link(mac: Mac) -> String {
     format!(
-        "# Laid down by Bennu at boot: the network configuration goes by this name.\n\
-         [Match]\nMACAddress={}\nType=ether\n\n[Link]\nNamePolicy=\nName={}\n",
-        interface.mac, interface.name
+        "# Laid down by Bennu at boot: this interface keeps the name it had when the machine booted from it.\n\
+         [Match]\nMACAddress={mac}\nType=ether\n\n\
+         [Link]\nNamePolicy=\nAlternativeNamesPolicy=database onboard slot path mac\n"
     )
 }
 
@@ -220,7 +250,7 @@ mod tests {
     fn image(make: impl FnOnce(&Path)) -> (tempfile::TempDir, Network) {
         let place = tempfile::tempdir().unwrap();
         make(place.path());
-        let network = decide(place.path());
+        let network = decide(place.path(), Init::Systemd);
         (place, network)
     }
 
@@ -272,6 +302,18 @@ mod tests {
         assert_eq!(image(only_lo).1, Network::Ifupdown);
     }
 
+    #[test]
+    fn without_systemd_only_ifupdown_counts() {
+        let (place, _) = image(|root| {
+            wants(root, "NetworkManager");
+            file(root, "usr/lib/systemd/systemd-networkd", "");
+        });
+        assert_eq!(decide(place.path(), Init::Other), Network::AsItIs);
+        file(place.path(), "sbin/ifup", "");
+        assert_eq!(decide(place.path(), Init::Other), Network::Ifupdown);
+        assert_eq!(decide(place.path(), Init::Custom), Network::AsItIs);
+    }
+
     fn interface() -> Interface {
         Interface {
             name: "eth0".into(),
@@ -295,6 +337,8 @@ mod tests {
         let link = run.path().join("systemd/system/multi-user.target.wants/systemd-networkd.service");
         assert_eq!(fs::read_link(link).unwrap(), Path::new("/usr/lib/systemd/system/systemd-networkd.service"));
         assert!(network.keeps_link());
+        let link = fs::read_to_string(run.path().join("systemd/network/00-bennu.link")).unwrap();
+        assert!(link.contains("MACAddress=52:54:00:aa:00:01\n") && link.contains("NamePolicy=\n"));
     }
 
     #[test]

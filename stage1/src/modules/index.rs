@@ -155,7 +155,8 @@ impl Index {
             "/drivers/media/",
             "/drivers/net/wireless/",
             "/drivers/video/",
-            "sound/",
+            "/kvm/",
+            "/sound/",
         ];
         let path = format!("/{}", self.path(name).unwrap_or_default());
         let within = |places: &[&str]| places.iter().any(|place| path.contains(place));

@@ -126,6 +126,9 @@ impl Connection {
 
 /// Brings the network up. Returns only with a connection.
 pub fn bring_up(modules: &mut Modules, arguments: &Arguments, server: SocketAddr) -> Connection {
+    /// The loopback is always the first interface of a network namespace.
+    const LOOPBACK: u32 = 1;
+    drop(netlink::set_up(LOOPBACK, true));
     let started = Instant::now();
     let mut said = None;
     loop {
