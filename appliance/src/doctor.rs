@@ -106,7 +106,8 @@ impl Teller {
     fn tell(&mut self, finding: Finding) {
         self.worst = self.worst.max(finding.verdict);
         if !self.json {
-            output::say(printed(&finding, std::io::stdout().is_terminal()));
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            output::say(printed(&finding, colour));
         }
         self.findings.push(finding);
     }

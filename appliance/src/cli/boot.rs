@@ -78,9 +78,9 @@ async fn list(client: &Client, mac: Option<MacAddress>, limit: usize, output: Js
 /// A table of boots.
 pub fn listing(boots: &[BootSummary], with_machine: bool) -> Listing {
     let now = super::status::now();
-    let mut columns = vec!["BOOT", "MACHINE", "STATE", "IMAGE", "BEGAN", "TOOK", "MOVED", "LAST SEEN"];
+    let mut columns = vec!["BOOT", "MACHINE", "STATE", "IMAGE", "AGE", "TOOK", "MOVED", "LAST SEEN"];
     columns.retain(|column| with_machine || *column != "MACHINE");
-    let mut listing = Listing::new(&columns, &["TOOK", "MOVED"]);
+    let mut listing = Listing::new(&columns, &["AGE", "TOOK", "MOVED"]);
     for boot in boots {
         let mut row = vec![boot.id.to_string()];
         if with_machine {
@@ -89,7 +89,7 @@ pub fn listing(boots: &[BootSummary], with_machine: bool) -> Listing {
         row.extend([
             boot.state.to_string(),
             or_dash(boot.image.as_ref().map(|image| &image.reference)),
-            format!("{} ago", age(boot.opened, now)),
+            age(boot.opened, now),
             or_dash(boot.closed.map(|closed| span(closed.since(boot.opened)))),
             bytes(boot.bytes),
             boot.last.clone(),

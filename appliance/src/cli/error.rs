@@ -1,6 +1,6 @@
 //! Errors of commands: what happened and where, what to do, and the exit code.
 
-use crate::http::api::problem::Problem;
+use crate::http::api::problem::{Problem, parted};
 use std::{fmt, process::ExitCode};
 
 /// Why a command ends without having done what was asked.
@@ -20,6 +20,12 @@ impl CliError {
     /// The command failed.
     pub fn failed(what: impl Into<String>, help: impl Into<String>) -> Self {
         Self { what: what.into(), help: help.into(), code: 1 }
+    }
+
+    /// The command failed with an error that says what to do itself.
+    pub fn told(text: &str) -> Self {
+        let (what, help) = parted(text);
+        Self::failed(what, help)
     }
 
     /// The command was written wrongly.
@@ -53,10 +59,6 @@ impl From<Problem> for CliError {
 /// An error of this process itself, with every cause in one line.
 impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
-        let text = format!("{error:#}");
-        match text.split_once("; ") {
-            Some((what, help)) => Self::failed(what, help),
-            None => Self::failed(text, ""),
-        }
+        Self::told(&format!("{error:#}"))
     }
 }

@@ -31,8 +31,8 @@ use std::time::Instant;
         kernel=PATH [initrd=PATH]… [cmdline=TEXT]   somebody else's kernel and initrds"
 )]
 pub struct Import {
-    /// SOURCE, then NAME:TAG
-    #[arg(required = true, num_args = 2.., value_name = "SOURCE… NAME:TAG")]
+    /// The source, then the tag to point at the image
+    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "NAME:TAG"])]
     words: Vec<String>,
     /// Take only kernel and modules: a kernel image
     #[arg(long)]

@@ -97,9 +97,15 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// How long ago something was.
+/// How long ago something was, in its largest unit: tables are narrow.
 pub fn age(at: Timestamp, now: Timestamp) -> String {
-    span(now.since(at))
+    let seconds = now.since(at) / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// A point in time, to the second.
@@ -137,6 +143,7 @@ mod tests {
         assert_eq!((bytes(1023).as_str(), bytes(1 << 30).as_str()), ("1023 B", "1.0 GiB"));
         let spans = [0, 59_999, 61_000, 3_660_000, 90_000_000].map(span);
         assert_eq!(spans, ["0s", "59s", "1m01s", "1h01m", "1d01h"]);
+        assert_eq!(age(Timestamp(0), Timestamp(90_000_000)), "25h");
     }
 
     #[test]

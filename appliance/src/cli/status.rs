@@ -31,7 +31,7 @@ fn described(status: &Status) -> String {
         false => format!("{}: {}", status.machines, states.join(", ")),
     };
     let ledger = if status.ledger_closed { "closed after a disk fault: restart bennu on a healthy disk" } else { "" };
-    let mut text = format!("bennu {} runs since {} (process {})\n", status.version, span(status.uptime_ms), status.pid);
+    let mut text = format!("bennu {} is up for {} (process {})\n", status.version, span(status.uptime_ms), status.pid);
     text += &fields(&[
         ("serving", status.interfaces.iter().map(interface).collect::<Vec<_>>().join(", ")),
         ("DHCP", format!("{:?}", status.dhcp).to_lowercase()),

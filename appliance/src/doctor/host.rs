@@ -5,7 +5,7 @@ use crate::{
     cli::output::bytes,
     config::Config,
     interfaces::Interface,
-    loaders::Loaders,
+    loaders::{Loader, Loaders},
     ports::{Transport, holders},
 };
 use bennu_images::squashfs::{Mksquashfs, RootBuilder};
@@ -142,7 +142,10 @@ pub fn loaders(directory: Option<&Path>, tell: &mut dyn FnMut(Finding)) {
     if let Some(missing) = NEEDED.iter().find(|name| loaders.get(name).is_none()) {
         return tell(Finding::fail("loaders", format!("there is no {missing}"), help));
     }
-    let named: Vec<String> = loaders.iter().map(|loader| format!("{} ({})", loader.name, loader.version)).collect();
+    // Files of loaders_dir do not tell their version: where they lie says more.
+    let origin =
+        |loader: &Loader| if loader.version == "unknown" { loader.source.clone() } else { loader.version.clone() };
+    let named: Vec<String> = loaders.iter().map(|loader| format!("{} ({})", loader.name, origin(loader))).collect();
     tell(Finding::ok("loaders", named.join(", ")));
 }
 

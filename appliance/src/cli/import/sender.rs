@@ -6,7 +6,7 @@ use crate::cli::{
     error::{CliError, Done},
     source::Source,
 };
-use bennu_images::import::{PackError, pack_directory};
+use bennu_images::import::pack_directory;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
@@ -122,11 +122,9 @@ fn unreadable(path: &Path, error: &io::Error) -> CliError {
 
 fn copy(opened: Opened, out: &mut ChunkWriter, meter: &Meter) -> Done {
     match opened {
-        Opened::Directory(path) => pack_directory(&path, out, meter).map_err(|error| match error {
-            PackError::Read { .. } | PackError::NotADirectory(_) | PackError::Changed { .. } | PackError::Write(_) => {
-                CliError::failed(error.to_string(), "")
-            }
-        }),
+        Opened::Directory(path) => {
+            pack_directory(&path, out, meter).map_err(|error| CliError::told(&error.to_string()))
+        }
         Opened::Stream(mut stream, name) => copy_stream(&mut stream, &name, out),
         Opened::Parts(parts) => copy_parts(parts, out),
     }

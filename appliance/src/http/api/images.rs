@@ -20,6 +20,7 @@ use bennu_rules::{
     image::{Digest, Image, ImageName, ImageReference, Tag},
 };
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 
 /// An image, the tags that point at it, and who boots it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,7 +59,7 @@ pub struct RemovedShown {
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageShown>>> {
     let (mut images, tags, machines) =
         api.ledger.read(|records, _| (records.images(), records.tags(), records.machines()))?;
-    images.sort_by(|a, b| (b.imported, b.digest).cmp(&(a.imported, a.digest)));
+    images.sort_by_key(|image| Reverse((image.imported, image.digest)));
     Ok(Json(paging.page(images, |image| image.digest.to_string(), |image| ImageShown::of(image, &tags, &machines))))
 }
 

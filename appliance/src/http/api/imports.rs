@@ -216,7 +216,7 @@ fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> An
 /// The parts lie in scratch files first: a tar gives them one after the other, and its end says that it is whole.
 fn import_foreign(wanted: &Wanted, store: &Store, body: BodyReader, progress: &Teller) -> Answer<Imported> {
     let unreadable = |error: TarError| Problem::from(ImportError::from(error));
-    let stream = decompress::sniff(body).map_err(|error| Problem::new(Kind::Import, error.to_string(), ""))?;
+    let stream = decompress::sniff(body).map_err(|error| Problem::told(Kind::Import, &error))?;
     let mut reader = Reader::new(stream);
     let (mut kernel, mut initrds, mut done) = (None, Vec::new(), 0);
     while let Some(entry) = reader.next_entry().map_err(unreadable)? {
@@ -266,8 +266,8 @@ impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         match error {
             ImportError::Store(error) => error.into(),
-            ImportError::Spool { .. } | ImportError::Json(_) => Self::new(Kind::Internal, error.to_string(), ""),
-            ImportError::Option(_) => Self::new(Kind::Unprocessable, error.to_string(), ""),
+            ImportError::Spool { .. } | ImportError::Json(_) => Self::told(Kind::Internal, &error),
+            ImportError::Option(_) => Self::told(Kind::Unprocessable, &error),
             ImportError::Tar(_)
             | ImportError::Entry(_)
             | ImportError::NotCarried(_)
@@ -275,7 +275,7 @@ impl From<ImportError> for Problem {
             | ImportError::Modules(_)
             | ImportError::Build(_)
             | ImportError::NoInit { .. }
-            | ImportError::Read { .. } => Self::new(Kind::Import, error.to_string(), ""),
+            | ImportError::Read { .. } => Self::told(Kind::Import, &error),
         }
     }
 }

@@ -134,7 +134,7 @@ pub(super) fn find(api: &Api, mac: MacAddress) -> Answer<Machine> {
 
 fn shown(api: &Api, machine: Machine) -> Answer<MachineShown> {
     let boots = super::boots::of(api, &machine)?;
-    Ok(MachineShown { machine, last_boot: boots.first().map(|boot| BootSummary::of(boot)) })
+    Ok(MachineShown { machine, last_boot: boots.first().map(BootSummary::of) })
 }
 
 fn with_etag(api: &Api, machine: Machine) -> Answer<Response> {

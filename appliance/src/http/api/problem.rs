@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Problem {
     /// What kind of problem: stable, for programs.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Box<str>,
     /// The kind in words; the same for every problem of the kind.
-    pub title: String,
+    pub title: Box<str>,
     /// The HTTP status.
     pub status: u16,
     /// This very problem.
@@ -82,13 +82,19 @@ impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>, advice: impl Into<String>) -> Self {
         let (name, title, status) = kind.parts();
         Self {
-            kind: format!("urn:bennu:problem:{name}"),
-            title: title.to_owned(),
+            kind: format!("urn:bennu:problem:{name}").into(),
+            title: title.into(),
             status: status.as_u16(),
             detail: detail.into(),
             advice: advice.into(),
             pointer: None,
         }
+    }
+
+    /// A problem from an error that says what to do itself.
+    pub fn told(kind: Kind, error: &impl std::fmt::Display) -> Self {
+        let (detail, advice) = parted(&error.to_string());
+        Self::new(kind, detail, advice)
     }
 
     /// The same, about one part of the request's body.
@@ -98,12 +104,16 @@ impl Problem {
     }
 }
 
-/// Splits a sentence of ours, "what happened; what to do", where it has both.
-fn told(error: &impl std::fmt::Display) -> (String, String) {
-    let text = error.to_string();
-    match text.split_once("; ") {
-        Some((what, advice)) => (what.to_owned(), advice.to_owned()),
-        None => (text, String::new()),
+/// Parts what happened from what to do about it, which errors of ours say after it: as a sentence of its own, or
+/// after a semicolon.
+pub fn parted(text: &str) -> (String, String) {
+    let sentence =
+        text.match_indices(". ").find(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase()));
+    let semicolon = text.find("; ");
+    match (sentence, semicolon) {
+        (Some((at, _)), _) => (text[..at].to_owned(), text[at + 2..].to_owned()),
+        (None, Some(at)) => (text[..at].to_owned(), text[at + 2..].to_owned()),
+        (None, None) => (text.to_owned(), String::new()),
     }
 }
 
@@ -130,7 +140,7 @@ impl From<Refusal> for Problem {
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         tracing::error!(%fault, "a request of the API met a fault of the ledger");
-        let (detail, advice) = told(&fault);
+        let (detail, advice) = parted(&fault.to_string());
         let kind = if matches!(fault, Fault::Closed) { Kind::Unavailable } else { Kind::Internal };
         Self::new(kind, detail, advice)
     }
@@ -139,10 +149,10 @@ impl From<Fault> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } => Self::new(Kind::DiskFull, error.to_string(), ""),
+            StoreError::Full { .. } => Self::told(Kind::DiskFull, &error),
             _ => {
                 tracing::error!(%error, "a request of the API met a fault of the store");
-                Self::new(Kind::Internal, error.to_string(), "")
+                Self::told(Kind::Internal, &error)
             }
         }
     }
@@ -160,3 +170,23 @@ impl IntoResponse for Problem {
 
 /// What a handler gives.
 pub type Answer<T> = Result<T, Problem>;
+
+#[cfg(test)]
+mod tests {
+    use super::parted;
+
+    #[test]
+    fn what_to_do_is_parted_from_what_happened() {
+        for (text, what, advice) in [
+            (
+                "the tar is cut short within './a.b c'. Make it again",
+                "the tar is cut short within './a.b c'",
+                "Make it again",
+            ),
+            ("the ledger is closed; restart it", "the ledger is closed", "restart it"),
+            ("no advice in 4.5.1", "no advice in 4.5.1", ""),
+        ] {
+            assert_eq!(parted(text), (what.to_owned(), advice.to_owned()));
+        }
+    }
+}
