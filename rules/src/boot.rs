@@ -18,12 +18,12 @@ use crate::{
     MacAddress, Machine, Moment, Timestamp, View,
     assignment::{Resolution, resolve},
     facts::ClientSystem,
-    image::{Digest, ImageReference},
+    image::{BlobRef, Content, Digest, ImageReference},
     journey::{Diagnosis, Observation, ScriptKind, Seen},
 };
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// A boot's name: sorts by time, unique by chance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -125,6 +125,9 @@ pub struct Boot {
     /// The kernel that the script named: the one that runs while the machine discovers.
     #[serde(default)]
     pub kernel: Option<Digest>,
+    /// What the blobs are that the script or the plan named, so that a read of one says which part it was.
+    #[serde(default)]
+    pub parts: BTreeMap<Digest, String>,
     /// Our loaders handed to a loader: more than one is a loop.
     #[serde(default)]
     pub loaders_chained: u32,
@@ -176,6 +179,7 @@ impl Boot {
             token: None,
             stage1: None,
             kernel: None,
+            parts: BTreeMap::new(),
             loaders_chained: 0,
             chained_xid: None,
             scripts: 0,
@@ -212,7 +216,12 @@ impl Boot {
     }
 
     /// Takes note of an observation: moves the state, counts bytes, keeps the timeline short.
-    pub fn observe(&mut self, observation: Observation) {
+    pub fn observe(&mut self, mut observation: Observation) {
+        if let Seen::BlobRead { digest, part, .. } = &mut observation.seen
+            && let Some(known) = self.parts.get(digest)
+        {
+            part.clone_from(known);
+        }
         self.advance(&observation);
         self.bytes += observation.seen.bytes_moved();
         match self.timeline.last_mut() {
@@ -225,6 +234,26 @@ impl Boot {
         }
         if self.timeline.len() > MAX_TIMELINE {
             self.timeline.remove(MAX_TIMELINE / 2);
+        }
+    }
+
+    /// Remembers what an image's blobs are.
+    pub fn name_parts(&mut self, content: &Content) {
+        let mut name = |blob: &BlobRef, part: &str| drop(self.parts.insert(blob.digest, part.to_owned()));
+        match content {
+            Content::Root { kernel, modules, root, .. } => {
+                name(kernel, "kernel");
+                name(modules, "modules");
+                name(root, "root");
+            }
+            Content::Kernel { kernel, modules, .. } => {
+                name(kernel, "kernel");
+                name(modules, "modules");
+            }
+            Content::Foreign { kernel, initrds } => {
+                name(kernel, "kernel");
+                initrds.iter().for_each(|initrd| name(initrd, "initrd"));
+            }
         }
     }
 

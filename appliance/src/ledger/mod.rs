@@ -272,9 +272,14 @@ impl Shared {
     }
 
     fn note(&self, volatile: &mut VolatileState, machine: MacAddress, observation: Observation) {
-        let Some(boot) = volatile.live.observe(machine, observation.clone()) else { return };
-        // Nobody listening is no fault.
-        let _ = self.events.send(Event { boot: boot.id.clone(), machine, state: boot.state, observation });
+        let at = observation.at;
+        let Some(boot) = volatile.live.observe(machine, observation) else { return };
+        // As the boot keeps it: it knows which part of the image a blob is.
+        if let Some(last) = boot.timeline.last() {
+            let observation = Observation::new(at, last.seen.clone());
+            // Nobody listening is no fault.
+            let _ = self.events.send(Event { boot: boot.id.clone(), machine, state: boot.state, observation });
+        }
         volatile.dirty.insert(machine);
     }
 }

@@ -45,6 +45,10 @@ fn pin_if_waiting(boot: &Boot, machine: Option<&Machine>, view: &View<'_>, at: &
         return (boot, false);
     }
     boot.image = pin(&resolve(machine, view.records, &at.settings));
+    let image = boot.image.as_ref().and_then(|pinned| view.records.image(&pinned.digest));
+    if let Some(image) = image {
+        boot.name_parts(&image.config.content);
+    }
     let newly = boot.image.is_some();
     (boot, newly)
 }

@@ -246,6 +246,10 @@ impl Case<'_> {
         let uses_stage1 = !matches!(content, Content::Foreign { .. });
         self.boot.kernel = Some(content.kernel().digest);
         self.boot.stage1 = uses_stage1.then_some(self.request.stage1.digest);
+        self.boot.name_parts(content);
+        if uses_stage1 {
+            self.boot.parts.insert(self.request.stage1.digest, "stage1".into());
+        }
         let discovers = matches!(content, Content::Kernel { .. });
         let base = format!("{}/boot/{}/", self.request.origin, token.0);
         let script = Script::Boot(BootScript {

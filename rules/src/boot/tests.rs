@@ -155,6 +155,22 @@ fn an_assigned_machine_boots_its_image_with_every_initrd_named() {
 }
 
 #[test]
+fn a_read_blob_is_named_by_its_part_of_the_image() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    boot_script(world.script());
+    for (n, expected) in [(1, "kernel"), (2, "modules"), (3, "root"), (7, "stage1"), (8, "")] {
+        let seen =
+            Seen::BlobRead { digest: Digest([n; 32]), part: String::new(), bytes: 5, complete: true, took_ms: 1 };
+        world.live.observe(MAC, Observation::new(Timestamp(world.now), seen));
+        let last = &world.live.boot(MAC).unwrap().timeline.last().unwrap().seen;
+        assert!(matches!(last, Seen::BlobRead { part, .. } if part == expected), "{last:?}");
+    }
+    assert_eq!(world.live.boot(MAC).unwrap().bytes, 25);
+}
+
+#[test]
 fn a_moved_tag_waits_for_the_next_boot() {
     let mut world = World::new();
     let first = world.image("web:v1", root(1));
