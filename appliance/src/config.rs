@@ -163,7 +163,10 @@ impl Config {
             subnets,
             http_port: boot.http_port.unwrap_or(80),
             unknown: parsed("boot.unknown", boot.unknown.as_deref().unwrap_or("discover"))?,
-            discovery_image: parsed("boot.discovery_image", boot.discovery_image.as_deref().unwrap_or("discovery:latest"))?,
+            discovery_image: parsed(
+                "boot.discovery_image",
+                boot.discovery_image.as_deref().unwrap_or("discovery:latest"),
+            )?,
             profiles: bennu_hardware_profiles::all(),
             overlay_limit: boot.overlay_limit_mib.map(|mib| mib << 20),
         };
@@ -191,8 +194,10 @@ where
 
 impl WrittenSubnet {
     fn check(&self, dhcp: DhcpMode) -> Result<Subnet, String> {
-        let written: Ipv4Net =
-            self.network.parse().map_err(|_| format!("network: '{}' is not a network such as 10.77.0.0/24", self.network))?;
+        let written: Ipv4Net = self
+            .network
+            .parse()
+            .map_err(|_| format!("network: '{}' is not a network such as 10.77.0.0/24", self.network))?;
         let network = written.trunc();
         if network != written {
             return Err(format!("network: {written} has host bits; write {network}"));
@@ -312,7 +317,11 @@ mod tests {
             ("10.77.0.0/24", "10.77.0.1/24", "boot.subnet 1: network: 10.77.0.1/24 has host bits; write 10.77.0.0/24"),
             ("10.77.0.199", "10.77.1.199", "boot.subnet 1: range: 10.77.1.199 is not a host of 10.77.0.0/24"),
             ("10.77.0.199", "10.77.0.9", "boot.subnet 1: range: 10.77.0.50 comes after 10.77.0.9"),
-            ("interface = \"eno2\"", "interface = []", "boot.interface: name at least one network interface, such as \"eno2\""),
+            (
+                "interface = \"eno2\"",
+                "interface = []",
+                "boot.interface: name at least one network interface, such as \"eno2\"",
+            ),
             ("interface = \"eno2\"", "interface = \"e\"\ndhcp = \"on\"", "boot.dhcp: 'on' is not full, proxy or off"),
         ] {
             assert_eq!(Config::parse(&GOOD.replacen(change, with, 1)).unwrap_err(), says);

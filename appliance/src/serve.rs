@@ -12,13 +12,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use bennu_images::store::Store;
 use bennu_rules::{Records, image::Digest, settings::DhcpMode};
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Instant};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -58,7 +52,7 @@ fn open(config: Config) -> Result<Appliance> {
     check_networks(&config, &interfaces)?;
     let state = &config.state_dir;
     std::fs::create_dir_all(state).with_context(|| format!("cannot make the state directory {}", state.display()))?;
-    let store = Store::open(&state.join("images"))?;
+    let store = Store::open(state.join("images"))?;
     let ledger = Ledger::open(state, config.settings.clone())?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
     // Compressed, it may follow the modules initrd at any offset; the kernel wants a plain archive on four bytes.
@@ -173,11 +167,14 @@ impl Appliance {
                 used.extend(image.config.content.blobs().iter().map(|blob| blob.digest));
             }
             // Boots that go on may still fetch the stage 1 of an earlier version.
-            used.extend(records.machines().iter().flat_map(|machine| records.boots(Some(machine.id))).filter_map(|boot| {
-                boot.is_open().then_some(boot.stage1).flatten()
-            }));
+            used.extend(
+                records
+                    .machines()
+                    .iter()
+                    .flat_map(|machine| records.boots(Some(machine.id)))
+                    .filter_map(|boot| boot.is_open().then_some(boot.stage1).flatten()),
+            );
             used
         })?)
     }
 }
-

@@ -124,6 +124,7 @@ pub enum Change {
 }
 
 /// One change of the volatile state.
+#[expect(clippy::large_enum_variant, reason = "a decision holds two or three of them for an instant")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Volatile {
     /// Holds an address for a while.

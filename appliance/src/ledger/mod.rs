@@ -18,7 +18,7 @@ pub use storage::Fault;
 
 use bennu_rules::{
     Change, Decision, Live, MacAddress, Moment, Records, Timestamp, View,
-    boot::{Boot, BootId, Token},
+    boot::{Boot, BootId},
     journey::{Observation, Seen},
     settings::Settings,
 };
@@ -150,11 +150,6 @@ impl Ledger {
         self.read(|records, live| live.boots().find(|boot| boot.id == *id).cloned().or_else(|| records.boot(id)))
     }
 
-    /// The open boot that a token opens.
-    pub fn boot_by_token(&self, token: &Token) -> Option<Boot> {
-        self.shared.volatile().live.boot_by_token(token).cloned()
-    }
-
     /// Boots of one machine or of all, newest first, with what is known of them now.
     pub fn boots(&self, machine: Option<MacAddress>) -> Result<Vec<Boot>, Fault> {
         self.read(|records, live| {
@@ -203,13 +198,13 @@ impl Ledger {
         if boots.is_empty() {
             return Ok(());
         }
-        self.decide(boots, store_boots).await
+        self.decide(boots.into(), store_boots).await
     }
 }
 
 /// Boots worth keeping: those that were given a script, and those of machines on record. A flood of
 /// invented addresses writes nothing.
-fn store_boots(boots: &Vec<Boot>, view: &View<'_>, _at: &Moment) -> Decision<()> {
+fn store_boots(boots: &Arc<[Boot]>, view: &View<'_>, _at: &Moment) -> Decision<()> {
     let worth = |boot: &&Boot| boot.token.is_some() || view.records.machine(boot.machine).is_some();
     let changes = boots.iter().filter(worth).cloned().map(Change::PutBoot).collect();
     Decision { changes, ..Decision::just(()) }

@@ -1,6 +1,6 @@
 //! The ledger's storage in a redb file.
 
-use super::storage::{Batch, Fault, Snapshot, Storage, Table};
+use super::storage::{Batch, Fault, Pair, Snapshot, Storage, Table};
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
     WriteTransaction,
@@ -74,10 +74,7 @@ fn get(table: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> 
     Ok(table.get(key).map_err(disk)?.map(|value| value.value().to_vec()))
 }
 
-fn scan(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    prefix: &[u8],
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+fn scan(table: &impl ReadableTable<&'static [u8], &'static [u8]>, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
     let mut found = Vec::new();
     for pair in table.range(prefix..).map_err(disk)? {
         let (key, value) = pair.map_err(disk)?;
@@ -98,7 +95,7 @@ impl Snapshot for ReadTransaction {
         get(&self.open_table(definition(table)).map_err(table_fault)?, key)
     }
 
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
         scan(&self.open_table(definition(table)).map_err(table_fault)?, prefix)
     }
 }
@@ -108,7 +105,7 @@ impl Snapshot for WriteTransaction {
         get(&self.open_table(definition(table)).map_err(table_fault)?, key)
     }
 
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
         scan(&self.open_table(definition(table)).map_err(table_fault)?, prefix)
     }
 }

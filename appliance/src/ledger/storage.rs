@@ -72,12 +72,15 @@ impl From<io::Error> for Fault {
     }
 }
 
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// A consistent picture of every table.
 pub trait Snapshot {
     /// One value.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
     /// Every pair whose key begins with `prefix`, in key order.
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault>;
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault>;
 }
 
 /// The one open write: sees its own changes; lost unless committed.

@@ -34,9 +34,11 @@ fn lease_next(mac: &MacAddress, view: &View<'_>, at: &Moment) -> Decision<Ipv4Ad
     if let Some(lease) = view.records.lease(&key) {
         return Decision::just(lease.address);
     }
-    let free = (1..).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n)).find(|address| view.records.lease_at(*address).is_none());
+    let free =
+        (1..).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n)).find(|address| view.records.lease_at(*address).is_none());
     let address = free.unwrap();
-    let lease = Lease { key, address, granted: at.now, expires: at.now.plus_seconds(60), hostname: None, declined: false };
+    let lease =
+        Lease { key, address, granted: at.now, expires: at.now.plus_seconds(60), hostname: None, declined: false };
     Decision { changes: vec![Change::PutLease(lease)], ..Decision::just(address) }
 }
 
@@ -91,7 +93,7 @@ impl Snapshot for FailingBatch {
         self.inner.get(table, key)
     }
 
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
         self.inner.scan(table, prefix)
     }
 }
@@ -201,7 +203,8 @@ async fn a_boots_token_is_durable_when_its_script_leaves_and_opens_it_after_a_re
     // No flush: only what the script's own commit wrote may be relied upon.
     drop(ledger);
     let ledger = Ledger::open(directory.path(), settings()).unwrap();
-    let found = ledger.boot_by_token(boot.token.as_ref().unwrap()).unwrap();
+    let token = boot.token.unwrap();
+    let found = ledger.read(|_, live| live.boot_by_token(&token).cloned()).unwrap().unwrap();
     assert_eq!(found.id, boot.id);
 }
 
