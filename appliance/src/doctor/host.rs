@@ -173,12 +173,14 @@ mod tests {
 
     #[test]
     fn a_port_that_is_held_names_its_holder() {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // An address of its own: other tests take and free ports of 127.0.0.1 meanwhile.
+        let address = Ipv4Addr::new(127, 77, 0, 1);
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let held = port_of(&loopback(), Transport::Tcp, port, Ipv4Addr::LOCALHOST);
+        let held = port_of(&loopback(), Transport::Tcp, port, address);
         let ours = holders(Transport::Tcp, port);
         assert!(ours.iter().any(|holder| held.detail.contains(holder.as_str())), "{held:?} {ours:?}");
         drop(listener);
-        assert_eq!(port_of(&loopback(), Transport::Tcp, port, Ipv4Addr::LOCALHOST).verdict, Verdict::Ok);
+        assert_eq!(port_of(&loopback(), Transport::Tcp, port, address).verdict, Verdict::Ok);
     }
 }
