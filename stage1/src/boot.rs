@@ -9,7 +9,7 @@ use crate::http::Url;
 use crate::laydown::{self, LaydownError};
 use crate::memory::{Memory, TooLittle};
 use crate::modules::{Devices, Modules};
-use crate::net::{self, Connection};
+use crate::net::{self, Kept};
 use crate::plan::{self, NoPlan};
 use crate::report::Reports;
 use crate::reporter::{self, BootFile};
@@ -56,7 +56,7 @@ struct Machine {
     base: String,
     release: String,
     modules: Modules,
-    connection: Connection,
+    connection: Kept,
     reports: Reports,
     /// What has come of the root so far.
     download: Option<Download>,
@@ -138,7 +138,7 @@ fn start(arguments: Arguments, base: String, server: SocketAddr, release: String
         format!("stage 1 {}, kernel {release}, {loaded} modules loaded", env!("CARGO_PKG_VERSION")),
     );
     reports.step(Step::Network, connection.describe());
-    net::keep(&connection);
+    let connection = net::keep(connection);
     Machine { arguments, base, release, modules, connection, reports, download: None, discovered: false }
 }
 
@@ -220,7 +220,7 @@ impl Machine {
             self.reports.step(Step::Waiting, "");
             console::say(&format!(
                 "waiting until this machine is assigned an image: bennu machine assign {} IMAGE",
-                self.connection.interface.mac
+                self.connection.now().interface.mac
             ));
         }
         std::thread::sleep(Duration::from_secs(u64::from(poll_seconds.clamp(1, 60))));
@@ -308,13 +308,14 @@ impl Machine {
         let run = Path::new("/run");
         let init = handover::find_init(new_root, self.arguments.init.as_deref())?;
         let uuid = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
-        let mac = self.arguments.boot_mac.unwrap_or(self.connection.interface.mac);
+        let connection = self.connection.now();
+        let mac = self.arguments.boot_mac.unwrap_or(connection.interface.mac);
         laydown::lay_down(
             new_root,
             &laydown::Identity {
                 hostname: wanted.hostname.as_deref(),
                 machine_id: laydown::machine_id(mac, uuid.trim()),
-                dns: &self.connection.dns,
+                dns: &connection.dns,
                 own_fstab: wanted.own_fstab,
                 image: &wanted.image,
             },
@@ -329,7 +330,7 @@ impl Machine {
             (false, None) => laydown::Init::Other,
         };
         let network = laydown::decide(new_root, kind);
-        laydown::lay_down_network(new_root, run, network, &self.connection.interface)?;
+        laydown::lay_down_network(new_root, run, network, &connection.interface)?;
         console::say(&format!("network of the booted system: {}", network.describe()));
         early::copy_self(reporter::BINARY).map_err(|source| Failure::File { what: reporter::BINARY, source })?;
         let file = BootFile {
@@ -352,7 +353,7 @@ impl Machine {
         self.reports.step(Step::HandedOver, ready.init.clone());
         self.reports.flush(LAST_WORDS);
         if !ready.keeps_link {
-            self.connection.release();
+            self.connection.now().release();
         }
         let entered = handover::enter();
         if entered.is_ok()

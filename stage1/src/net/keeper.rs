@@ -2,9 +2,11 @@
 
 use super::dhcp::{Answer, Ask, Terms};
 use super::lease::{Client, NoLease};
+use super::link::Interface;
 use super::up::{Connection, Origin, configure, unconfigure};
 use crate::console;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A boot that takes no longer than this asks nobody about the address its loader handed on.
@@ -15,28 +17,43 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 const ANSWER_WAIT: Duration = Duration::from_secs(4);
 
+/// A connection that is being kept, as it is now.
+#[derive(Clone)]
+pub struct Kept(Arc<Mutex<Connection>>);
+
+impl Kept {
+    /// The connection of this moment.
+    pub fn now(&self) -> Connection {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, connection: &Connection) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = connection.clone();
+    }
+}
+
 /// Starts keeping; ends when the image's init takes over, as all threads do.
-pub fn keep(connection: &Connection) {
-    let mut connection = connection.clone();
+pub fn keep(connection: Connection) -> Kept {
+    let kept = Kept(Arc::new(Mutex::new(connection)));
+    let shared = kept.clone();
     let run = move || {
-        let client = match Client::open(&connection.interface.name, connection.interface.mac) {
-            Ok(client) => client,
-            Err(error) => return console::say(&format!("the address will not be renewed: {error}")),
-        };
-        if let Err(error) = run(&client, &mut connection) {
-            console::say(&format!("the address is not renewed any more: {error}"));
+        let Interface { name, mac, .. } = shared.now().interface;
+        let outcome = Client::open(&name, mac).and_then(|client| run(&client, &shared));
+        if let Err(error) = outcome {
+            console::say(&format!("the address is not renewed: {error}"));
         }
     };
     drop(std::thread::Builder::new().name("lease".into()).stack_size(128 * 1024).spawn(run));
+    kept
 }
 
-fn run(client: &Client, connection: &mut Connection) -> Result<(), NoLease> {
+fn run(client: &Client, kept: &Kept) -> Result<(), NoLease> {
     let mut since = Instant::now();
-    let mut terms = match &connection.origin {
+    let mut terms = match &kept.now().origin {
         Origin::Dhcp(terms) => terms.clone(),
         Origin::Handed => {
             std::thread::sleep(HANDED_GRACE);
-            let terms = confirm(client, connection)?;
+            let terms = confirm(client, kept)?;
             since = Instant::now();
             terms
         }
@@ -48,13 +65,13 @@ fn run(client: &Client, connection: &mut Connection) -> Result<(), NoLease> {
             Next::Wait(pause) => std::thread::sleep(pause),
             Next::Ask(to) => {
                 let asked = Instant::now();
-                match client.ask(Ask::Extend(connection.address), to, ANSWER_WAIT) {
+                match client.ask(Ask::Extend(kept.now().address), to, ANSWER_WAIT) {
                     Ok(Some(Answer::Ack(new))) => {
                         since = asked;
                         terms = new;
                     }
                     Ok(Some(Answer::Nak)) => {
-                        terms = afresh(client, connection);
+                        terms = afresh(client, kept);
                         since = Instant::now();
                     }
                     // RFC 2131 §4.4.5: wait half of what is left, then try again.
@@ -62,7 +79,7 @@ fn run(client: &Client, connection: &mut Connection) -> Result<(), NoLease> {
                 }
             }
             Next::Expired => {
-                terms = afresh(client, connection);
+                terms = afresh(client, kept);
                 since = Instant::now();
             }
         }
@@ -70,13 +87,14 @@ fn run(client: &Client, connection: &mut Connection) -> Result<(), NoLease> {
 }
 
 /// Asks for the address that the loader handed on until a server says yes or no.
-fn confirm(client: &Client, connection: &mut Connection) -> Result<Terms, NoLease> {
+fn confirm(client: &Client, kept: &Kept) -> Result<Terms, NoLease> {
+    let address = kept.now().address;
     loop {
-        match client.ask(Ask::Confirm(connection.address), Ipv4Addr::BROADCAST, ANSWER_WAIT)? {
-            Some(Answer::Ack(terms)) if terms.address == connection.address => return Ok(terms),
+        match client.ask(Ask::Confirm(address), Ipv4Addr::BROADCAST, ANSWER_WAIT)? {
+            Some(Answer::Ack(terms)) if terms.address == address => return Ok(terms),
             Some(Answer::Nak) => {
-                console::say(&format!("a DHCP server says that {} is not ours any more", connection.address));
-                return Ok(afresh(client, connection));
+                console::say(&format!("a DHCP server says that {address} is not ours any more"));
+                return Ok(afresh(client, kept));
             }
             _ => std::thread::sleep(ASK_AGAIN),
         }
@@ -84,15 +102,17 @@ fn confirm(client: &Client, connection: &mut Connection) -> Result<Terms, NoLeas
 }
 
 /// Gets a new lease, however long that takes, and moves the interface to it.
-fn afresh(client: &Client, connection: &mut Connection) -> Terms {
+fn afresh(client: &Client, kept: &Kept) -> Terms {
+    let mut connection = kept.now();
     loop {
         match client.acquire(ASK_AGAIN) {
             Ok(terms) => {
                 if terms.address != connection.address {
                     console::say(&format!("the address changes from {} to {}", connection.address, terms.address));
-                    unconfigure(connection);
+                    unconfigure(&connection);
                     connection.take(&terms);
-                    if let Err(error) = configure(connection) {
+                    kept.set(&connection);
+                    if let Err(error) = configure(&connection) {
                         console::say(&error.to_string());
                     }
                 }

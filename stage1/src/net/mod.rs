@@ -8,7 +8,7 @@ mod mac;
 mod netlink;
 mod up;
 
-pub use keeper::keep;
+pub use keeper::{Kept, keep};
 pub use link::{Interface, interfaces};
 pub use mac::Mac;
-pub use up::{Connection, bring_up};
+pub use up::bring_up;

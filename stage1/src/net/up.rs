@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long the firmware's interface may take to appear before others are tried. USB adapters and slow firmware loads come late.
 const APPEAR: Duration = Duration::from_secs(45);
+/// What takes no longer than this is not worth a word.
+const SAY_FIRST: Duration = Duration::from_secs(4);
 /// How often a wait is said again.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 const DHCP_PATIENCE: Duration = Duration::from_secs(40);
@@ -157,7 +159,7 @@ pub fn bring_up(modules: &mut Modules, arguments: &Arguments, server: SocketAddr
                 Err(error) => console::say(&error.to_string()),
             }
         }
-        if said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY) {
+        if started.elapsed() >= SAY_FIRST && said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY) {
             said = Some(Instant::now());
             console::say(&waiting_for(&all, &tries, arguments.boot_mac, started.elapsed().as_secs(), modules.known()));
         }
