@@ -121,7 +121,7 @@ impl Inner {
 
 impl Store {
     /// Opens the layout in `dir`, making it where there is none, and empties `tmp/` of what an earlier
-    /// process left behind.
+    /// process left behind. One process at a time: whoever opens it must already hold the ledger's lock.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         let dir = dir.as_ref().to_owned();
         let store = Self {
