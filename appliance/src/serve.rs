@@ -23,7 +23,18 @@ use tokio_util::sync::CancellationToken;
 /// Runs the appliance until it is told to stop.
 pub fn run(config: &Path) -> Result<()> {
     let config = Config::load(config)?;
+    raise_descriptor_limit();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+/// Every transfer and connection holds a descriptor, and a rack boots at once: the usual soft limit of 1024 exists for
+/// programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, current = ?limit.current, "the limit of open files stays as it is (LimitNOFILE)");
+    }
 }
 
 async fn serve(config: Config) -> Result<()> {

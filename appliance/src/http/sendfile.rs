@@ -9,10 +9,12 @@ use super::mapped::Mapped;
 use bytes::Bytes;
 use rustix::{
     fs::{Advice, fadvise, sendfile},
+    io::{ReadWriteFlags, preadv2},
     net::{SendAncillaryBuffer, SendFlags, sendmsg},
 };
 use std::{
-    io::{self, IoSlice},
+    fs::File,
+    io::{self, IoSlice, IoSliceMut},
     num::NonZeroU64,
     ops::Range,
     pin::Pin,
@@ -138,10 +140,20 @@ impl Body {
             return;
         }
         if let Some(length) = NonZeroU64::new((2 * AHEAD).min(end - advised)) {
-            let _ = fadvise(mapped.file(), advised, Some(length), Advice::WillNeed);
-            self.advised.store(advised + length.get(), Ordering::Relaxed);
+            let next = advised + length.get();
+            if !is_in_memory(mapped.file(), next - 1) {
+                let _ = fadvise(mapped.file(), advised, Some(length), Advice::WillNeed);
+            }
+            self.advised.store(next, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether a stretch that ends here has been read, judged by its last byte: advice walks every page of a stretch, which
+/// costs a fourth of the time of sending it from memory.
+fn is_in_memory(file: &File, last: u64) -> bool {
+    let mut byte = [0];
+    preadv2(file, &mut [IoSliceMut::new(&mut byte)], last, ReadWriteFlags::NOWAIT) == Ok(1)
 }
 
 /// A connected socket.
