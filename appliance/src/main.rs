@@ -10,8 +10,8 @@ mod interfaces;
 mod ledger;
 mod loaders;
 mod neighbours;
-mod ports;
 mod observe;
+mod ports;
 mod serve;
 mod tftp;
 

@@ -63,8 +63,9 @@ fn open(config: Config) -> Result<Appliance> {
     check_networks(&config, &interfaces)?;
     let state = &config.state_dir;
     std::fs::create_dir_all(state).with_context(|| format!("cannot make the state directory {}", state.display()))?;
-    let store = Store::open(state.join("images"))?;
+    // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
+    let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
     // Compressed, it may follow the modules initrd at any offset; the kernel wants a plain archive on four bytes.
     let stage1 = store.put(&zstd::encode_all(&loaders::stage1_initrd()?[..], 19)?)?;
