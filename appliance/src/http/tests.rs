@@ -257,17 +257,19 @@ async fn a_silent_or_dripping_head_is_cut_off() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
-    let lab = Lab::open(Limits { deadlines: quick(), ..Limits::provisioning() }).await;
+    // Wide margins: the machine may be busy.
+    let deadlines = Deadlines { idle: Duration::from_secs(2), ..Deadlines::default() };
+    let lab = Lab::open(Limits { deadlines, ..Limits::provisioning() }).await;
     for digest in [lab.small, lab.large] {
         let mut client = lab.connect().await;
         let path = format!("/blobs/sha256/{}", digest.hex());
         for _ in 0..3 {
             assert_eq!(client.ask("GET", &path, "").await.status, 200);
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            tokio::time::sleep(Duration::from_millis(800)).await;
         }
         assert_eq!(client.ask("GET", &path, "").await.status, 200);
         let took = client.closed().await;
-        assert!((400..1200).contains(&took.as_millis()), "{took:?}");
+        assert!((1500..8000).contains(&took.as_millis()), "{took:?}");
     }
 }
 

@@ -142,7 +142,8 @@ async fn windows_arrive_whole_from_memory_and_from_files() {
             assert!(file == pattern(), "{name} with {blksize} and {window}");
             let Seen::LoaderRead { bytes, complete, detail, .. } = lab.last_seen().await else { panic!() };
             assert_eq!((bytes, complete), (LENGTH as u64, true));
-            assert_eq!(detail, format!("block {blksize}, window {window}"));
+            // On a busy machine a block may have been sent again.
+            assert!(detail.starts_with(&format!("block {blksize}, window {window}")), "{detail}");
         }
     }
 }
