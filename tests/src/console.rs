@@ -132,7 +132,11 @@ impl Console {
         self.wait_for("# ", 60)?;
         // A plain shell without line editing does not echo once the terminal is told so; the kernel's and
         // systemd's own messages would fall between a command and its output.
-        self.send("exec env PS1= PS2= sh\r")?;
+        // What is typed while the line editor still holds the terminal in raw mode is lost: wait for the plain
+        // shell's own prompt, which the echo of this line does not show.
+        self.send("exec env PS1='plain''shell ' PS2= sh\r")?;
+        self.wait_for("plainshell ", 60)?;
+        self.send("PS1=; ")?;
         self.send("stty -echo -onlcr; dmesg -n 1; kill -s RTMIN+21 1\r")?;
         self.run("true", 60).context("the shell after the login does not answer")?;
         Ok(prompt)

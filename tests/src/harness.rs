@@ -86,7 +86,9 @@ impl Story {
         let life = self.life;
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (life.live)(&mut self)))
             .unwrap_or_else(|panic| Err(explain_panic(&*panic)));
-        let mut reason = ended.err().map(|error| format!("{error:#}"));
+        // A test that failed has told its reason already.
+        let told = self.verdicts.iter().any(|verdict| verdict.failure.is_some());
+        let mut reason = ended.err().filter(|_| !told).map(|error| format!("{error:#}"));
         for name in life.shows {
             if self.verdicts.iter().any(|verdict| verdict.name == *name) {
                 continue;
@@ -97,10 +99,11 @@ impl Story {
             report(&verdict, "");
             self.verdicts.push(verdict);
         }
-        if self.verdicts.iter().any(|verdict| verdict.failure.is_some())
-            && let Some(rack) = &self.rack
+        let failed = self.verdicts.iter().any(|verdict| verdict.failure.is_some());
+        if let Some(rack) = &self.rack
+            && (failed || std::env::var_os("RACK_KEEP").is_some())
         {
-            keep_evidence(life, rack.home().dir());
+            keep_evidence(life, rack.home().dir(), failed);
         }
         self.verdicts
     }
@@ -128,9 +131,9 @@ fn boots_of(rack: &Rack) -> Option<String> {
     Some(text)
 }
 
-/// Keeps consoles and logs for later, and shows the end of each.
-fn keep_evidence(life: Life, dir: &Path) {
-    let Ok(kept) = workshop::cache("failures").map(|failures| failures.join(life.name.replace(' ', "-"))) else {
+/// Keeps consoles and logs for later, and shows the end of each after a failure.
+fn keep_evidence(life: Life, dir: &Path, failed: bool) {
+    let Ok(kept) = workshop::cache("evidence").map(|failures| failures.join(life.name.replace(' ', "-"))) else {
         return;
     };
     let _ = fs::remove_dir_all(&kept);
@@ -150,7 +153,9 @@ fn keep_evidence(life: Life, dir: &Path) {
     for file in found {
         let name = file.strip_prefix(dir).unwrap_or(&file).to_string_lossy().replace('/', "-");
         let _ = fs::copy(&file, kept.join(&name));
-        eprintln!("  {} ends with:\n{}", name, tail_of(&file, 25));
+        if failed {
+            eprintln!("  {} ends with:\n{}", name, tail_of(&file, 25));
+        }
     }
     eprintln!("  all of it is kept in {}", kept.display());
 }

@@ -6,7 +6,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
 };
 
 use crate::{command, workshop};
@@ -24,8 +23,7 @@ pub fn script(name: &str) -> PathBuf {
 
 /// Makes the images, or finds them made. Takes about half a minute the first time.
 pub fn images() -> Result<Images> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _held = ONE_AT_A_TIME.lock();
+    let _held = workshop::hold("images")?;
     let mut recipe = Vec::new();
     for part in ["debian", "odd-files"] {
         recipe.extend(fs::read(script(part))?);
@@ -34,7 +32,7 @@ pub fn images() -> Result<Images> {
     let dir = workshop::cache("images")?.join(short_digest(&recipe));
     let done = dir.join("done");
     if !done.exists() {
-        // Only one run of the rack works on a checkout at a time, so what is half done is nobody's.
+        // Nobody else works on it now, so what is half done is a killed run's.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir)?;
         eprintln!("rack: making the images that the machines boot (once; kept in {})", dir.display());
@@ -84,6 +82,11 @@ fn make(dir: &Path) -> Result<()> {
     let tree = dir.join("tree");
     fs::create_dir_all(&tree)?;
     unpack(&v1, &tree, &[])?;
+    // systemd puts the journal's access control list on at every start, and squashfs cannot hold one: an import
+    // leaves this one out, and says so.
+    for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+        command::run(Command::new("setfattr").args(["-x", list]).arg(tree.join("var/log/journal")))?;
+    }
     let manifest = command::run_bytes(Command::new(script("manifest")).arg(&tree));
     fs::remove_dir_all(&tree)?;
     fs::write(dir.join("manifest-v1"), manifest?)?;

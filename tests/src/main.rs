@@ -15,7 +15,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Boots machines and checks what they do; tests whose names hold FILTER, or all.
+    /// Boots machines and checks what they do; tests whose names hold FILTER, or all. With RACK_KEEP set, consoles
+    /// and logs are kept in .cache/evidence even when all is well.
     Test {
         /// Parts of test names.
         filter: Vec<String>,

@@ -2,7 +2,7 @@
 //! that not every rack must import them again. The blobs are shared by hard links: nobody ever changes a blob.
 
 use anyhow::{Context, Result};
-use std::{fs, path::Path, process::Command, sync::Mutex};
+use std::{fs, path::Path, process::Command};
 
 use crate::{
     appliance::Config,
@@ -14,6 +14,7 @@ use crate::{
 
 /// Puts a copy of the seed into an empty state directory.
 pub(crate) fn plant(state: &Path) -> Result<()> {
+    let _held = workshop::hold("seeds")?;
     let seed = grown()?;
     for entry in fs::read_dir(&seed)? {
         let entry = entry?;
@@ -25,8 +26,6 @@ pub(crate) fn plant(state: &Path) -> Result<()> {
 
 /// The seed's state directory, made when this binary has none yet.
 fn grown() -> Result<std::path::PathBuf> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _held = ONE_AT_A_TIME.lock();
     let images = images::images()?;
     let binary = fs::read(workshop::bennu_binary()?).context("cannot read the appliance's binary")?;
     let recipe = format!("{} {}", short_digest(&binary), images.kernel().display());

@@ -19,6 +19,20 @@ pub fn cache(name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Keeps every other process out of `.cache/<name>` until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _lock: fs::File,
+}
+
+/// Waits until nobody else works on `.cache/<name>`.
+pub fn hold(name: &str) -> Result<Held> {
+    let path = cache("locks")?.join(name);
+    let lock = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(Held { _lock: lock })
+}
+
 /// The appliance's binary: `$BENNU_BIN`, else the release build.
 pub fn bennu_binary() -> Result<PathBuf> {
     let path = match env::var_os("BENNU_BIN") {
