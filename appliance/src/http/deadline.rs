@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -39,21 +39,30 @@ impl Default for Deadlines {
 
 /// Whether a request is being answered: shared by the wire and the service above it.
 #[derive(Debug, Default)]
-pub struct Busy(AtomicBool);
+pub struct Busy {
+    answering: AtomicBool,
+    /// Requests begun, so that one answered between two looks is noticed too.
+    begun: AtomicU64,
+}
 
 impl Busy {
     /// A head has come whole.
     pub fn begin(&self) {
-        self.0.store(true, Ordering::Release);
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        self.answering.store(true, Ordering::Release);
     }
 
     /// The response's body has been handed on.
     pub fn end(&self) {
-        self.0.store(false, Ordering::Release);
+        self.answering.store(false, Ordering::Release);
     }
 
     fn is(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.answering.load(Ordering::Acquire)
+    }
+
+    fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
     }
 }
 
@@ -75,6 +84,8 @@ pub struct Timed<W> {
     deadlines: Deadlines,
     busy: Arc<Busy>,
     awaits: Await,
+    /// Of [`Busy::begun`], at the last look.
+    begun: u64,
     read_by: Pin<Box<Sleep>>,
     /// Runs while the peer takes nothing.
     write_by: Option<Pin<Box<Sleep>>>,
@@ -84,7 +95,7 @@ impl<W> Timed<W> {
     /// Starts the first head's deadline.
     pub fn new(wire: W, deadlines: Deadlines, busy: Arc<Busy>) -> Self {
         let read_by = Box::pin(sleep(deadlines.head));
-        Self { wire, deadlines, busy, awaits: Await::Head, read_by, write_by: None }
+        Self { wire, deadlines, busy, awaits: Await::Head, begun: 0, read_by, write_by: None }
     }
 
     fn arm(&mut self, awaits: Await) {
@@ -94,11 +105,13 @@ impl<W> Timed<W> {
     }
 
     fn before_read(&mut self) {
+        let begun = self.busy.begun();
         if self.busy.is() {
             self.awaits = Await::Nothing;
-        } else if self.awaits == Await::Nothing {
+        } else if self.awaits == Await::Nothing || self.begun != begun {
             self.arm(Await::Next);
         }
+        self.begun = begun;
     }
 
     fn after_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -168,6 +181,12 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Timed<W> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper looks for the next request before it lets go of a response's body, and may not look again: the last
+        // flush of a response starts the wait for the next request, and asks to be woken at its end.
+        self.before_read();
+        if self.awaits == Await::Next {
+            let _ = self.read_by.as_mut().poll(cx);
+        }
         Pin::new(&mut self.wire).poll_flush(cx)
     }
 

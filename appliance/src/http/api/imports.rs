@@ -253,6 +253,7 @@ fn spool<R: Read>(reader: &mut Reader<R>, store: &Store, told: &mut dyn FnMut(u6
         match reader.read_data(&mut buffer).map_err(|error| Problem::from(ImportError::from(error)))? {
             0 => break,
             count => {
+                store.check_room()?;
                 file.write_all(&buffer[..count]).map_err(failed)?;
                 told(count as u64);
             }
@@ -275,6 +276,7 @@ impl From<ImportError> for Problem {
             | ImportError::Modules(_)
             | ImportError::Build(_)
             | ImportError::NoInit { .. }
+            | ImportError::Cancelled(_)
             | ImportError::Read { .. } => Self::told(Kind::Import, &error),
         }
     }
@@ -299,6 +301,11 @@ impl Progress for Teller {
 
     fn note(&self, note: &str) {
         let _ = self.lines.blocking_send(Line::Note { note: note.to_owned() });
+    }
+
+    fn is_cancelled(&self) -> bool {
+        // The answer's body is gone when its connection is.
+        self.lines.is_closed()
     }
 }
 
