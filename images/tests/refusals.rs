@@ -243,7 +243,7 @@ fn a_full_disk_is_one_clear_error_wherever_it_happens() {
         let error = import(&tar, &quick(), &store).unwrap_err();
         assert!(matches!(error, ImportError::Store(StoreError::Full { .. })), "{size}: {error:?}");
         let text = error.to_string();
-        assert!(text.contains("is full") && text.contains("bennu image gc"), "{text}");
+        assert!(text.contains("is full") && text.contains("bennu image remove)"), "{text}");
         assert_clean(&store);
         // The store heals when there is space.
         store.put(b"small").unwrap();

@@ -80,6 +80,7 @@ fn copy(mut source: impl Read, what: &str, store: &Store) -> Result<(BlobRef, Ve
         };
         let wanted = count.min(HEAD - head.len());
         head.extend_from_slice(&buffer[..wanted]);
+        store.check_room()?;
         writer.write_all(&buffer[..count]).map_err(|e| store.failed("write to", store.tmp(), e))?;
     }
     if head.is_empty() {

@@ -9,7 +9,7 @@ mod root;
 pub use foreign::foreign;
 pub use manifest::{ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, MANIFEST_TYPE, ROOT_TYPE};
 pub use pack::{PackError, pack_directory};
-pub use progress::{ImportStep, Meter, Progress};
+pub use progress::{Cancelled, ImportStep, Meter, Progress};
 pub use root::root_from_tar;
 
 pub use crate::tree::Acls;
@@ -86,6 +86,9 @@ pub enum ImportError {
     /// Modules that cannot be used.
     #[error(transparent)]
     Modules(#[from] ModulesError),
+    /// Whoever asked for the image went away.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// The builder of the root filesystem failed.
     #[error(transparent)]
     Build(#[from] BuildError),

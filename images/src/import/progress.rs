@@ -39,6 +39,23 @@ pub trait Progress: Sync {
     fn note(&self, note: &str) {
         tracing::info!("{note}");
     }
+
+    /// Whether nobody wants the result any more. Work asks this often, and ends soon when it is so.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody wanted the result any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the import was cancelled: whoever asked for it went away")]
+pub struct Cancelled;
+
+impl dyn Progress + '_ {
+    /// Ends work that nobody wants any more.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
 }
 
 /// Nobody wants to know.
@@ -73,6 +90,11 @@ impl<'a> Meter<'a> {
         }
         self.next = Instant::now() + INTERVAL;
         self.progress.step(self.step, done, self.total.map(|total| total.max(done)));
+    }
+
+    /// Ends the step when nobody wants its result any more.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        self.progress.check()
     }
 
     /// The step is over, having done so much.

@@ -3,7 +3,7 @@
 use super::{ImportError, ImportStep, Imported, Meter, Options, Progress, manifest};
 use crate::{
     kernel, modules,
-    squashfs::{Mksquashfs, RootBuilder, RootOptions},
+    squashfs::{BuildError, Mksquashfs, RootBuilder, RootOptions},
     store::Store,
     tree::{self, Indexed, Kind, ROOT},
 };
@@ -102,8 +102,13 @@ fn build_root(
         |pipe: &mut dyn std::io::Write| tree::emit(&indexed.tree, &indexed.spool, pipe, &mut |done| meter.at(done));
     let root = &indexed.tree.inode(ROOT).meta;
     let path: &Path = out.path();
-    builder.build(root, path, &root_options, &mut feed).map_err(|error| match error {
-        crate::squashfs::BuildError::Full => store.full().into(),
+    let watch = || {
+        progress.check()?;
+        store.check_room().map_err(|_| BuildError::Full)
+    };
+    builder.build(root, path, &root_options, &mut feed, &watch).map_err(|error| match error {
+        BuildError::Full => store.full().into(),
+        BuildError::Cancelled(cancelled) => cancelled.into(),
         error => ImportError::from(error),
     })?;
     meter.done(total);

@@ -12,7 +12,7 @@ mod selection;
 
 use crate::{
     archive::decompress,
-    import::{ImportStep, Meter, Progress},
+    import::{Cancelled, ImportStep, Meter, Progress},
     kernel::Kernel,
     store::{Store, StoreError},
     tree::Indexed,
@@ -92,6 +92,9 @@ pub enum ModulesError {
         /// What is wrong with it.
         source: object::Error,
     },
+    /// Whoever asked for the image went away.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// The initrd could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -129,6 +132,8 @@ pub fn initrd(
     // By path and not by name, so that directories come one after the other.
     let paths: BTreeSet<&str> = chosen.iter().map(|name| database.modules[name].path.as_str()).collect();
     for (count, path) in paths.into_iter().enumerate() {
+        meter.check()?;
+        store.check_room()?;
         let bytes = tree.module(path)?;
         let named = info::values(&bytes, "firmware");
         firmware.extend(named.map_err(|source| ModulesError::Damaged { path: tree.path(path), source })?);

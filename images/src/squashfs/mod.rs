@@ -8,11 +8,14 @@
 
 mod root_time;
 
-use crate::tree::Metadata;
+use crate::{import::Cancelled, tree::Metadata};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{self, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::Duration,
 };
 
 /// A tar that `-tar` cannot read would be this old.
@@ -23,6 +26,10 @@ const MOST_WORDS: usize = 16 << 10;
 
 /// A pipe of this size saves most of the switches between the two processes.
 const PIPE: usize = 1 << 20;
+
+/// How often it is asked whether the tool should go on. At a gigabyte a second it writes less meanwhile than the
+/// store keeps free.
+const WATCH: Duration = Duration::from_millis(50);
 
 /// Why there is no root filesystem.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,9 @@ pub enum BuildError {
     /// What it was to be fed could not be read.
     #[error("cannot feed mksquashfs: {0}")]
     Feed(io::Error),
+    /// Whoever asked for it went away.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// The disk is full.
     #[error("the disk is full")]
     Full,
@@ -85,13 +95,15 @@ pub trait RootBuilder: Sync {
     /// Its name and version, for the image's config: they decide the bytes.
     fn tool(&self) -> (String, String);
 
-    /// Writes the filesystem to `out`. `feed` writes the tar; `root` is the root directory's metadata.
+    /// Writes the filesystem to `out`. `feed` writes the tar; `root` is the root directory's metadata. `watch` is
+    /// asked all the while, and ends the work with its error.
     fn build(
         &self,
         root: &Metadata,
         out: &Path,
         options: &RootOptions,
         feed: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+        watch: &(dyn Fn() -> Result<(), BuildError> + Sync),
     ) -> Result<(), BuildError>;
 }
 
@@ -143,6 +155,7 @@ impl RootBuilder for Mksquashfs {
         out: &Path,
         options: &RootOptions,
         feed: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+        watch: &(dyn Fn() -> Result<(), BuildError> + Sync),
     ) -> Result<(), BuildError> {
         let mut command = command();
         command.arg("-").arg(out).args(arguments(root, options));
@@ -150,8 +163,11 @@ impl RootBuilder for Mksquashfs {
         let mut running = Running(command.spawn().map_err(BuildError::Run)?);
         let stdin = running.0.stdin.take();
         let (stdout, stderr) = (running.0.stdout.take(), running.0.stderr.take());
+        let pid = running.pid();
+        let (ended, end) = mpsc::channel();
         // Both of its outputs are read while it is fed, or it would stop at a full pipe.
-        let (fed, said) = std::thread::scope(|scope| {
+        let (fed, said, watched) = std::thread::scope(|scope| {
+            let watcher = scope.spawn(move || guard(pid, watch, &end));
             let stdout = scope.spawn(|| words(stdout));
             let stderr = scope.spawn(|| words(stderr));
             let fed = stdin.map_or(Ok(()), |stdin| pour(stdin, feed));
@@ -159,9 +175,12 @@ impl RootBuilder for Mksquashfs {
                 running.stop();
             }
             let said = [stderr, stdout].map(|reader| reader.join().unwrap_or_default()).concat();
-            (fed, said)
+            // Its outputs are closed, so it has ended; it is waited for after the watcher, which may yet signal it.
+            drop(ended);
+            (fed, said, watcher.join().unwrap_or(Ok(())))
         });
         let status = running.0.wait().map_err(BuildError::Run)?;
+        watched?;
         judge(fed, status, said.trim())?;
         let time = root.mtime.try_into().unwrap_or(0);
         root_time::set(out, time).map_err(|source| BuildError::Made { version: self.version.clone(), source })
@@ -215,6 +234,22 @@ fn pour(stdin: ChildStdin, feed: &mut dyn FnMut(&mut dyn Write) -> io::Result<()
     feed(&mut stdin)
 }
 
+/// Kills the tool as soon as `watch` says so, and gives its reason.
+fn guard(
+    tool: Option<Pid>,
+    watch: &dyn Fn() -> Result<(), BuildError>,
+    end: &mpsc::Receiver<()>,
+) -> Result<(), BuildError> {
+    while end.recv_timeout(WATCH) == Err(RecvTimeoutError::Timeout) {
+        if let Err(reason) = watch() {
+            // Nobody has waited for it yet, so the number is still its own.
+            let _ = tool.map(|tool| kill_process(tool, Signal::KILL));
+            return Err(reason);
+        }
+    }
+    Ok(())
+}
+
 /// Reads all, keeps the start.
 fn words(source: Option<impl Read>) -> String {
     let Some(mut source) = source else { return String::new() };
@@ -231,6 +266,10 @@ fn words(source: Option<impl Read>) -> String {
 struct Running(Child);
 
 impl Running {
+    fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.0.id()).ok().and_then(Pid::from_raw)
+    }
+
     fn stop(&mut self) {
         let _ = self.0.kill();
     }
@@ -248,6 +287,7 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::{self, Contents, RecordKind};
 
     #[test]
     fn versions() {
@@ -265,10 +305,9 @@ mod tests {
         let options = RootOptions { compression: Compression::Zstd(99), memory: 64 << 20, processors: 1 };
         let dir = tempfile::tempdir().unwrap();
         let tool = Mksquashfs::find().unwrap();
-        let error = tool.build(&meta, &dir.path().join("out"), &options, &mut |pipe| {
-            // More than any pipe holds, so that the tool's end is noticed here too.
-            pipe.write_all(&vec![0; 8 << 20])
-        });
+        // More than any pipe holds, so that the tool's end is noticed here too.
+        let mut feed = |pipe: &mut dyn Write| pipe.write_all(&vec![0; 8 << 20]);
+        let error = tool.build(&meta, &dir.path().join("out"), &options, &mut feed, &|| Ok(()));
         let Err(BuildError::Failed { said, .. }) = error else { panic!("{error:?}") };
         assert!(said.contains("compression-level"), "{said}");
     }
@@ -279,7 +318,30 @@ mod tests {
         let options = RootOptions { compression: Compression::Zstd(1), memory: 64 << 20, processors: 1 };
         let dir = tempfile::tempdir().unwrap();
         let mut feed = |_: &mut dyn Write| Err(io::Error::other("the spool broke"));
-        let error = Mksquashfs::find().unwrap().build(&meta, &dir.path().join("out"), &options, &mut feed);
+        let error = Mksquashfs::find().unwrap().build(&meta, &dir.path().join("out"), &options, &mut feed, &|| Ok(()));
         assert!(matches!(error, Err(BuildError::Feed(_))), "{error:?}");
+    }
+
+    #[test]
+    fn a_tool_that_nobody_wants_any_more_is_ended() {
+        let meta = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+        let options = RootOptions { compression: Compression::Zstd(1), memory: 64 << 20, processors: 1 };
+        let dir = tempfile::tempdir().unwrap();
+        // A file that never ends: only the watch can end this.
+        let mut feed = |pipe: &mut dyn Write| {
+            let mut tar = archive::Writer::new(pipe);
+            let whole = RecordKind::File(Contents::Whole(1 << 40));
+            tar.entry(b"endless", whole, archive::Metadata { mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: &Vec::new() })?;
+            loop {
+                tar.data(&[0; 4096])?;
+            }
+        };
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let watch = || match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0..2 => Ok(()),
+            _ => Err(Cancelled.into()),
+        };
+        let error = Mksquashfs::find().unwrap().build(&meta, &dir.path().join("out"), &options, &mut feed, &watch);
+        assert!(matches!(error, Err(BuildError::Cancelled(_))), "{error:?}");
     }
 }

@@ -27,14 +27,16 @@ use std::{
 pub enum StoreError {
     /// The disk is full. What was being written is gone again; everything else is as it was.
     #[error(
-        "the disk under {} is full ({} left). Remove images that are no longer needed (bennu image remove, then bennu image gc) or enlarge the disk, then try again",
-        .path.display(), bytes(*.free)
+        "the disk under {} is full: {} are free, and {} are kept for the ledger. Remove images that are no longer needed (bennu image remove) or enlarge the disk, then try again",
+        .path.display(), bytes(*.free), bytes(*.reserve)
     )]
     Full {
         /// The store's directory.
         path: PathBuf,
         /// Bytes an unprivileged user may still write there.
         free: u64,
+        /// Bytes of them that images may not use.
+        reserve: u64,
     },
     /// The blob is not there.
     #[error("the store holds no blob {digest}. Import the image again")]
@@ -61,6 +63,10 @@ pub enum StoreError {
         source: io::Error,
     },
 }
+
+/// What an import leaves free: on a disk that is full to the last byte the ledger could not store a lease, and a
+/// ledger that failed once serves nobody. Small disks keep a sixteenth.
+const RESERVE: u64 = 64 << 20;
 
 /// A size as a person reads it.
 pub(crate) fn bytes(count: u64) -> String {
@@ -233,7 +239,22 @@ impl Store {
 
     /// Bytes an unprivileged user may still write.
     pub fn free(&self) -> u64 {
-        posix::statvfs(self.dir()).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        self.room().map_or(0, |(free, _)| free)
+    }
+
+    /// Refuses to go on when less is free than what is kept for the ledger. Importers ask before they write.
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        match self.room() {
+            Some((free, reserve)) if free < reserve => Err(self.full()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that are free, and how many of them are kept.
+    fn room(&self) -> Option<(u64, u64)> {
+        let stat = posix::statvfs(self.dir()).ok()?;
+        let size = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Some((size(stat.f_bavail), RESERVE.min(size(stat.f_blocks) / 16)))
     }
 
     /// The error for a failed file operation; a full disk gets its own.
@@ -246,7 +267,8 @@ impl Store {
 
     /// The error of a full disk.
     pub fn full(&self) -> StoreError {
-        StoreError::Full { path: self.dir().to_owned(), free: self.free() }
+        let (free, reserve) = self.room().unwrap_or_default();
+        StoreError::Full { path: self.dir().to_owned(), free, reserve }
     }
 
     fn absent(&self, digest: &Digest, what: &'static str, path: &Path, error: io::Error) -> StoreError {

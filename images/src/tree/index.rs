@@ -142,7 +142,9 @@ impl Indexer<'_> {
                 if count == 0 {
                     break;
                 }
+                meter.check()?;
                 if buffer[..count] != ZEROS[..count] {
+                    self.store.check_room()?;
                     let spool = self.out.write(&buffer[..count]).map_err(|e| self.write_failed(e))?;
                     extend(&mut data.extents, Extent { at, spool, length: count as u64 });
                 }
