@@ -150,7 +150,12 @@ impl<'a> Asking<'a> {
         let mut step = Step { next, volatile: Vec::new() };
         let Some((mut boot, is_new)) = opened else { return step };
         let before = boot.clone();
-        boot.system = self.client.system().and_then(|system| system.known).or(boot.system);
+        let said = self.client.system().and_then(|system| system.known);
+        boot.system = match self.client {
+            // A loader names what it was built for: snponly.efi says 7 (PXE) even where HTTP boot fetched it.
+            Client::Ipxe { .. } => boot.system.or(said),
+            _ => said.or(boot.system),
+        };
         let is_chained = matches!((&self.client, &step.next), (Client::Ipxe { .. }, Next::Loader(_)));
         if is_chained && boot.chained_xid != Some(self.request.xid) {
             boot.chained_xid = Some(self.request.xid);

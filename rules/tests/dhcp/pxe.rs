@@ -5,7 +5,7 @@ use bennu_rules::{
     Machine,
     boot::State,
     dhcp::Reason,
-    facts::{CLIENT_SYSTEMS, Facts},
+    facts::{CLIENT_SYSTEMS, ClientSystem, Facts},
     journey::{Observation, Seen},
     profile::{BootSettings, Fingerprint, Match, Profile},
     settings::UnknownPolicy,
@@ -140,6 +140,17 @@ fn line_47_http_boot_gets_its_class_and_a_url() {
         assert_eq!(got.text(67).as_deref(), Some("http://10.77.0.1/loader/snponly.efi"));
         assert!(!got.options.contains_key(&43) && !got.options.contains_key(&66));
     }
+}
+
+#[test]
+fn the_firmware_says_what_it_is_and_not_its_loader() {
+    let mut wire = Wire::full();
+    wire.ask(&Ask::new(DISCOVER, 1).http(16)).unwrap();
+    wire.ask(&Ask::new(DISCOVER, 1).ipxe(7, HTTP_FEATURE)).unwrap();
+    let system = wire.live.boot(mac(1)).unwrap().system.unwrap();
+    assert_eq!(Some(system), ClientSystem::from_code(16));
+    wire.ask(&Ask::new(DISCOVER, 2).ipxe(0, HTTP_FEATURE)).unwrap();
+    assert_eq!(wire.live.boot(mac(2)).unwrap().system, ClientSystem::from_code(0), "a ROM speaks for itself");
 }
 
 #[test]
