@@ -1,6 +1,6 @@
 //! Who holds a port, for messages that say what to do about it.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 /// A kind of port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,20 +12,43 @@ pub enum Transport {
 
 /// The processes that hold a port of this host, as `name (pid 123)`; empty when none does, or when we may not look.
 pub fn holders(transport: Transport, port: u16) -> Vec<String> {
-    let table = match transport {
-        Transport::Udp => "/proc/net/udp",
-        Transport::Tcp => "/proc/net/tcp",
+    // A server that listens on all addresses of both families is in the second table alone.
+    let tables = match transport {
+        Transport::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
     };
-    let inodes = fs::read_to_string(table).map(|table| inodes_of(&table, port)).unwrap_or_default();
+    let tables = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
+    let inodes: Vec<String> = tables.flat_map(|table| inodes_of(&table, port)).collect();
     if inodes.is_empty() {
         return Vec::new();
     }
-    let mut found: Vec<String> = processes().filter(|(pid, _)| holds(*pid, &inodes)).map(named).collect();
+    let mut found: Vec<String> = processes().filter(|(pid, _)| holds(*pid, &inodes)).map(process).collect();
     found.sort();
     found
 }
 
-fn named((pid, name): (u32, String)) -> String {
+/// The same without this process, which may hold the port on another interface.
+pub fn others(transport: Transport, port: u16) -> Vec<String> {
+    let us = format!(" (pid {})", std::process::id());
+    let mut found = holders(transport, port);
+    found.retain(|holder| !holder.ends_with(&us));
+    found
+}
+
+/// Why a port cannot be bound, as the end of a sentence.
+pub fn why(transport: Transport, port: u16, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("the port is in use by {}", named(&others(transport, port))),
+        _ => error.to_string(),
+    }
+}
+
+/// Holders of a port in a sentence.
+pub fn named(holders: &[String]) -> String {
+    if holders.is_empty() { "a program that we may not see".to_owned() } else { holders.join(", ") }
+}
+
+fn process((pid, name): (u32, String)) -> String {
     format!("{name} (pid {pid})")
 }
 
@@ -66,13 +89,17 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     #[test]
-    fn our_own_sockets_are_found() {
+    fn our_own_sockets_are_found_and_told_from_others() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
         let us = format!("(pid {})", std::process::id());
-        let found = holders(Transport::Udp, udp.local_addr().unwrap().port());
-        assert!(found.iter().any(|holder| holder.ends_with(&us)), "{found:?}");
-        let found = holders(Transport::Tcp, tcp.local_addr().unwrap().port());
-        assert!(found.iter().any(|holder| holder.ends_with(&us)), "{found:?}");
+        let ours = |holders: &[String]| holders.iter().any(|holder| holder.ends_with(&us));
+        let udp = (Transport::Udp, udp.local_addr().unwrap().port());
+        let tcp = (Transport::Tcp, tcp.local_addr().unwrap().port());
+        for (transport, port) in [udp, tcp] {
+            let found = holders(transport, port);
+            assert!(ours(&found), "{found:?}");
+            assert!(!ours(&others(transport, port)));
+        }
     }
 }

@@ -25,9 +25,9 @@ pub struct Listener(Arc<DhcpSocket>);
 pub enum BindError {
     /// Somebody else has it.
     #[error(
-        "port {port}/udp on {interface} is in use{}: stop that server, or set boot.dhcp = \"off\" \
+        "port {port}/udp on {interface} is in use by {}. Stop that server, or set boot.dhcp = \"off\" \
          (\"proxy\" is for a DHCP server on another host)",
-        by(holders)
+        ports::named(holders)
     )]
     InUse {
         /// The port.
@@ -39,7 +39,7 @@ pub enum BindError {
     },
     /// Ports below 1024 take a privilege.
     #[error(
-        "port {port}/udp on {interface} may not be bound: run bennu as root, or give it CAP_NET_BIND_SERVICE and CAP_NET_RAW"
+        "port {port}/udp on {interface} may not be bound; run bennu as root, or give it CAP_NET_BIND_SERVICE and CAP_NET_RAW"
     )]
     Forbidden {
         /// The port.
@@ -48,7 +48,9 @@ pub enum BindError {
         interface: String,
     },
     /// Anything else.
-    #[error("port {port}/udp on {interface} cannot be bound: {source}")]
+    #[error(
+        "port {port}/udp on {interface} cannot be bound: {source}. Look at the interface and its address (ip address)"
+    )]
     Other {
         /// The port.
         port: u16,
@@ -57,10 +59,6 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-fn by(holders: &[String]) -> String {
-    if holders.is_empty() { String::new() } else { format!(" by {}", holders.join(", ")) }
 }
 
 /// Packets that are being decided at once. An ACK waits for the disk; behind it others are not to wait, and the more
@@ -90,7 +88,7 @@ pub fn bind(interfaces: &[Interface], mode: DhcpMode) -> Result<Vec<Listener>, B
 fn explain(interface: &Interface, port: u16, source: io::Error) -> BindError {
     let interface = interface.name.clone();
     match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { port, interface, holders: ports::holders(Transport::Udp, port) },
+        io::ErrorKind::AddrInUse => BindError::InUse { port, interface, holders: ports::others(Transport::Udp, port) },
         io::ErrorKind::PermissionDenied => BindError::Forbidden { port, interface },
         _ => BindError::Other { port, interface, source },
     }

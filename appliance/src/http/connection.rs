@@ -5,6 +5,7 @@ use super::{
     deadline::{Busy, Deadlines, EndingBody, Timed, TimedBody},
     sendfile::{Outgoing, Stream, Wire},
 };
+use crate::ports::{self, Transport};
 use axum::{
     Router,
     body::Body,
@@ -77,16 +78,17 @@ impl Limits {
 
 /// A port that cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve HTTP on {address} ({device}): {source}. {}", advice(.source))]
+#[error("cannot serve HTTP on {address} ({device}): {reason}. {advice}")]
 pub struct BindError {
     address: SocketAddr,
     device: String,
-    source: io::Error,
+    reason: String,
+    advice: &'static str,
 }
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "Another program has the port (ss -ltnp names it): stop it, or set boot.http_port",
+        io::ErrorKind::AddrInUse => "Stop that server, or set boot.http_port",
         io::ErrorKind::PermissionDenied => "Ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "Look at the interface and its address (ip address)",
     }
@@ -103,7 +105,12 @@ pub fn bind_tcp(address: SocketAddr, device: &str) -> Result<TcpListener, BindEr
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
-    bind().map_err(|source| BindError { address, device: device.to_owned(), source })
+    bind().map_err(|error| BindError {
+        address,
+        device: device.to_owned(),
+        reason: ports::why(Transport::Tcp, address.port(), &error),
+        advice: advice(&error),
+    })
 }
 
 /// Serves the provisioning plane until `shutdown`.

@@ -14,6 +14,7 @@ use crate::{
     interfaces::Interface,
     loaders::Loaders,
     observe,
+    ports::{self, Transport},
 };
 use bennu_rules::tftp::Names;
 use content::Content;
@@ -25,16 +26,17 @@ const PORT: u16 = 69;
 
 /// Port 69 cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve TFTP on {local} ({device}): {source}. {}", advice(.source))]
+#[error("cannot serve TFTP on {local} ({device}): {reason}. {advice}")]
 pub struct BindError {
     local: SocketAddr,
     device: String,
-    source: io::Error,
+    reason: String,
+    advice: &'static str,
 }
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "Another TFTP server runs here (ss -lunp 'sport = 69' names it): stop it",
+        io::ErrorKind::AddrInUse => "Stop that server",
         io::ErrorKind::PermissionDenied => "Ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "Look at the interface and its address (ip address)",
     }
@@ -43,10 +45,11 @@ fn advice(error: &io::Error) -> &'static str {
 /// Binds port 69 on an interface's address.
 pub fn bind(interface: &Interface) -> Result<Listener, BindError> {
     let local = SocketAddr::from((interface.address, PORT));
-    Listener::bind(local, Some(&interface.name)).map_err(|source| BindError {
+    Listener::bind(local, Some(&interface.name)).map_err(|error| BindError {
         local,
         device: interface.name.clone(),
-        source,
+        reason: ports::why(Transport::Udp, PORT, &error),
+        advice: advice(&error),
     })
 }
 
