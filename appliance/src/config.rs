@@ -115,7 +115,7 @@ struct WrittenImport {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of them")]
 enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
@@ -138,13 +138,19 @@ impl Config {
             OneOrMany::Many(names) => names,
         };
         if interfaces.is_empty() || interfaces.iter().any(|name| name.is_empty() || name.len() > 15) {
-            return Err("boot.interface: name at least one network interface, such as \"eno2\"".into());
+            return Err(
+                "boot.interface: a name is empty, too long or missing; name network interfaces, such as \"eno2\""
+                    .into(),
+            );
+        }
+        if let Some(twice) = interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name)) {
+            return Err(format!("boot.interface: '{}' is there twice; name each interface once", twice.1));
         }
         let dhcp = match boot.dhcp.as_deref() {
             None | Some("full") => DhcpMode::Full,
             Some("proxy") => DhcpMode::Proxy,
             Some("off") => DhcpMode::Off,
-            Some(other) => return Err(format!("boot.dhcp: '{other}' is not full, proxy or off")),
+            Some(other) => return Err(format!("boot.dhcp: '{other}' is no mode; write full, proxy or off")),
         };
         let subnets = boot
             .subnet
@@ -154,8 +160,8 @@ impl Config {
             .collect::<Result<Vec<_>, _>>()?;
         check_overlaps(&subnets)?;
         if subnets.is_empty() && dhcp == DhcpMode::Full {
-            return Err("boot.subnet: dhcp = \"full\" needs at least one [[boot.subnet]] with its network and range; \
-                        with a DHCP server of your site write dhcp = \"proxy\""
+            return Err("boot.subnet: dhcp = \"full\" needs a subnet, and there is none; add a [[boot.subnet]] with its network and range, \
+                        or write dhcp = \"proxy\" beside a DHCP server of your site"
                 .into());
         }
         let settings = Settings {
@@ -172,7 +178,7 @@ impl Config {
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {
-            return Err(format!("import.compression_level: {compression_level} is not between 1 and 22"));
+            return Err(format!("import.compression_level: {compression_level} is no level of zstd; write 1 to 22"));
         }
         Ok(Self {
             state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
@@ -197,27 +203,30 @@ impl WrittenSubnet {
         let written: Ipv4Net = self
             .network
             .parse()
-            .map_err(|_| format!("network: '{}' is not a network such as 10.77.0.0/24", self.network))?;
+            .map_err(|_| format!("network: '{}' is no network; write one such as 10.77.0.0/24", self.network))?;
         let network = written.trunc();
         if network != written {
             return Err(format!("network: {written} has host bits; write {network}"));
         }
         if !(8..=30).contains(&network.prefix_len()) {
-            return Err(format!("network: /{} is not between /8 and /30", network.prefix_len()));
+            return Err(format!(
+                "network: /{} is too wide or too narrow; write a network of /8 to /30",
+                network.prefix_len()
+            ));
         }
         let range = self.range.as_deref().map(|text| parse_range(text, &network)).transpose()?;
         if dhcp == DhcpMode::Proxy && range.is_some() {
             return Err("range: in proxy mode the site's DHCP server gives the addresses; remove the range".into());
         }
         if let Some(router) = self.router.filter(|router| !network.contains(router)) {
-            return Err(format!("router: {router} is not in {network}"));
+            return Err(format!("router: {router} is not in {network}; write the router's address on this network"));
         }
         if let Some(domain) = self.domain.as_deref().filter(|domain| !is_domain(domain)) {
-            return Err(format!("domain: '{domain}' is not a domain name"));
+            return Err(format!("domain: '{domain}' is no domain name; write one such as rack.example.com"));
         }
         let lease_seconds = self.lease_seconds.unwrap_or(DEFAULT_LEASE_SECONDS);
         if lease_seconds < 60 {
-            return Err(format!("lease_seconds: {lease_seconds} is under a minute"));
+            return Err(format!("lease_seconds: {lease_seconds} is under a minute; write 60 or more"));
         }
         Ok(Subnet {
             network,
@@ -235,16 +244,18 @@ fn is_domain(text: &str) -> bool {
 }
 
 fn parse_range(text: &str, network: &Ipv4Net) -> Result<RangeInclusive<Ipv4Addr>, String> {
-    let refuse = || format!("range: '{text}' is not two addresses, such as 10.77.0.50-10.77.0.199");
+    let refuse = || {
+        format!("range: '{text}' is not two addresses; write the first and the last, such as 10.77.0.50-10.77.0.199")
+    };
     let (first, last) = text.split_once('-').ok_or_else(refuse)?;
     let first: Ipv4Addr = first.trim().parse().map_err(|_| refuse())?;
     let last: Ipv4Addr = last.trim().parse().map_err(|_| refuse())?;
     if first > last {
-        return Err(format!("range: {first} comes after {last}"));
+        return Err(format!("range: {first} comes after {last}; write the lower address first"));
     }
     for address in [first, last] {
         if !network.contains(&address) || address == network.network() || address == network.broadcast() {
-            return Err(format!("range: {address} is not a host of {network}"));
+            return Err(format!("range: {address} is not a host of {network}; write addresses of that network"));
         }
     }
     Ok(first..=last)
@@ -256,28 +267,29 @@ fn check_overlaps(subnets: &[Subnet]) -> Result<(), String> {
             other.network.contains(&subnet.network.network()) || subnet.network.contains(&other.network.network())
         };
         if let Some(other) = subnets[..index].iter().find(overlap) {
-            return Err(format!("boot.subnet: {} and {} overlap", other.network, subnet.network));
+            return Err(format!(
+                "boot.subnet: {} and {} overlap; keep one of them, or write networks that do not",
+                other.network, subnet.network
+            ));
         }
     }
     Ok(())
 }
 
-/// serde's message, with the nearest key for one that is unknown.
+/// What is wrong with the text, with the nearest key for one that is unknown.
 fn explain(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
     let message = error.message();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let nearest = message.starts_with("unknown field").then(|| {
-        let unknown = quoted.next().unwrap_or_default();
-        quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known)).map(str::to_owned)
-    });
-    match nearest.flatten() {
-        Some(nearest) => {
-            let unknown = message.split('`').nth(1).unwrap_or_default();
-            format!("line {line}: there is no key '{unknown}' here; did you mean '{nearest}'?")
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let told = match quoted[..] {
+        [unknown, ref known @ ..] if message.starts_with("unknown field") => {
+            let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
+            format!("there is no key '{unknown}' here; did you mean '{}'?", nearest.copied().unwrap_or_default())
         }
-        None => format!("line {line}: {message}"),
-    }
+        [missing] if message.starts_with("missing field") => format!("the key '{missing}' is missing; add it"),
+        _ => format!("{}; mend this line", message.replace('\n', ", ")),
+    };
+    format!("line {line}: {told}")
 }
 
 /// Where the provisioning HTTP server of one interface is reached.
@@ -315,18 +327,33 @@ mod tests {
         for (change, with, says) in [
             ("network", "netwrok", "line 5: there is no key 'netwrok' here; did you mean 'network'?"),
             ("10.77.0.0/24", "10.77.0.1/24", "boot.subnet 1: network: 10.77.0.1/24 has host bits; write 10.77.0.0/24"),
-            ("10.77.0.199", "10.77.1.199", "boot.subnet 1: range: 10.77.1.199 is not a host of 10.77.0.0/24"),
-            ("10.77.0.199", "10.77.0.9", "boot.subnet 1: range: 10.77.0.50 comes after 10.77.0.9"),
+            (
+                "10.77.0.199",
+                "10.77.1.199",
+                "boot.subnet 1: range: 10.77.1.199 is not a host of 10.77.0.0/24; write addresses of that network",
+            ),
+            (
+                "10.77.0.199",
+                "10.77.0.9",
+                "boot.subnet 1: range: 10.77.0.50 comes after 10.77.0.9; write the lower address first",
+            ),
             (
                 "interface = \"eno2\"",
                 "interface = []",
-                "boot.interface: name at least one network interface, such as \"eno2\"",
+                "boot.interface: a name is empty, too long or missing; name network interfaces, such as \"eno2\"",
             ),
-            ("interface = \"eno2\"", "interface = \"e\"\ndhcp = \"on\"", "boot.dhcp: 'on' is not full, proxy or off"),
+            (
+                "interface = \"eno2\"",
+                "interface = \"e\"\ndhcp = \"on\"",
+                "boot.dhcp: 'on' is no mode; write full, proxy or off",
+            ),
         ] {
             assert_eq!(Config::parse(&GOOD.replacen(change, with, 1)).unwrap_err(), says);
         }
         let twice = format!("{GOOD}\n[[boot.subnet]]\nnetwork = \"10.77.0.128/25\"");
-        assert_eq!(Config::parse(&twice).unwrap_err(), "boot.subnet: 10.77.0.0/24 and 10.77.0.128/25 overlap");
+        assert_eq!(
+            Config::parse(&twice).unwrap_err(),
+            "boot.subnet: 10.77.0.0/24 and 10.77.0.128/25 overlap; keep one of them, or write networks that do not"
+        );
     }
 }

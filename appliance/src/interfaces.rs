@@ -32,7 +32,7 @@ pub enum InterfaceError {
         known: String,
     },
     /// No address on it.
-    #[error("interface {0} has no IPv4 address; give it one, such as: ip address add 10.77.0.1/24 dev {0}")]
+    #[error("interface {0} has no IPv4 address; give it one, such as `ip address add 10.77.0.1/24 dev {0}`")]
     NoAddress(String),
 }
 

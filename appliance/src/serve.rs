@@ -9,7 +9,7 @@ use crate::{
     loaders::{self, Loaders},
     tftp,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bennu_images::store::Store;
 use bennu_rules::{Records, image::Digest, settings::DhcpMode};
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Instant};
@@ -62,7 +62,9 @@ fn open(config: Config) -> Result<Appliance> {
     let interfaces = config.interfaces.iter().map(|name| Interface::find(name)).collect::<Result<Vec<_>, _>>()?;
     check_networks(&config, &interfaces)?;
     let state = &config.state_dir;
-    std::fs::create_dir_all(state).with_context(|| format!("cannot make the state directory {}", state.display()))?;
+    std::fs::create_dir_all(state).map_err(|error| {
+        anyhow!("cannot make the state directory {}: {error}; write another state_dir", state.display())
+    })?;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
     let store = Store::open(state.join("images"))?;
@@ -95,7 +97,7 @@ fn check_networks(config: &Config, interfaces: &[Interface]) -> Result<()> {
     for interface in interfaces {
         if config.settings.subnet_of(interface.address).is_none() {
             bail!(
-                "interface {} has {}, and no [[boot.subnet]] holds that address: add one with network = \"{}\"",
+                "interface {} has {}, and no [[boot.subnet]] holds that address; add one with network = \"{}\"",
                 interface.name,
                 interface.address,
                 interface.network.trunc()
@@ -131,7 +133,10 @@ fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<(
 fn bind_socket(path: &Path) -> Result<UnixListener> {
     use std::os::unix::{fs::PermissionsExt, net::UnixStream};
     if UnixStream::connect(path).is_ok() {
-        bail!("another bennu answers on {}: stop it first (systemctl stop bennu)", path.display());
+        bail!(
+            "another bennu answers on {}; stop it first (systemctl stop bennu), or write another api.socket",
+            path.display()
+        );
     }
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;

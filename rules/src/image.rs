@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
     /// Not `sha256:` and 64 hex digits.
-    #[error("'{0}' is not a digest: write sha256: and 64 hex digits")]
+    #[error("'{0}' is not a digest; write sha256: and 64 hex digits")]
     Digest(String),
     /// Not `name:tag`.
     #[error(
-        "'{0}' is not an image name: write name:tag in lower-case letters, digits, '.', '_' and '-' (names may hold '/'), such as web:v3"
+        "'{0}' is not an image name; write name:tag in lower-case letters, digits, '.', '_' and '-' (names may hold '/'), such as web:v3"
     )]
     Name(String),
 }

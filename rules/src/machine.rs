@@ -10,7 +10,7 @@ pub struct MacAddress(pub [u8; 6]);
 
 /// A text that is not a machine's MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a MAC address: write six hex pairs, such as 52:54:00:12:34:56")]
+#[error("'{0}' is not a MAC address; write six hex pairs, such as 52:54:00:12:34:56")]
 pub struct NotAMacAddress(pub String);
 
 impl MacAddress {

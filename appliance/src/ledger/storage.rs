@@ -32,10 +32,12 @@ pub enum Table {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// Another process has it open.
-    #[error("the ledger {0} is in use by another process: is another bennu running? (systemctl status bennu)")]
+    #[error(
+        "the ledger {0} is in use by another process: another bennu runs on this state directory. Stop it (systemctl stop bennu), or give this one a state_dir of its own"
+    )]
     InUse(PathBuf),
     /// A directory or file cannot be made or opened.
-    #[error("cannot open the ledger {path}: {reason}")]
+    #[error("cannot open the ledger {path}: {reason}. Look at the disk and at who owns the file")]
     Open {
         /// Which file.
         path: PathBuf,
@@ -43,7 +45,7 @@ pub enum Fault {
         reason: String,
     },
     /// Written by a newer Bennu.
-    #[error("the ledger has format {found}, and this bennu reads up to {known}: start the newer bennu that wrote it")]
+    #[error("the ledger has format {found}, and this bennu reads up to {known}; start the newer bennu that wrote it")]
     TooNew {
         /// On disk.
         found: u32,
@@ -51,7 +53,7 @@ pub enum Fault {
         known: u32,
     },
     /// A record does not decode.
-    #[error("a record of table {table:?} does not decode ({reason}): restore a backup of the ledger")]
+    #[error("a record of table {table:?} does not decode ({reason}); restore a backup of the ledger")]
     Record {
         /// Where.
         table: Table,
@@ -62,7 +64,7 @@ pub enum Fault {
     #[error("the ledger's disk failed: {0}; nothing is acknowledged until bennu is restarted on a healthy disk")]
     Disk(String),
     /// An earlier fault closed the ledger to writes.
-    #[error("the ledger is closed after an earlier disk fault: restart bennu when the disk is healthy")]
+    #[error("the ledger is closed after an earlier disk fault; restart bennu when the disk is healthy")]
     Closed,
 }
 
