@@ -237,7 +237,7 @@ async fn a_second_owner_is_refused_with_what_to_do() {
     let _first = Ledger::open(directory.path(), settings()).unwrap();
     let refused = Ledger::open(directory.path(), settings()).err().unwrap();
     assert!(matches!(refused, Fault::InUse(_)));
-    assert!(refused.to_string().contains("is another bennu running?"));
+    assert!(refused.to_string().contains("systemctl stop bennu"));
 }
 
 #[tokio::test]
