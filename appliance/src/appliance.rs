@@ -43,11 +43,15 @@ pub struct Counters {
     pub dhcp_answered: AtomicU64,
     pub dhcp_silent: AtomicU64,
     pub dhcp_malformed: AtomicU64,
+    pub dhcp_unsent: AtomicU64,
     pub tftp_started: AtomicU64,
     pub tftp_refused: AtomicU64,
     pub tftp_failed: AtomicU64,
+    pub tftp_ignored: AtomicU64,
+    pub tftp_malformed: AtomicU64,
     pub http_requests: AtomicU64,
     pub http_refused: AtomicU64,
+    pub http_malformed: AtomicU64,
     pub bytes_sent: AtomicU64,
 }
 

@@ -119,8 +119,9 @@ fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<(
         let address = SocketAddr::from((interface.address, appliance.config.settings.http_port));
         let listener = http::connection::bind_tcp(address, &interface.name)?;
         let router = http::provisioning_router(appliance.clone());
-        let shutdown = appliance.shutdown.clone();
-        tasks.spawn(async move { Ok(http::connection::serve_tcp(listener, router, shutdown).await?) });
+        let (shutdown, shared) = (appliance.shutdown.clone(), appliance.clone());
+        let malformed = Arc::new(move || Counters::count(&shared.counters.http_malformed));
+        tasks.spawn(async move { Ok(http::connection::serve_tcp(listener, router, shutdown, malformed).await?) });
     }
     let listener = bind_socket(&appliance.config.socket)?;
     let router = http::api::router(appliance.clone());

@@ -160,7 +160,10 @@ async fn answer(request: Request, socket: &DhcpSocket, appliance: &Appliance) ->
                     Counters::count(&appliance.counters.dhcp_answered);
                     tracing::debug!(%mac, %kind, %to, interface = socket.interface(), "answered");
                 }
-                Err(error) => tracing::warn!(%mac, %kind, %to, %error, "an answer could not be sent"),
+                Err(error) => {
+                    Counters::count(&appliance.counters.dhcp_unsent);
+                    tracing::warn!(%mac, %kind, %to, %error, "an answer could not be sent");
+                }
             }
         }
     }

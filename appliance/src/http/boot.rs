@@ -98,7 +98,6 @@ async fn machine_script(
 ) -> Response {
     let origin = origin(local, &appliance);
     let Some(mac) = file.strip_suffix(".ipxe").and_then(|name| name.parse::<MacAddress>().ok()) else {
-        Counters::count(&appliance.counters.http_refused);
         return (StatusCode::NOT_FOUND, "Bennu: boot scripts are at /boot/<mac>.ipxe\n").into_response();
     };
     let again = format!("{origin}/boot/{}.ipxe", mac.hyphened());
@@ -203,7 +202,7 @@ async fn boot_plan(
     let request = PlanRequest { token: Token(token), origin: origin(local, &appliance) };
     match appliance.ledger.decide(request, plan::decide).await {
         Ok(Some(plan)) => Json(plan).into_response(),
-        Ok(None) => unknown_token(&appliance),
+        Ok(None) => unknown_token(),
         Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")).into_response(),
     }
 }
@@ -215,13 +214,12 @@ async fn take_report(
 ) -> Response {
     match appliance.ledger.decide(ReportRequest { token: Token(token), report }, report::decide).await {
         Ok(true) => StatusCode::NO_CONTENT.into_response(),
-        Ok(false) => unknown_token(&appliance),
+        Ok(false) => unknown_token(),
         Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")).into_response(),
     }
 }
 
-fn unknown_token(appliance: &Appliance) -> Response {
-    Counters::count(&appliance.counters.http_refused);
+fn unknown_token() -> Response {
     (StatusCode::NOT_FOUND, "Bennu: this token opens no boot; the machine was started again or forgotten: restart it\n")
         .into_response()
 }

@@ -76,6 +76,9 @@ impl Limits {
     }
 }
 
+/// Told of every request that cannot be read.
+pub type OnMalformed = Arc<dyn Fn() + Send + Sync>;
+
 /// A port that cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve HTTP on {address} ({device}): {reason}. {advice}")]
@@ -114,13 +117,18 @@ pub fn bind_tcp(address: SocketAddr, device: &str) -> Result<TcpListener, BindEr
 }
 
 /// Serves the provisioning plane until `shutdown`.
-pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    serve(Listener::Tcp(listener), router, Limits::provisioning(), shutdown).await
+pub async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    malformed: OnMalformed,
+) -> io::Result<()> {
+    serve(Listener::Tcp(listener), router, Limits::provisioning(), shutdown, malformed).await
 }
 
 /// Serves a local socket until `shutdown`.
 pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    serve(Listener::Unix(listener), router, Limits::local(), shutdown).await
+    serve(Listener::Unix(listener), router, Limits::local(), shutdown, Arc::new(|| {})).await
 }
 
 /// Where connections come from.
@@ -155,7 +163,13 @@ impl Listener {
 }
 
 /// Serves `router` until `shutdown`, then lets open requests end.
-pub async fn serve(listener: Listener, router: Router, limits: Limits, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+    malformed: OnMalformed,
+) -> io::Result<()> {
     let guests = Guests::default();
     let mut connections = JoinSet::new();
     loop {
@@ -178,10 +192,10 @@ pub async fn serve(listener: Listener, router: Router, limits: Limits, shutdown:
             tracing::debug!(?address, "too many connections; this one was closed");
             continue;
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (router, shutdown, malformed) = (router.clone(), shutdown.clone(), malformed.clone());
         connections.spawn(async move {
             let _guest = guest;
-            connection(accepted, router, limits, shutdown).await;
+            connection(accepted, router, limits, shutdown, malformed).await;
         });
     }
     drop(listener);
@@ -189,11 +203,18 @@ pub async fn serve(listener: Listener, router: Router, limits: Limits, shutdown:
     Ok(())
 }
 
-async fn connection(accepted: Accepted, router: Router, limits: Limits, shutdown: CancellationToken) {
+async fn connection(
+    accepted: Accepted,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+    malformed: OnMalformed,
+) {
     let outgoing = Arc::new(Outgoing::default());
     let busy = Arc::new(Busy::default());
     let wire = Timed::new(Wire::new(accepted.stream, outgoing.clone()), limits.deadlines, busy.clone());
     let addresses = accepted.addresses;
+    let on_malformed = malformed.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         busy.begin();
         if let Some((peer, local)) = addresses {
@@ -201,9 +222,9 @@ async fn connection(accepted: Accepted, router: Router, limits: Limits, shutdown
             request.extensions_mut().insert(local);
         }
         request.extensions_mut().insert(Connection(outgoing.clone()));
-        let (router, busy) = (router.clone(), busy.clone());
+        let (router, busy, malformed) = (router.clone(), busy.clone(), on_malformed.clone());
         async move {
-            let response = respond(request, router, limits).await;
+            let response = respond(request, router, limits, &malformed).await;
             Ok::<_, Infallible>(response.map(|body| EndingBody::new(body, busy)))
         }
     });
@@ -226,15 +247,24 @@ async fn connection(accepted: Accepted, router: Router, limits: Limits, shutdown
         }
     };
     if let Err(error) = ended {
+        if error.is_parse() || error.is_incomplete_message() {
+            malformed();
+        }
         tracing::debug!(peer = ?addresses, error = %Chain(&error), "a connection ended early");
     }
 }
 
-async fn respond(request: Request<Incoming>, router: Router, limits: Limits) -> Response<Body> {
+async fn respond(
+    request: Request<Incoming>,
+    router: Router,
+    limits: Limits,
+    malformed: &OnMalformed,
+) -> Response<Body> {
     // hyper reads a request that has both lengths as chunked and hides the other (RFC 9112 §6.1 allows that, if the
     // connection ends after it): so what is chunked is refused where it may, and ends its connection elsewhere.
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     if chunked && !limits.chunked {
+        malformed();
         let mut response = (StatusCode::BAD_REQUEST, "chunked requests are not taken here\n").into_response();
         close(&mut response);
         return response;

@@ -33,5 +33,9 @@ pub fn provisioning_router(appliance: Arc<Appliance>) -> Router {
 
 async fn count(State(appliance): State<Arc<Appliance>>, request: Request, next: Next) -> Response {
     Counters::count(&appliance.counters.http_requests);
-    next.run(request).await
+    let response = next.run(request).await;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        Counters::count(&appliance.counters.http_refused);
+    }
+    response
 }

@@ -64,7 +64,7 @@ impl Lab {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve(Listener::Tcp(listener), router, limits, shutdown.clone()));
+        let task = tokio::spawn(serve(Listener::Tcp(listener), router, limits, shutdown.clone(), Arc::new(|| {})));
         Self { address, seen, shutdown, task, small, large, empty, _state: state }
     }
 

@@ -64,6 +64,8 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> io::Result<
                 Event::Started => &counted.counters.tftp_started,
                 Event::Refused => &counted.counters.tftp_refused,
                 Event::Failed => &counted.counters.tftp_failed,
+                Event::Ignored => &counted.counters.tftp_ignored,
+                Event::Malformed => &counted.counters.tftp_malformed,
             });
         }),
         shutdown: appliance.shutdown.clone(),

@@ -56,6 +56,10 @@ pub enum Event {
     Refused,
     /// A transfer ended before its file did.
     Failed,
+    /// A packet got no answer: it belongs to no request, repeats one, or came when too much went on.
+    Ignored,
+    /// A datagram is no TFTP packet.
+    Malformed,
 }
 
 impl Listener {
@@ -87,6 +91,7 @@ impl Listener {
                 frame = frames.next() => match frame {
                     Some(Ok((Ok(packet), peer))) => (packet, peer),
                     Some(Ok((Err(malformed), peer))) => {
+                        (service.count)(Event::Malformed);
                         tracing::debug!(%peer, %malformed, "ignored a datagram");
                         continue;
                     }
@@ -99,7 +104,10 @@ impl Listener {
                 },
             };
             let refusal = match answer(&packet, &*service.names) {
-                Answer::Silence => None,
+                Answer::Silence => {
+                    (service.count)(Event::Ignored);
+                    None
+                }
                 Answer::Refuse { code, message } => Some((code, message)),
                 Answer::Serve { file, name, netascii } => {
                     let Packet::Read(request) = packet else { continue };
@@ -151,19 +159,23 @@ fn start(
             None => return Some((ErrorCode::UNDEFINED, "too large for netascii: use octet (binary)".to_owned())),
         },
     };
+    let ignored = || {
+        (service.count)(Event::Ignored);
+        None
+    };
     let place = match registry.admit(peer, &request, Instant::now()) {
         Admission::Start(place) => place,
-        Admission::Repeated => return None,
+        Admission::Repeated => return ignored(),
         Admission::Busy => {
             tracing::warn!(%peer, name, "too many transfers; this request was ignored");
-            return None;
+            return ignored();
         }
     };
     let socket = match transfer_socket(way) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::warn!(%peer, name, %error, "no socket for a transfer");
-            return None;
+            return ignored();
         }
     };
     let terms = negotiate(&request, content.len(), path_to(peer, way));

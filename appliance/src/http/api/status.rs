@@ -99,18 +99,22 @@ fn by_state(api: &Api, machines: impl Iterator<Item = MacAddress>) -> Answer<BTr
     Ok(states)
 }
 
-fn counters(api: &Api) -> [(&'static str, u64); 10] {
+fn counters(api: &Api) -> [(&'static str, u64); 14] {
     let counters = &api.counters;
     [
         ("dhcp_received", &counters.dhcp_received),
         ("dhcp_answered", &counters.dhcp_answered),
         ("dhcp_silent", &counters.dhcp_silent),
         ("dhcp_malformed", &counters.dhcp_malformed),
+        ("dhcp_unsent", &counters.dhcp_unsent),
         ("tftp_started", &counters.tftp_started),
         ("tftp_refused", &counters.tftp_refused),
         ("tftp_failed", &counters.tftp_failed),
+        ("tftp_ignored", &counters.tftp_ignored),
+        ("tftp_malformed", &counters.tftp_malformed),
         ("http_requests", &counters.http_requests),
         ("http_refused", &counters.http_refused),
+        ("http_malformed", &counters.http_malformed),
         ("bytes_sent", &counters.bytes_sent),
     ]
     .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
