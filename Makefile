@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # Cases of each property test under `make fuzz`.
 CASES ?= 20000
 
-.PHONY: help setup build check test test-long demo fuzz clean
+.PHONY: help setup build check test test-long demo bench fuzz clean
 
 help:
 	@echo 'make demo       three virtual machines boot before your eyes (needs root)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check      formatting, lints and documentation'
 	@echo 'make build      the release binary, target/release/bennu'
 	@echo 'make test-long  the end-to-end tests again and again, resumable (needs root)'
+	@echo 'make bench      the figures in the README: size, memory, seconds to login (needs root)'
 	@echo 'make fuzz       the property tests with CASES=$(CASES) cases each'
 	@echo 'make setup      installs what is missing'
 	@echo 'make clean      removes everything that was built or cached here'
@@ -39,6 +40,11 @@ test-long: build
 demo: build
 	@cargo build --quiet --package bennu-tests
 	@target/debug/rack demo
+
+# The demo's last lines are the figures: size, memory, seconds from power-on to login.
+bench: build
+	@cargo build --quiet --package bennu-tests
+	@DEMO_EXIT=1 target/debug/rack demo
 
 fuzz: setup
 	PROPTEST_CASES=$(CASES) cargo test --release --package bennu-rules --package bennu-images
