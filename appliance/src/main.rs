@@ -9,6 +9,7 @@ mod http;
 mod interfaces;
 mod ledger;
 mod loaders;
+mod ndp;
 mod neighbours;
 mod observe;
 mod ports;

@@ -7,7 +7,7 @@ use crate::{
     interfaces::Interface,
     ledger::Ledger,
     loaders::{self, Loaders},
-    tftp,
+    ndp, tftp,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use bennu_images::store::Store;
@@ -111,6 +111,13 @@ fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<(
     for listener in dhcp::bind(&appliance.interfaces, appliance.config.settings.dhcp)? {
         let appliance = appliance.clone();
         tasks.spawn(async move { Ok(dhcp::serve(listener, appliance).await?) });
+    }
+    for listener in ndp::bind(&appliance.interfaces, appliance.config.settings.dhcp) {
+        let appliance = appliance.clone();
+        tasks.spawn(async move {
+            ndp::serve(listener, appliance).await;
+            Ok(())
+        });
     }
     for interface in &appliance.interfaces {
         let listener = tftp::bind(interface)?;

@@ -16,6 +16,7 @@ pub mod journey;
 pub mod lease;
 pub mod machine;
 pub mod memory;
+pub mod ndp;
 pub mod profile;
 pub mod settings;
 pub mod tftp;

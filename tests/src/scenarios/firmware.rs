@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::checks::{boots, recognised, seen};
+use super::checks::{boots, no_wait_for_ipv6, recognised, seen};
 use crate::{appliance::Config, harness::Life, images, machine::Firmware};
 
 /// SeaBIOS with an iPXE in ROM that can do HTTP.
@@ -15,7 +15,9 @@ pub const BIOS: Life = Life {
         let mut machine = rack.machine(Firmware::Bios).install()?;
         story.show("bios_pxe", || {
             let remark = boots(&bennu, &mut machine, "debian:v1")?;
-            recognised(&bennu.last_boot(&machine.mac())?, "bios", "tftp")?;
+            let boot = bennu.last_boot(&machine.mac())?;
+            recognised(&boot, "bios", "tftp")?;
+            no_wait_for_ipv6(&boot)?;
             Ok(remark)
         })
     },

@@ -99,7 +99,7 @@ fn by_state(api: &Api, machines: impl Iterator<Item = MacAddress>) -> Answer<BTr
     Ok(states)
 }
 
-fn counters(api: &Api) -> [(&'static str, u64); 14] {
+fn counters(api: &Api) -> [(&'static str, u64); 19] {
     let counters = &api.counters;
     [
         ("dhcp_received", &counters.dhcp_received),
@@ -107,6 +107,11 @@ fn counters(api: &Api) -> [(&'static str, u64); 14] {
         ("dhcp_silent", &counters.dhcp_silent),
         ("dhcp_malformed", &counters.dhcp_malformed),
         ("dhcp_unsent", &counters.dhcp_unsent),
+        ("ndp_received", &counters.ndp_received),
+        ("ndp_answered", &counters.ndp_answered),
+        ("ndp_silent", &counters.ndp_silent),
+        ("ndp_malformed", &counters.ndp_malformed),
+        ("ndp_unsent", &counters.ndp_unsent),
         ("tftp_started", &counters.tftp_started),
         ("tftp_refused", &counters.tftp_refused),
         ("tftp_failed", &counters.tftp_failed),
