@@ -12,6 +12,7 @@ use bennu_rules::{
     tftp::{Answer, ErrorCode, Names, Packet, Path, Request, answer, negotiate},
 };
 use futures_util::{SinkExt, StreamExt};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
@@ -68,7 +69,10 @@ impl Listener {
     pub fn bind(local: SocketAddr, device: Option<&str>) -> io::Result<Self> {
         let socket = bound(local, device)?;
         let local = socket.local_addr()?.as_socket().unwrap_or(local);
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            // Without CAP_NET_ADMIN the kernel cuts it down to net.core.rmem_max.
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
         let socket = UdpSocket::from_std(socket.into())?;
         Ok(Self { socket, local, device: device.map(str::to_owned) })
     }
