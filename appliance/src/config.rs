@@ -69,6 +69,9 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct Written {
     state_dir: Option<PathBuf>,
+    // What must be there is looked for after the reading: a key that is missing is most often one that is misspelt,
+    // and the reading names that one with its nearest.
+    #[serde(default)]
     boot: WrittenBoot,
     #[serde(default)]
     api: WrittenApi,
@@ -76,24 +79,23 @@ struct Written {
     import: WrittenImport,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct WrittenBoot {
-    interface: OneOrMany<String>,
+    interface: Option<OneOrMany<String>>,
     dhcp: Option<String>,
     http_port: Option<u16>,
     unknown: Option<String>,
     discovery_image: Option<String>,
     loaders_dir: Option<PathBuf>,
     overlay_limit_mib: Option<u64>,
-    #[serde(default)]
     subnet: Vec<WrittenSubnet>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenSubnet {
-    network: String,
+    network: Option<String>,
     range: Option<String>,
     router: Option<Ipv4Addr>,
     #[serde(default)]
@@ -134,8 +136,12 @@ impl Config {
         let written: Written = toml::from_str(text).map_err(|error| explain(&error, text))?;
         let boot = written.boot;
         let interfaces = match boot.interface {
-            OneOrMany::One(name) => vec![name],
-            OneOrMany::Many(names) => names,
+            None => return Err(
+                "boot.interface is missing; write the interface that machines boot over, such as interface = \"eno2\""
+                    .into(),
+            ),
+            Some(OneOrMany::One(name)) => vec![name],
+            Some(OneOrMany::Many(names)) => names,
         };
         if interfaces.is_empty() || interfaces.iter().any(|name| name.is_empty() || name.len() > 15) {
             return Err(
@@ -200,10 +206,9 @@ where
 
 impl WrittenSubnet {
     fn check(&self, dhcp: DhcpMode) -> Result<Subnet, String> {
-        let written: Ipv4Net = self
-            .network
-            .parse()
-            .map_err(|_| format!("network: '{}' is no network; write one such as 10.77.0.0/24", self.network))?;
+        let text = self.network.as_deref().ok_or("network is missing; write it, such as network = \"10.77.0.0/24\"")?;
+        let written: Ipv4Net =
+            text.parse().map_err(|_| format!("network: '{text}' is no network; write one such as 10.77.0.0/24"))?;
         let network = written.trunc();
         if network != written {
             return Err(format!("network: {written} has host bits; write {network}"));
@@ -286,7 +291,6 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
             let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
             format!("there is no key '{unknown}' here; did you mean '{}'?", nearest.copied().unwrap_or_default())
         }
-        [missing] if message.starts_with("missing field") => format!("the key '{missing}' is missing; add it"),
         _ => format!("{}; mend this line", message.replace('\n', ", ")),
     };
     format!("line {line}: {told}")
@@ -325,6 +329,7 @@ mod tests {
     #[test]
     fn wrong_configurations_say_what_to_write() {
         for (change, with, says) in [
+            ("[boot]", "[bot]", "line 2: there is no key 'bot' here; did you mean 'boot'?"),
             ("network", "netwrok", "line 5: there is no key 'netwrok' here; did you mean 'network'?"),
             ("10.77.0.0/24", "10.77.0.1/24", "boot.subnet 1: network: 10.77.0.1/24 has host bits; write 10.77.0.0/24"),
             (
