@@ -20,7 +20,7 @@ pub enum KernelError {
     /// There is none.
     #[error(
         "the source has no kernel (no /boot/vmlinuz-*, no /usr/lib/modules/*/vmlinuz). Install one in it (Debian: \
-         linux-image-amd64; Fedora: kernel; SUSE: kernel-default), or name a kernel image with --kernel"
+         linux-image-amd64; Fedora: kernel; SUSE: kernel-default)"
     )]
     None,
     /// There are kernels, and none has its modules.

@@ -43,9 +43,7 @@ pub fn sniff<R: Read>(mut inner: R) -> io::Result<Decompressed<R>> {
     let bzip2 = is(b"BZh") && start.get(4..).is_some_and(|block| block.starts_with(b"1AY&SY"));
     for (found, what) in [(bzip2, "bzip2"), (is(b"\x04\x22\x4d\x18"), "lz4"), (is(b"LZIP"), "lzip")] {
         if found {
-            let hint = format!(
-                "it is compressed with {what}, which Bennu does not read: decompress it first, or use zstd, xz or gzip"
-            );
+            let hint = format!("it is compressed with {what}, which Bennu does not read");
             return Err(io::Error::new(io::ErrorKind::Unsupported, hint));
         }
     }

@@ -19,7 +19,9 @@ const LONGEST_NAME: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// The very first block is no tar header.
-    #[error("this is not a tar archive: {0}")]
+    #[error(
+        "this is not a tar archive: {0}. Name a tar, plain or compressed with gzip, xz or zstd, or write dir: for a directory"
+    )]
     NotTar(String),
     /// The stream ended before the archive did.
     #[error("the tar is cut short{}. Make or copy it again, then import it again", place(.within, .last))]
@@ -42,7 +44,7 @@ pub enum TarError {
         offset: u64,
     },
     /// The source could not be read, or its compression is damaged.
-    #[error("cannot read the tar{}: {source}", place(.within, .last))]
+    #[error("cannot read the tar{}: {source}. {}", place(.within, .last), advice(source))]
     Read {
         /// What the source said.
         source: io::Error,
@@ -51,6 +53,13 @@ pub enum TarError {
         /// The last entry that is whole.
         last: Option<String>,
     },
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::Unsupported => "Decompress it first, or use zstd, xz or gzip",
+        _ => "Make or copy it again, then import it again",
+    }
 }
 
 fn place(within: &Option<String>, last: &Option<String>) -> String {

@@ -38,8 +38,7 @@ pub fn foreign<K: Read, I: Read>(
         (Some(told), _) => told,
         (None, Some(wanted)) => wanted,
         (None, None) => {
-            let what = "the kernel is neither a bzImage nor an EFI program: name the kernel's file (vmlinuz, linux), \
-                        or its architecture too when it is right";
+            let what = "the kernel is neither a bzImage nor an EFI program; name the kernel's file (vmlinuz, linux)";
             return Err(ImportError::Option(what.to_owned()));
         }
     };
@@ -56,11 +55,14 @@ pub fn foreign<K: Read, I: Read>(
 /// Kernel arguments end up in boot scripts and in `/proc/cmdline`: one printable line.
 pub(super) fn check_cmdline(cmdline: &str) -> Result<(), ImportError> {
     if let Some(bad) = cmdline.chars().find(|c| c.is_control()) {
-        let what = format!("the kernel arguments hold the control character {bad:?}: write them in one line");
+        let what = format!("the kernel arguments hold the control character {bad:?}; write them in one line");
         return Err(ImportError::Option(what));
     }
     if cmdline.len() > LONGEST_CMDLINE {
-        let what = format!("the kernel arguments have {} bytes, and kernels take {LONGEST_CMDLINE}", cmdline.len());
+        let what = format!(
+            "the kernel arguments have {} bytes, and kernels take {LONGEST_CMDLINE}; shorten them",
+            cmdline.len()
+        );
         return Err(ImportError::Option(what));
     }
     Ok(())
@@ -84,7 +86,7 @@ fn copy(mut source: impl Read, what: &str, store: &Store) -> Result<(BlobRef, Ve
         writer.write_all(&buffer[..count]).map_err(|e| store.failed("write to", store.tmp(), e))?;
     }
     if head.is_empty() {
-        return Err(ImportError::Option(format!("the {what} is empty: name the right file")));
+        return Err(ImportError::Option(format!("the {what} is empty; name the right file")));
     }
     Ok((writer.finish()?, head))
 }

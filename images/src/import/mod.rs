@@ -105,7 +105,7 @@ pub enum ImportError {
     #[error("{0}")]
     Option(String),
     /// The source of a foreign image could not be read.
-    #[error("cannot read the {what}: {source}")]
+    #[error("cannot read the {what}: {source}. Import it again")]
     Read {
         /// Which of them.
         what: String,
@@ -113,7 +113,7 @@ pub enum ImportError {
         source: io::Error,
     },
     /// What was written aside could not be read back.
-    #[error("cannot read '{path}' back from the scratch file: {source}")]
+    #[error("cannot read '{path}' back from the scratch file: {source}. Look at the disk of the state directory")]
     Spool {
         /// Which file of the source.
         path: String,

@@ -72,7 +72,7 @@ pub fn root_from_tar(
 fn check(options: &Options) -> Result<(), ImportError> {
     if !(1..=22).contains(&options.level) {
         let what =
-            format!("compression level {} is out of range: zstd has 1 to 22, and 15 is the default", options.level);
+            format!("compression level {} is out of range; zstd has 1 to 22, and 15 is the default", options.level);
         return Err(ImportError::Option(what));
     }
     super::foreign::check_cmdline(&options.cmdline)

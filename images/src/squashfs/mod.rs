@@ -41,10 +41,10 @@ pub enum BuildError {
     #[error("mksquashfs 4.5 or newer is needed, and this one says '{0}'. Install a newer squashfs-tools")]
     Version(String),
     /// The tool could not be started or talked to.
-    #[error("cannot run mksquashfs: {0}")]
+    #[error("cannot run mksquashfs: {0}. Look at the package squashfs-tools and at the memory of this host")]
     Run(io::Error),
     /// What it made is not as expected.
-    #[error("what mksquashfs {version} made cannot be used: {source}")]
+    #[error("what mksquashfs {version} made cannot be used: {source}. Install another version of squashfs-tools")]
     Made {
         /// The tool's version.
         version: String,
@@ -52,7 +52,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// What it was to be fed could not be read.
-    #[error("cannot feed mksquashfs: {0}")]
+    #[error("cannot feed mksquashfs: {0}. Look at the disk of the state directory")]
     Feed(io::Error),
     /// Whoever asked for it went away.
     #[error(transparent)]
@@ -61,7 +61,7 @@ pub enum BuildError {
     #[error("the disk is full")]
     Full,
     /// It failed, or it left something out.
-    #[error("mksquashfs {status}: {said}")]
+    #[error("mksquashfs {status}: {said}. Look at the memory and the disk of this host, then import it again")]
     Failed {
         /// Its exit status.
         status: String,

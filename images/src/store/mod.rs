@@ -53,7 +53,7 @@ pub enum StoreError {
         version: String,
     },
     /// Anything else the file system refused.
-    #[error("cannot {what} {}: {source}", .path.display())]
+    #[error("cannot {what} {}: {source}. Look at that disk, and at who may write there", .path.display())]
     Io {
         /// What was tried, as a verb.
         what: &'static str,
