@@ -1,5 +1,6 @@
 //! The end-to-end tests: what the appliance promises, shown by machines that boot.
 
+mod bad_input;
 mod checks;
 mod faults;
 mod firmware;
@@ -24,4 +25,10 @@ pub const LIVES: &[Life] = &[
     proxy::BIOS,
     waiting::LOCAL,
     firmware::FOREIGN,
+    bad_input::PACKETS,
+    bad_input::KILLED_CLIENT,
+    bad_input::IMPORTS,
+    bad_input::COMMANDS,
+    bad_input::STARTS,
+    bad_input::SMALL_DISK,
 ];
