@@ -180,7 +180,9 @@ fn killed_clients(bennu: &Appliance, home: &Home) -> Result<String> {
     let before = Kept::now(bennu)?;
     killed_while_sending(bennu, &quick.tar()?)?;
     before.unchanged(&Kept::now(bennu)?).context("after a client was killed while it sent")?;
-    tree.file("srv/slow", &slow(48 << 20))?;
+    // Several seconds of work, on however many processors.
+    let processors = std::thread::available_parallelism().map_or(1, Into::into);
+    tree.file("srv/slow", &slow((32 << 20) + processors * (8 << 20)))?;
     let mut ends = Vec::new();
     for signal in ["INT", "KILL"] {
         let took = killed_while_packing(bennu, &tree, signal).with_context(|| format!("SIG{signal}"))?;
@@ -218,8 +220,8 @@ fn killed_while_packing(bennu: &Appliance, tree: &Tree, signal: &str) -> Result<
     let mut client = started(&mut import(bennu, [tree.source().as_str(), "bad:v1", "--level", "22"]))?;
     let told = follow(&mut client, "root filesystem").and_then(|()| {
         eventually("mksquashfs runs", 10, || Ok(!builders(&bennu.state())?.is_empty()))?;
-        // The tar has gone through by now: nothing but the tool is at work.
-        std::thread::sleep(Duration::from_millis(1500));
+        // The tar goes through at once: soon nothing but the tool is at work.
+        std::thread::sleep(Duration::from_millis(700));
         ensure!(!builders(&bennu.state())?.is_empty(), "mksquashfs was too quick to be killed");
         command::call("kill", [format!("-{signal}"), client.id().to_string()])
     });
