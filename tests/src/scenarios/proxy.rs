@@ -6,7 +6,7 @@ use super::checks::{boots, recognised};
 use crate::{
     appliance::Config,
     harness::{Life, Story},
-    machine::Firmware,
+    machine::{Firmware, Nic},
 };
 
 /// OVMF's PXE.
@@ -27,7 +27,9 @@ fn proxied(story: &mut Story, name: &'static str, firmware: Firmware, recognised
     let rack = story.rack()?;
     let site = rack.site()?;
     let bennu = rack.appliance(Config::proxy().with_images())?;
-    let mut machine = rack.machine(firmware).install()?;
+    // Another card than elsewhere, so that another driver of the modules initrd is tried. OVMF itself has none for it.
+    let nic = if firmware == Firmware::Bios { Nic::E1000 } else { Nic::Virtio };
+    let mut machine = rack.machine(firmware).nic(nic).install()?;
     story.show(name, || {
         let remark = boots(&bennu, &mut machine, "debian:v1")?;
         let mac = machine.mac();

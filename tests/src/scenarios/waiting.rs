@@ -74,6 +74,10 @@ pub const LOCAL: Life = Life {
             machine.power_on()?;
             let took = machine.console()?.wait_for(DISK_SAYS, 120)?;
             bennu.wait_for_state(&machine.mac(), "local", 10)?;
+            // A reset, unlike a power cycle, leaves the hardware as the last system set it.
+            machine.reset()?;
+            machine.console()?.wait_for(DISK_SAYS, 120)?;
+            ensure!(bennu.boots(&machine.mac())?.len() == 2, "the reset is not a boot of its own");
             Ok(format!("its own disk after {:.1} s", took.as_secs_f64()))
         })
     },
