@@ -88,6 +88,9 @@ impl Appliance {
 
     fn lease_holder(&self, address: Ipv4Addr) -> Option<MacAddress> {
         let lease = self.ledger.read(|records, _| records.lease_at(address)).ok()??;
+        if lease.declined || !lease.is_active(self.ledger.now()) {
+            return None;
+        }
         let LeaseKey { mac, .. } = lease.key;
         Some(mac)
     }

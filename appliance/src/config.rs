@@ -170,6 +170,14 @@ impl Config {
                         or write dhcp = \"proxy\" beside a DHCP server of your site"
                 .into());
         }
+        if boot.http_port == Some(0) {
+            return Err("boot.http_port: 0 is no port; write 80, or one that your loaders can reach".into());
+        }
+        if boot.overlay_limit_mib.is_some_and(|mib| !(16..=1 << 30).contains(&mib)) {
+            return Err(
+                "boot.overlay_limit_mib: write how many MiB a machine may write to its root, at least 16".into()
+            );
+        }
         let settings = Settings {
             dhcp,
             subnets,

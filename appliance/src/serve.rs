@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     dhcp, http,
     interfaces::Interface,
-    ledger::Ledger,
+    ledger::{Fault, Ledger},
     loaders::{self, Loaders},
     ndp, tftp,
 };
@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::I
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,17 +43,19 @@ async fn serve(config: Config) -> Result<()> {
     bind(&appliance, &mut tasks)?;
     let flusher = appliance.ledger.clone();
     let stop_flusher = CancellationToken::new();
-    let flushing = tokio::spawn({
+    let mut flushing = tokio::spawn({
         let stop = stop_flusher.clone();
         async move { flusher.keep_flushing(stop).await }
     });
     announce(&appliance);
 
-    let outcome = until_stopped(&mut tasks).await;
+    let outcome = until_stopped(&mut tasks, &mut flushing).await;
     appliance.shutdown.cancel();
     while tasks.join_next().await.is_some() {}
-    stop_flusher.cancel();
-    flushing.await?.context("the last observations could not be stored")?;
+    if !flushing.is_finished() {
+        stop_flusher.cancel();
+        flushing.await?.context("the last observations could not be stored")?;
+    }
     outcome
 }
 
@@ -168,12 +170,15 @@ fn announce(appliance: &Appliance) {
     tracing::info!(socket = %appliance.config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
 }
 
-async fn until_stopped(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+async fn until_stopped(tasks: &mut JoinSet<Result<()>>, flushing: &mut JoinHandle<Result<(), Fault>>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        // Only a fault ends it, and a ledger that takes no more writes can boot nothing: whoever started us
+        // starts us again.
+        ended = flushing => ended?.map_err(Into::into),
         ended = tasks.join_next() => match ended {
             Some(Ok(Ok(()))) | None => bail!("a server ended by itself"),
             Some(Ok(Err(error))) => Err(error),

@@ -258,64 +258,65 @@ impl Boot {
     }
 
     fn advance(&mut self, observation: &Observation) {
-        let next = match &observation.seen {
-            Seen::DhcpDiscover { asker, .. } => match asker.as_str() {
-                "ipxe" => Some(State::Loader),
-                _ => None,
-            },
-            Seen::LoaderRead { complete: true, .. } => Some(State::Loader),
-            Seen::ScriptRead { script, .. } => Some(script.state()),
-            Seen::Reported { step, message, .. } => {
-                self.scripts = 0;
-                if *step == Step::Failed {
-                    self.diagnosis = Some(Diagnosis::from_report(message));
-                } else {
-                    self.diagnosis = None;
-                }
-                Some(match step {
-                    Step::Started | Step::Network | Step::Inventory | Step::Restarting => State::Stage1,
-                    Step::Downloading | Step::Verified | Step::Mounted => State::Stage1,
-                    Step::Waiting => State::Waiting,
-                    Step::HandedOver => State::Init,
-                    Step::Up => State::Up,
-                    Step::Failed => State::Failed,
-                })
-            }
-            Seen::Superseded => Some(State::Superseded),
-            _ => None,
-        };
-        let Some(next) = next else { return };
-        if matches!(&observation.seen, Seen::ScriptRead { script: ScriptKind::Boot | ScriptKind::Discover, .. }) {
-            self.scripts += 1;
-        }
-        if let Seen::ScriptRead { script: ScriptKind::Refused, detail } = &observation.seen {
-            self.diagnosis = Some(Diagnosis::refused(detail));
-        }
-        let firmware_stage = next <= State::Loader;
-        if firmware_stage && next < self.state {
+        let Some(next) = next_state(&observation.seen) else { return };
+        if next == State::Superseded {
+            self.end(observation.at);
             return;
         }
         // A late report of stage 1 says nothing new of a machine that is up already.
-        if self.state == State::Up && next != State::Superseded {
+        if self.state == State::Up || next <= State::Loader && next < self.state {
             return;
         }
-        if next == State::Superseded && matches!(self.state, State::Up | State::Local) {
-            self.closed.get_or_insert(observation.at);
-            return;
-        }
-        if next == State::Superseded && self.state == State::Failed {
-            self.closed.get_or_insert(observation.at);
-            return;
+        match &observation.seen {
+            Seen::ScriptRead { script: ScriptKind::Refused, detail } => {
+                self.diagnosis = Some(Diagnosis::refused(detail));
+            }
+            Seen::ScriptRead { script, .. } => {
+                self.diagnosis = None;
+                self.scripts += u32::from(script.state() == State::Script);
+            }
+            Seen::Reported { step, message, .. } => {
+                self.scripts = 0;
+                self.diagnosis = (*step == Step::Failed).then(|| Diagnosis::from_report(message));
+            }
+            _ => {}
         }
         self.state = next;
-        if matches!(next, State::Up | State::Local | State::Superseded) {
+        if matches!(next, State::Up | State::Local) {
             self.closed = Some(observation.at);
         }
+    }
+
+    /// The firmware started again. What the boot came to stays in its record.
+    fn end(&mut self, at: Timestamp) {
+        if !matches!(self.state, State::Up | State::Local | State::Failed) {
+            self.state = State::Superseded;
+        }
+        self.closed.get_or_insert(at);
     }
 
     /// Whether anything more is expected of it.
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
+    }
+}
+
+/// Where an observation moves a boot, if it moves it at all.
+fn next_state(seen: &Seen) -> Option<State> {
+    match seen {
+        Seen::DhcpDiscover { asker, .. } if asker == "ipxe" => Some(State::Loader),
+        Seen::LoaderRead { complete: true, .. } => Some(State::Loader),
+        Seen::ScriptRead { script, .. } => Some(script.state()),
+        Seen::Reported { step, .. } => Some(match step {
+            Step::Started | Step::Network | Step::Inventory | Step::Restarting => State::Stage1,
+            Step::Downloading | Step::Verified | Step::Mounted => State::Stage1,
+            Step::Waiting => State::Waiting,
+            Step::HandedOver => State::Init,
+            Step::Up => State::Up,
+            Step::Failed => State::Failed,
+        }),
+        Seen::Superseded => Some(State::Superseded),
+        _ => None,
     }
 }
 

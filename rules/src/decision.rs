@@ -137,9 +137,8 @@ pub enum Volatile {
     DropBoot(MacAddress),
 }
 
-/// Machines that nobody knows may each open a boot; more than this many are not remembered at once,
-/// so that a flood of invented addresses cannot fill the memory.
-pub const MAX_OPEN_BOOTS: usize = 4096;
+/// Boots remembered at once, so that a flood of invented addresses cannot fill the memory.
+pub const MAX_OPEN_BOOTS: usize = 8192;
 
 /// Offers held at once; the one that ends first gives way.
 pub const MAX_OFFERS: usize = 16_384;
@@ -221,10 +220,10 @@ impl Live {
         }
         self.drop_boot(boot.machine);
         if self.boots.len() >= MAX_OPEN_BOOTS {
-            let oldest = self.boots.values().filter(|held| held.token.is_none()).min_by_key(|held| held.opened);
-            match oldest.map(|held| held.machine) {
-                Some(machine) => self.drop_boot(machine),
-                None => return,
+            // Boots that are over go first, then those that were given nothing yet, then the oldest.
+            let worth = |held: &&Boot| (held.closed.is_none(), held.token.is_some(), held.opened);
+            if let Some(machine) = self.boots.values().min_by_key(worth).map(|held| held.machine) {
+                self.drop_boot(machine);
             }
         }
         if let Some(token) = &boot.token {

@@ -39,6 +39,7 @@ impl Observation {
 pub enum ScriptKind {
     Boot,
     Discover,
+    Foreign,
     Wait,
     Local,
     Refused,
@@ -48,7 +49,7 @@ impl ScriptKind {
     /// The state of a boot whose machine was given it.
     pub fn state(self) -> State {
         match self {
-            Self::Boot | Self::Discover => State::Script,
+            Self::Boot | Self::Discover | Self::Foreign => State::Script,
             Self::Wait => State::Waiting,
             Self::Local => State::Local,
             Self::Refused => State::Failed,
@@ -201,6 +202,9 @@ impl fmt::Display for Seen {
                 let name = match script {
                     ScriptKind::Boot => "boot script handed out",
                     ScriptKind::Discover => "discovery script handed out",
+                    ScriptKind::Foreign => {
+                        "script of a foreign image handed out; Bennu cannot see what that image does"
+                    }
                     ScriptKind::Wait => "asked to wait for an assignment",
                     ScriptKind::Local => "sent to its own disk",
                     ScriptKind::Refused => "refused",
@@ -303,6 +307,8 @@ pub fn diagnose(boot: &crate::boot::Boot, now: Timestamp) -> Option<Diagnosis> {
             "the loader asked DHCP and fetched no script".into(),
             "The loader reaches DHCP but not HTTP: look for a firewall on the appliance's boot port.",
         ),
+        // A foreign image does not report: its silence says nothing.
+        (State::Script, _) if boot.stage1.is_none() => None,
         (State::Script, _) => say(
             "the boot script was fetched, then stage 1 never reported".into(),
             "The kernel did not start, or found no driver for the network card. Look at the machine's console.",

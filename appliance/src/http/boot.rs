@@ -66,6 +66,8 @@ pub fn explain(appliance: &Appliance, mac: MacAddress) -> Result<Explanation, Fa
         facts: Facts::default(),
         origin: appliance.origin_for(Ipv4Addr::UNSPECIFIED),
         stage1: appliance.stage1.clone(),
+        starts: true,
+        vouched: true,
     };
     let Explained { resolution, profile, script, plan } = appliance.ledger.ponder(&request, explain::decide)?.answer;
     let script = bennu_ipxe::render(&script).unwrap_or_else(|error| format!("# {error}\n"));
@@ -104,7 +106,14 @@ async fn machine_script(
     if let Some(refusal) = check_neighbour(&appliance, mac, peer, &again) {
         return refusal;
     }
-    let request = ScriptRequest { mac, facts: facts_in(&uri), origin, stage1: appliance.stage1.clone() };
+    let request = ScriptRequest {
+        mac,
+        facts: facts_in(&uri),
+        origin,
+        stage1: appliance.stage1.clone(),
+        starts: uri.query().is_some(),
+        vouched: appliance.machine_at(peer.0.ip()) == Some(mac),
+    };
     let answer = if method == Method::HEAD {
         appliance.ledger.ponder(&request, script::decide).map(|decision| decision.answer)
     } else {

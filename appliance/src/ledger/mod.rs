@@ -24,7 +24,7 @@ use bennu_rules::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -145,6 +145,11 @@ impl Ledger {
         self.read(|records, live| rule(request, &View { records, live }, &moment))
     }
 
+    /// Now, as decisions see it.
+    pub fn now(&self) -> Timestamp {
+        self.shared.now()
+    }
+
     /// A boot: as it goes on now, else as it was stored.
     pub fn boot(&self, id: &BootId) -> Result<Option<Boot>, Fault> {
         self.read(|records, live| live.boots().find(|boot| boot.id == *id).cloned().or_else(|| records.boot(id)))
@@ -152,15 +157,18 @@ impl Ledger {
 
     /// Boots of one machine or of all, newest first, with what is known of them now.
     pub fn boots(&self, machine: Option<MacAddress>) -> Result<Vec<Boot>, Fault> {
-        self.read(|records, live| {
-            let wanted = |boot: &&Boot| machine.is_none_or(|machine| boot.machine == machine);
-            let open: Vec<Boot> = live.boots().filter(wanted).cloned().collect();
-            let mut boots = records.boots(machine);
-            boots.retain(|boot| open.iter().all(|fresher| fresher.id != boot.id));
-            boots.extend(open);
-            boots.sort_by(|a, b| b.id.cmp(&a.id));
-            boots
-        })
+        let wanted = |boot: &&Boot| machine.is_none_or(|machine| boot.machine == machine);
+        let open: Vec<Boot> = self.shared.volatile().live.boots().filter(wanted).cloned().collect();
+        // Without the lock: years of boots take their time, and packets do not wait for them.
+        let snapshot = self.shared.storage.snapshot()?;
+        let stored = Stored::new(&*snapshot);
+        let known: BTreeSet<BootId> = open.iter().map(|boot| boot.id.clone()).collect();
+        let mut boots = stored.boots(machine);
+        stored.check()?;
+        boots.retain(|boot| !known.contains(&boot.id));
+        boots.extend(open);
+        boots.sort_by(|a, b| b.id.cmp(&a.id));
+        Ok(boots)
     }
 
     /// What happens from now on.
@@ -205,8 +213,10 @@ impl Ledger {
 /// Boots worth keeping: those that were given a script, and those of machines on record. A flood of
 /// invented addresses writes nothing.
 fn store_boots(boots: &Arc<[Boot]>, view: &View<'_>, _at: &Moment) -> Decision<()> {
-    let worth = |boot: &&Boot| boot.token.is_some() || view.records.machine(boot.machine).is_some();
-    let changes = boots.iter().filter(worth).cloned().map(Change::PutBoot).collect();
+    // Between the flush and this batch more may have been seen, or the token minted: the newest is written.
+    let newest = |boot: &Boot| view.live.boot(boot.machine).filter(|live| live.id == boot.id).unwrap_or(boot).clone();
+    let worth = |boot: &Boot| boot.token.is_some() || view.records.machine(boot.machine).is_some();
+    let changes = boots.iter().map(newest).filter(worth).map(Change::PutBoot).collect();
     Decision { changes, ..Decision::just(()) }
 }
 
@@ -228,12 +238,18 @@ fn check_format(storage: &dyn Storage) -> Result<(), Fault> {
 fn latest_boots(storage: &dyn Storage) -> Result<Vec<Boot>, Fault> {
     let snapshot = storage.snapshot()?;
     let stored = Stored::new(&*snapshot);
-    let mut latest = std::collections::BTreeMap::new();
+    let mut latest = BTreeMap::new();
     for (key, _) in snapshot.scan(storage::Table::BootsOfMachine, &[])? {
         latest.insert(key[..6].to_vec(), BootId(String::from_utf8_lossy(&key[6..]).into_owned()));
     }
-    let boots = latest.values().filter_map(|id| stored.boot(id)).collect();
-    stored.check().map(|()| boots)
+    // A card that joined a machine brought its boots along: the machine's latest is the one that counts.
+    let mut boots: BTreeMap<MacAddress, Boot> = BTreeMap::new();
+    for boot in latest.values().filter_map(|id| stored.boot(id)) {
+        if boots.get(&boot.machine).is_none_or(|other| other.id < boot.id) {
+            boots.insert(boot.machine, boot);
+        }
+    }
+    stored.check().map(|()| boots.into_values().collect())
 }
 
 impl Shared {

@@ -205,10 +205,13 @@ fn remove_lease(batch: &mut dyn Batch, key: &LeaseKey) -> Result<(), Fault> {
 
 fn put_boot(batch: &mut dyn Batch, boot: &Boot) -> Result<(), Fault> {
     let key = boot.id.0.as_bytes();
-    let is_new = batch.get(Table::Boots, key)?.is_none();
+    let earlier = batch.get(Table::Boots, key)?.map(|bytes| decode::<Boot>(Table::Boots, &bytes)).transpose()?;
     batch.put(Table::Boots, key, &encode(Table::Boots, boot)?)?;
-    if !is_new {
-        return Ok(());
+    match earlier {
+        Some(earlier) if earlier.machine == boot.machine => return Ok(()),
+        // Its machine joined another, and takes its boots along.
+        Some(earlier) => batch.delete(Table::BootsOfMachine, &boot_of_machine_key(earlier.machine, &boot.id))?,
+        None => {}
     }
     batch.put(Table::BootsOfMachine, &boot_of_machine_key(boot.machine, &boot.id), &[])?;
     let kept = batch.scan(Table::BootsOfMachine, &boot.machine.0)?;

@@ -194,8 +194,9 @@ async fn a_boots_token_is_durable_when_its_script_leaves_and_opens_it_after_a_re
     let directory = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(directory.path(), settings()).unwrap();
     ledger.decide(image(), assign).await.unwrap();
+    let origin = "http://10.0.0.1".into();
     let request =
-        ScriptRequest { mac: mac(1), facts: Default::default(), origin: "http://10.0.0.1".into(), stage1: stage1() };
+        ScriptRequest { mac: mac(1), facts: Default::default(), origin, stage1: stage1(), starts: true, vouched: true };
     let Script::Boot(first) = ledger.decide(request.clone(), script::decide).await.unwrap() else { panic!() };
     let Script::Boot(again) = ledger.decide(request, script::decide).await.unwrap() else { panic!() };
     assert_eq!(first, again, "repeated fetches give the same script");
@@ -224,6 +225,20 @@ async fn observations_are_flushed_for_known_machines_only() {
     let kept = ledger.boots(None).unwrap();
     assert_eq!(kept.iter().map(|boot| boot.machine).collect::<Vec<_>>(), [mac(1)]);
     assert_eq!(kept[0].timeline.len(), 1);
+}
+
+#[tokio::test]
+async fn a_flush_writes_what_was_seen_after_it_began() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    ledger.decide(image(), assign).await.unwrap();
+    ledger.decide(mac(1), open_boot).await.unwrap();
+    let stale = ledger.boots(Some(mac(1))).unwrap();
+    ledger.observe(mac(1), Seen::DhcpNak { reason: "seen meanwhile".into() });
+    ledger.decide(stale.into(), store_boots).await.unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    assert_eq!(ledger.boots(Some(mac(1))).unwrap()[0].timeline.len(), 1);
 }
 
 fn open_boot(mac: &MacAddress, view: &View<'_>, at: &Moment) -> Decision<()> {

@@ -59,7 +59,10 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
         };
         for change in &decision.changes {
             perform(batch, change)?;
-            if let Change::PutBoot(boot) = change {
+            // A boot that ended says nothing of the one that replaced it.
+            if let Change::PutBoot(boot) = change
+                && volatile.live.boot(boot.machine).is_some_and(|live| live.id == boot.id)
+            {
                 volatile.dirty.remove(&boot.machine);
             }
         }

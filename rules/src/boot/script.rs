@@ -1,6 +1,6 @@
 //! Which boot script a machine's loader gets.
 
-use super::{Boot, BootId, Pinned, arguments, mint_token, pin};
+use super::{Boot, BootId, Pinned, State, arguments, mint_token, pin};
 use crate::{
     Change, Decision, MacAddress, Machine, Moment, View, Volatile,
     assignment::{Origin, Resolution, resolve},
@@ -8,6 +8,7 @@ use crate::{
     image::{BlobRef, Content, Digest, Image, ImageReference},
     journey::{Observation, ScriptKind, Seen},
     profile::{self, Profile},
+    settings::DhcpMode,
 };
 use serde::Serialize;
 
@@ -22,6 +23,11 @@ pub struct ScriptRequest {
     pub origin: String,
     /// The initrd with our stage 1.
     pub stage1: BlobRef,
+    /// Whether a loader asks that has just started: the entry script says what it knows of the hardware, the scripts that
+    /// ask again do not.
+    pub starts: bool,
+    /// Whether the asker's address is this card's, by a lease or by the neighbour table.
+    pub vouched: bool,
 }
 
 /// A file and the name a script gives it.
@@ -94,6 +100,9 @@ pub struct BootScript {
 /// failed download, so a few repetitions are no sign of one.
 const MAX_SCRIPTS: u32 = 12;
 
+/// A boot that was heard of within this time goes on.
+const BUSY_MS: u64 = 120_000;
+
 /// What one machine would boot, and all that led to it.
 struct Case<'a> {
     request: &'a ScriptRequest,
@@ -104,8 +113,24 @@ struct Case<'a> {
 
 /// Decides what the loader of a machine gets. Mints the boot's token with its first boot script; later ones are the same.
 pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision<Script> {
-    let known = view.records.machine(request.mac).or_else(|| joined_by_uuid(request, view));
+    let of_card = view.records.machine(request.mac);
+    let joins = of_card.is_none().then(|| joined_by_uuid(request, view)).flatten();
+    if let Some(machine) = joins.as_ref().filter(|machine| is_busy(machine.id, view, at)) {
+        let reason = format!("it says that it is a card of {}, which is booting from another card", machine.id);
+        let advice = format!("If it is, wait a moment or join them: bennu machine join {} {}", machine.id, request.mac);
+        return Decision::just(refused(request, &reason, &advice));
+    }
+    let is_joining = joins.is_some();
+    let known = of_card.or(joins);
     let is_known = known.is_some();
+    if !is_known && !may_introduce_itself(request, view, at) {
+        let reason = "nobody has seen this card ask DHCP, and a machine is not put on record for a web request";
+        return Decision::just(refused(
+            request,
+            reason,
+            "Power-cycle it, or declare it: bennu machine assign MAC IMAGE",
+        ));
+    }
     let resolution = resolve(known.as_ref(), view.records, &at.settings);
     if resolution == Resolution::Ignore {
         let reason = "this machine has no assignment, and machines without one are ignored";
@@ -120,7 +145,7 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
     if known.as_ref() != Some(&machine) {
         changes.push(Change::PutMachine(machine.clone()));
     }
-    let (boot, mut volatile) = open_boot(request, &machine, is_known, view, at);
+    let (boot, mut volatile) = open_boot(request, &machine, is_known, is_joining, view, at);
     let profile = profile::find(&at.settings.profiles, &machine.facts);
     let case = Case { request, machine, boot, profile };
     let mut decision = case.answer(resolution, view, at);
@@ -139,15 +164,33 @@ fn joined_by_uuid(request: &ScriptRequest, view: &View<'_>) -> Option<Machine> {
     found.next().is_none().then_some(first)
 }
 
+/// A machine that boots right now does not hand its boot, and with it the token, to another card that says the same
+/// UUID: firmware broadcasts it in option 97, so everybody on the wire knows it.
+fn is_busy(machine: MacAddress, view: &View<'_>, at: &Moment) -> bool {
+    let heard = |boot: &Boot| boot.timeline.last().map_or(boot.opened, |last| last.until.unwrap_or(last.at));
+    view.live
+        .boot(machine)
+        .is_some_and(|boot| boot.is_open() && boot.token.is_some() && at.now.since(heard(boot)) < BUSY_MS)
+}
+
+/// In full mode every machine that boots has asked us for its address first. So a request with an invented MAC leaves
+/// no record; where others give the addresses nobody can tell.
+fn may_introduce_itself(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> bool {
+    at.settings.dhcp != DhcpMode::Full || request.vouched || view.live.boot(request.mac).is_some()
+}
+
 /// The machine's open boot, or a new one where DHCP did not open any (it may be somebody else's).
 fn open_boot(
     request: &ScriptRequest,
     machine: &Machine,
     is_known: bool,
+    is_joining: bool,
     view: &View<'_>,
     at: &Moment,
 ) -> (Boot, Vec<Volatile>) {
-    let current = view.live.boot(machine.id).filter(|boot| boot.is_open());
+    // Without DHCP of ours a start of the loader is all that we see of a restart.
+    let is_restart = |boot: &Boot| at.settings.dhcp == DhcpMode::Off && request.starts && boot.state > State::Waiting;
+    let current = view.live.boot(machine.id).filter(|boot| boot.is_open() && !is_joining && !is_restart(boot));
     if let Some(boot) = current {
         return (boot.clone(), Vec::new());
     }
@@ -264,7 +307,11 @@ impl Case<'_> {
             stage1: uses_stage1,
             again: again(self.request),
         });
-        let kind = if discovers { ScriptKind::Discover } else { ScriptKind::Boot };
+        let kind = match content {
+            Content::Root { .. } => ScriptKind::Boot,
+            Content::Kernel { .. } => ScriptKind::Discover,
+            Content::Foreign { .. } => ScriptKind::Foreign,
+        };
         let detail = format!("{reference} ({})", image.digest.short());
         let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
         let mut decision = Decision { observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
@@ -298,7 +345,10 @@ impl Case<'_> {
             (consoles.join(" "), profile.settings.arguments.clone())
         });
         let ours = boot_url.map_or(String::new(), |url| format!("{}={url}", bennu_plan::ARG_BOOT));
+        // A kernel that panics before stage 1 can speak would stay dead until somebody comes.
+        let ours_first = if boot_url.is_some() { "panic=60" } else { "" };
         arguments::with_consoles(arguments::join(&[
+            ours_first,
             &image.config.cmdline,
             &consoles,
             &of_profile,

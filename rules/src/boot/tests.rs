@@ -129,7 +129,8 @@ fn root(kernel: u8) -> Content {
 }
 
 fn request(mac: MacAddress) -> ScriptRequest {
-    ScriptRequest { mac, facts: Facts::default(), origin: "http://10.77.0.1".into(), stage1: blob(7) }
+    let origin = "http://10.77.0.1".into();
+    ScriptRequest { mac, facts: Facts::default(), origin, stage1: blob(7), starts: true, vouched: true }
 }
 
 fn boot_script(script: Script) -> script::BootScript {
@@ -149,7 +150,7 @@ fn an_assigned_machine_boots_its_image_with_every_initrd_named() {
     assert_eq!(script.initrds.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["modules.img", "stage1.img"]);
     let token = world.live.boot(MAC).unwrap().token.clone().unwrap();
     assert!(script.arguments.ends_with(&format!("bennu.boot=http://10.77.0.1/boot/{}/", token.0)));
-    assert!(script.arguments.starts_with("console=tty0 console=ttyS0,115200 quiet"));
+    assert!(script.arguments.starts_with("console=tty0 console=ttyS0,115200 panic=60 quiet"));
     let Action::Boot(plan) = world.plan() else { panic!() };
     assert_eq!((plan.image.as_str(), plan.root.size), ("web:v1", 4096));
 }
@@ -209,7 +210,7 @@ fn later_layers_of_arguments_win() {
     world.memory.apply(Change::PutMachine(machine));
     world.assign("web:v1");
     let script = boot_script(world.script());
-    assert!(script.arguments.starts_with("console=ttyS1 quiet=2 iommu=off bennu.boot="), "{}", script.arguments);
+    assert!(script.arguments.starts_with("panic=60 console=ttyS1 quiet=2 iommu=off bennu.boot="), "{}", script.arguments);
 }
 
 #[test]
@@ -277,7 +278,7 @@ fn a_loop_of_scripts_is_broken_and_diagnosed_and_a_power_cycle_mends_it() {
 }
 
 #[test]
-fn a_card_with_a_known_uuid_joins_its_machine() {
+fn a_card_with_a_known_uuid_joins_its_machine_but_never_takes_over_a_running_boot() {
     let uuid = Some("4c4c4544-0042-4710-8051-b4c04f4d3132".to_owned());
     let mut world = World::new();
     world.image("web:v1", root(1));
@@ -285,12 +286,81 @@ fn a_card_with_a_known_uuid_joins_its_machine() {
     let mut first = request(MAC);
     first.facts.uuid.clone_from(&uuid);
     world.run(&first, script::decide);
+    let running = world.live.boot(MAC).unwrap().clone();
     let other = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
     let mut second = request(other);
     second.facts.uuid = uuid;
+    let (script, changes) = world.run(&second, script::decide);
+    assert!(matches!(script, Script::Refused { .. }), "{script:?}");
+    assert!(changes.is_empty());
+    assert_eq!(world.live.boot(MAC).unwrap().token, running.token);
+
+    // Two silent minutes later it is a machine that came back on another card.
+    world.now += 121_000;
     let (script, _) = world.run(&second, script::decide);
     assert!(matches!(script, Script::Boot(_)));
     assert_eq!(world.memory.machine(other).unwrap().id, MAC);
+    assert_ne!(world.live.boot(MAC).unwrap().token, running.token);
+}
+
+#[test]
+fn a_card_that_nobody_saw_leaves_no_record() {
+    let mut world = World::new();
+    let stranger = ScriptRequest { vouched: false, ..request(MAC) };
+    let (script, changes) = world.run(&stranger, script::decide);
+    assert!(matches!(script, Script::Refused { .. }));
+    assert!(changes.is_empty() && world.live.boot(MAC).is_none());
+    // It asked DHCP, or others give the addresses here: then it may.
+    world.firmware_starts();
+    assert!(matches!(world.run(&stranger, script::decide).0, Script::Wait { .. }));
+    let mut proxy = World::new();
+    proxy.settings.dhcp = DhcpMode::Proxy;
+    assert!(matches!(proxy.run(&stranger, script::decide).0, Script::Wait { .. }));
+}
+
+#[test]
+fn without_dhcp_of_ours_a_start_of_the_loader_opens_the_next_boot() {
+    let mut world = World::new();
+    world.settings.dhcp = DhcpMode::Off;
+    world.image("web:v1", root(1));
+    world.image("web:v2", root(5));
+    world.assign("web:v1");
+    let first = boot_script(world.script());
+    let again = ScriptRequest { starts: false, ..request(MAC) };
+    assert_eq!(boot_script(world.run(&again, script::decide).0), first, "asking again is no restart");
+    world.assign("web:v2");
+    assert_eq!(boot_script(world.script()).image, "web:v2");
+    assert_eq!(world.live.take_ended().len(), 1);
+}
+
+#[test]
+fn a_foreign_image_is_not_called_dead_for_its_silence_and_ours_is() {
+    let mut world = World::new();
+    world.image("inst:1", Content::Foreign { kernel: blob(1), initrds: vec![blob(2)] });
+    world.assign("inst:1");
+    boot_script(world.script());
+    let later = Timestamp(world.now + 600_000);
+    assert_eq!(crate::journey::diagnose(world.live.boot(MAC).unwrap(), later), None);
+    let mut other = World::new();
+    other.image("web:v1", root(1));
+    other.assign("web:v1");
+    boot_script(other.script());
+    let later = Timestamp(other.now + 600_000);
+    assert!(crate::journey::diagnose(other.live.boot(MAC).unwrap(), later).unwrap().reason.contains("stage 1"));
+}
+
+#[test]
+fn a_mended_refusal_is_forgotten() {
+    let mut world = World::new();
+    world.assign("web:v1");
+    assert!(matches!(world.script(), Script::Refused { .. }));
+    assert!(world.live.boot(MAC).unwrap().diagnosis.is_some());
+    world.image("web:v1", root(1));
+    boot_script(world.script());
+    assert_eq!(world.live.boot(MAC).unwrap().diagnosis, None);
+    world.report(Step::Up, "");
+    world.report(Step::Failed, "late");
+    assert_eq!(world.live.boot(MAC).unwrap().diagnosis, None);
 }
 
 #[test]

@@ -130,7 +130,8 @@ pub fn edit(request: &EditMachine, view: &View<'_>, at: &Moment) -> Decision<Ans
 pub fn forget(request: &Forget, view: &View<'_>, _at: &Moment) -> Decision<Answer> {
     settle(|| {
         let machine = known(request.mac, &request.expected, view.records)?;
-        Ok(Decision { changes: vec![Change::RemoveMachine(machine.id)], ..Decision::just(machine) })
+        let volatile = vec![Volatile::DropBoot(machine.id)];
+        Ok(Decision { changes: vec![Change::RemoveMachine(machine.id)], volatile, ..Decision::just(machine) })
     })
 }
 

@@ -65,7 +65,8 @@ impl Pool<'_> {
         network.contains(&address) && !is_an_end && !is_taken
     }
 
-    /// A free address. The start and the step come from the client's MAC, so that a client finds the same address again
+    /// A free address, one that nobody ever had before one whose lease has ended: loaders that wait, and systems without
+    /// a DHCP client, use theirs on without renewing it. The start and the step come from the client's MAC, so that a client finds the same address again
     /// even when its record is lost, and neighbours do not crowd each other.
     fn free(&self) -> Option<Ipv4Addr> {
         let range = self.subnet.range.as_ref()?;
@@ -74,9 +75,12 @@ impl Pool<'_> {
         let hash = fnv1a(&self.key.mac.0);
         let start = hash % size;
         let step = coprime_step(hash >> 32, size);
-        (0..size.min(MAX_PROBES))
-            .map(|probe| Ipv4Addr::from((first + (start + probe * step) % size) as u32))
-            .find(|address| self.may_have(*address))
+        let probes =
+            || (0..size.min(MAX_PROBES)).map(|probe| Ipv4Addr::from((first + (start + probe * step) % size) as u32));
+        let untouched = |address: &Ipv4Addr| self.view.records.lease_at(*address).is_none();
+        probes()
+            .find(|address| untouched(address) && self.may_have(*address))
+            .or_else(|| probes().find(|address| self.may_have(*address)))
     }
 }
 
