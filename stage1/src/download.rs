@@ -159,7 +159,7 @@ impl Download {
         let (used, empty) = sync_channel(AHEAD);
         let came = std::thread::scope(|scope| {
             scope.spawn(move || read_all(body, &full, &empty));
-            self.store(&chunks, &used, progress)
+            self.store(chunks, &used, progress)
         });
         came?;
         if self.have < self.blob.size {
@@ -168,10 +168,11 @@ impl Download {
         Ok(())
     }
 
-    /// Hashes and writes what the reader hands over, also what came before an error.
+    /// Hashes and writes what the reader hands over, also what came before an error. Owns its end of the channel: the reader
+    /// may wait for room in it, and must be told when nobody takes chunks any more.
     fn store(
         &mut self,
-        chunks: &Receiver<io::Result<Vec<u8>>>,
+        chunks: Receiver<io::Result<Vec<u8>>>,
         used: &SyncSender<Vec<u8>>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), DownloadError> {
@@ -238,6 +239,8 @@ mod tests {
         Cut(usize),
         /// Answers whole, honouring the range.
         Good,
+        /// Answers whole without saying how much that is; the end is where it closes.
+        Unsized,
         /// Answers 200 with everything, whatever was asked.
         IgnoreRange,
         /// Answers with this status.
@@ -273,6 +276,7 @@ mod tests {
                 content.len(),
                 body.len()
             ),
+            Turn::Unsized => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned(),
             _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()),
         };
         stream.write_all(head.as_bytes()).unwrap();
@@ -348,6 +352,31 @@ mod tests {
         let error = wanted.attempt(&url, &mut |_| {}).unwrap_err();
         assert!(!error.is_transient() && error.to_string().ends_with("not here"), "{error}");
         assert!(wanted.attempt(&url, &mut |_| {}).unwrap_err().is_transient());
+    }
+
+    /// The error of an attempt, which must come although the server has much more to send than is taken.
+    fn error_while_the_server_sends(mut download: Download, url: String) -> DownloadError {
+        let (done, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(download.attempt(&url, &mut |_| {}).unwrap_err()));
+        outcome.recv_timeout(std::time::Duration::from_secs(60)).expect("the attempt ends")
+    }
+
+    #[test]
+    fn a_server_that_sends_too_much_is_left() {
+        let content = content();
+        let (url, _server) = serve(content.clone(), vec![Turn::Unsized]);
+        let (_place, download) = download(&content[..1000]);
+        let error = error_while_the_server_sends(download, url);
+        assert!(matches!(error, DownloadError::Size { expected: 1000, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_full_file_ends_the_download() {
+        let content = content();
+        let (url, _server) = serve(content.clone(), vec![Turn::Good]);
+        let download = Download::start(Path::new("/dev/full"), blob(&content)).unwrap();
+        let error = error_while_the_server_sends(download, url);
+        assert!(matches!(&error, DownloadError::Write(cause) if cause.kind() == io::ErrorKind::StorageFull), "{error}");
     }
 
     #[test]
