@@ -38,28 +38,29 @@ pub fn keep(connection: Connection) -> Kept {
     let shared = kept.clone();
     let run = move || {
         let Interface { name, mac, .. } = shared.now().interface;
-        let outcome = Client::open(&name, mac).and_then(|client| run(&client, &shared));
-        if let Err(error) = outcome {
-            console::say(&format!("the address is not renewed: {error}"));
+        match Client::open(&name, mac) {
+            Ok(client) => run(&client, &shared),
+            Err(error) => console::say(&format!("the address is not renewed: {error}")),
         }
     };
     drop(std::thread::Builder::new().name("lease".into()).stack_size(128 * 1024).spawn(run));
     kept
 }
 
-fn run(client: &Client, kept: &Kept) -> Result<(), NoLease> {
+/// Returns only when the lease has no end.
+fn run(client: &Client, kept: &Kept) {
     let mut since = Instant::now();
     let mut terms = match &kept.now().origin {
         Origin::Dhcp(terms) => terms.clone(),
         Origin::Handed => {
             std::thread::sleep(HANDED_GRACE);
-            let terms = confirm(client, kept)?;
+            let terms = confirm(client, kept);
             since = Instant::now();
             terms
         }
     };
     loop {
-        let Some(lease) = terms.lease else { return Ok(()) };
+        let Some(lease) = terms.lease else { return };
         let age = since.elapsed();
         match next(&terms, lease, age) {
             Next::Wait(pause) => std::thread::sleep(pause),
@@ -87,17 +88,36 @@ fn run(client: &Client, kept: &Kept) -> Result<(), NoLease> {
 }
 
 /// Asks for the address that the loader handed on until a server says yes or no.
-fn confirm(client: &Client, kept: &Kept) -> Result<Terms, NoLease> {
+fn confirm(client: &Client, kept: &Kept) -> Terms {
     let address = kept.now().address;
+    let ask = || client.ask(Ask::Confirm(address), Ipv4Addr::BROADCAST, ANSWER_WAIT);
+    let confirmed = ask_until_answered(address, ask, || std::thread::sleep(ASK_AGAIN));
+    confirmed.unwrap_or_else(|| {
+        console::say(&format!("a DHCP server says that {address} is not ours any more"));
+        afresh(client, kept)
+    })
+}
+
+/// The terms on which a server lets us have the address, or `None` when it refuses. A request that cannot be sent is like one
+/// that nobody answers: ENETDOWN and ENETUNREACH last as long as somebody holds the cable, ENOBUFS as long as a full queue.
+fn ask_until_answered(
+    address: Ipv4Addr,
+    mut ask: impl FnMut() -> Result<Option<Answer>, NoLease>,
+    mut pause: impl FnMut(),
+) -> Option<Terms> {
+    let mut told = false;
     loop {
-        match client.ask(Ask::Confirm(address), Ipv4Addr::BROADCAST, ANSWER_WAIT)? {
-            Some(Answer::Ack(terms)) if terms.address == address => return Ok(terms),
-            Some(Answer::Nak) => {
-                console::say(&format!("a DHCP server says that {address} is not ours any more"));
-                return Ok(afresh(client, kept));
+        match ask() {
+            Ok(Some(Answer::Ack(terms))) if terms.address == address => return Some(terms),
+            Ok(Some(Answer::Nak)) => return None,
+            Ok(_) => {}
+            Err(error) if told => drop(error),
+            Err(error) => {
+                console::say(&format!("{error}; {address} is asked for again"));
+                told = true;
             }
-            _ => std::thread::sleep(ASK_AGAIN),
         }
+        pause();
     }
 }
 
@@ -175,5 +195,28 @@ mod tests {
         assert_eq!(at(&plain, 80), Next::Expired);
         assert_eq!(at(&terms(Some(20), Some(30)), 30), Next::Ask(Ipv4Addr::BROADCAST));
         assert_eq!(at(&terms(Some(900), Some(1)), 39), Next::Wait(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_sent_is_sent_again() {
+        let ours = Ipv4Addr::new(10, 77, 0, 50);
+        let unsent = |kind: std::io::ErrorKind| NoLease::Socket { interface: "eth0".into(), source: kind.into() };
+        let ask_all = |answers: Vec<Result<Option<Answer>, NoLease>>| {
+            let (mut answers, mut pauses) = (answers.into_iter(), 0);
+            let terms = ask_until_answered(ours, || answers.next().unwrap(), || pauses += 1);
+            (terms.map(|terms| terms.address), pauses, answers.len())
+        };
+        let other = Terms { address: Ipv4Addr::new(10, 77, 0, 51), ..terms(None, None) };
+        let answers = vec![
+            Err(unsent(std::io::ErrorKind::NetworkDown)),
+            Err(unsent(std::io::ErrorKind::NetworkUnreachable)),
+            Ok(None),
+            Ok(Some(Answer::Ack(other))),
+            Ok(Some(Answer::Ack(terms(None, None)))),
+            Ok(Some(Answer::Nak)),
+        ];
+        assert_eq!(ask_all(answers), (Some(ours), 4, 1));
+        let refused = vec![Err(unsent(std::io::ErrorKind::NetworkDown)), Ok(Some(Answer::Nak))];
+        assert_eq!(ask_all(refused), (None, 1, 0));
     }
 }
