@@ -24,6 +24,13 @@ pub enum Purpose {
     Other,
 }
 
+/// Modules that their drivers ask for by name with `request_module`, without an alias for any device and without being a need
+/// in `modules.dep`. The kernel's request runs a modprobe, which the initramfs does not have.
+const COMPANIONS: &[(&str, &str)] = &[
+    // ConnectX-3: the card has the core's alias, its Ethernet ports the companion's code.
+    ("mlx4_core", "mlx4_en"),
+];
+
 /// The modules of one kernel.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -107,7 +114,7 @@ impl Index {
         found
     }
 
-    /// What must be loaded, in this order, to have `name` (a module's name or an alias): its needs first.
+    /// What must be loaded, in this order, to have `name` (a module's name or an alias): its needs first, its companions last.
     pub fn order(&self, name: &str) -> Vec<String> {
         let mut order = Vec::new();
         let mut seen = HashSet::new();
@@ -132,7 +139,11 @@ impl Index {
         for need in entry.needs.iter().rev() {
             self.visit(need, seen, order);
         }
-        order.push(own);
+        let companions = COMPANIONS.iter().filter(|(driver, _)| *driver == own).map(|(_, companion)| *companion);
+        order.push(own.clone());
+        for companion in companions {
+            self.visit(companion, seen, order);
+        }
     }
 
     /// What a module is for.
@@ -206,6 +217,21 @@ mod tests {
         assert_eq!(index().order("virtio_net"), ["failover", "net_failover", "virtio_net"]);
         assert_eq!(index().order("libcrc32c"), ["crc32c_generic", "libcrc32c"]);
         assert_eq!(index().order("virtio:d00000002v00001AF4"), ["virtio_blk"]);
+    }
+
+    #[test]
+    fn a_driver_brings_the_companion_it_asks_for() {
+        let dep = "kernel/drivers/net/ethernet/mellanox/mlx4/mlx4_core.ko.xz:\n\
+                   kernel/drivers/net/ethernet/mellanox/mlx4/mlx4_en.ko.xz: \
+                   kernel/drivers/net/ethernet/mellanox/mlx4/mlx4_core.ko.xz kernel/drivers/ptp/ptp.ko.xz\n\
+                   kernel/drivers/ptp/ptp.ko.xz:\n";
+        let alias = "alias pci:v000015B3d00001003sv*sd*bc*sc*i* mlx4_core\n";
+        let card = "pci:v000015B3d00001003sv000015B3sd00000055bc02sc00i00";
+        let index = Index::parse(dep, alias, "", "");
+        assert_eq!(index.order(card), ["mlx4_core", "ptp", "mlx4_en"]);
+        assert_eq!(index.order("mlx4_en"), ["ptp", "mlx4_core", "mlx4_en"]);
+        let without = Index::parse(dep.split_inclusive('\n').next().unwrap(), alias, "", "");
+        assert_eq!(without.order(card), ["mlx4_core"]);
     }
 
     #[test]
