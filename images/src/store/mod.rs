@@ -293,15 +293,14 @@ impl Store {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| self.failed("sync", dir, e))
     }
 
-    /// Moves a synced file to its digest's name. A blob that is there already stays: it has the same bytes.
+    /// Moves a synced file to its digest's name, over a blob that is there already: that one should have the same
+    /// bytes, but a disk may have rotted it, and importing again is how it is repaired. Who reads it keeps the old
+    /// file.
     fn place(&self, file: tempfile::NamedTempFile, blob: &BlobRef) -> Result<(), StoreError> {
         let path = self.blob_path(&blob.digest);
         let mut held = self.inner.held();
         if held.holders > 0 {
             held.digests.insert(blob.digest);
-        }
-        if fs::metadata(&path).is_ok_and(|there| there.len() == blob.size) {
-            return Ok(());
         }
         file.as_file()
             .set_permissions(fs::Permissions::from_mode(0o444))

@@ -39,6 +39,25 @@ fn the_same_bytes_are_stored_once() {
 }
 
 #[test]
+fn a_rotten_blob_is_repaired_by_storing_it_again() {
+    let (_dir, store) = scratch();
+    let blob = store.put(b"hello").unwrap();
+    let path = store.blob_path(&blob.digest);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut rotten = fs::read(&path).unwrap();
+    rotten[2] ^= 0x10;
+    fs::write(&path, &rotten).unwrap();
+    let (mut reader, _) = store.open_blob(&blob.digest).unwrap();
+    assert_eq!(store.put(b"hello").unwrap(), blob);
+    assert_eq!(fs::read(&path).unwrap(), b"hello");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
+    let mut seen = Vec::new();
+    reader.read_to_end(&mut seen).unwrap();
+    assert_eq!(seen, rotten, "who was reading goes on with the file that was opened");
+    assert!(tmp_is_empty(&store));
+}
+
+#[test]
 fn a_dropped_writer_leaves_nothing() {
     let (_dir, store) = scratch();
     let mut writer = store.writer().unwrap();
