@@ -139,6 +139,22 @@ fn entries_that_make_no_sense_are_named() {
 }
 
 #[test]
+fn what_is_too_long_is_refused_when_it_comes_and_not_after_the_whole_tar() {
+    let long = vec![b'v'; 65_537];
+    let target = vec![b't'; 4_096];
+    let symlink = |h: &mut tar::Header| h.set_entry_type(tar::EntryType::Symlink);
+    for (tar, parts) in [
+        (with_entry("heavy", &[("SCHILY.xattr.user.heavy", &long)], |_| ()), ["'/heavy'", "65537 bytes"]),
+        (with_entry("link", &[("linkpath", &target)], symlink), ["'/link'", "4096 bytes"]),
+        (with_entry("far", &[("path", "d/".repeat(2100).as_bytes())], |_| ()), ["'/d/d/", "4199 bytes"]),
+        (with_entry("n", &[("path", format!("{}/x", "n".repeat(256)).as_bytes())], |_| ()), ["'/nnn", "256 bytes"]),
+    ] {
+        // Cut short: whoever reads on finds that first.
+        refused(&tar[..tar.len() - 1024], &parts);
+    }
+}
+
+#[test]
 fn a_loop_of_symbolic_links_is_named() {
     let source = tree();
     std::os::unix::fs::symlink("b", source.path().join("a")).unwrap();

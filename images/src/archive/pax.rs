@@ -3,10 +3,18 @@
 use super::{Xattrs, numbers};
 use std::collections::BTreeMap;
 
+/// What the records of one entry, or all global ones, may take together. Headers may follow one another, so a limit
+/// for each is none. A file has at most 64 KiB of extended attributes on most file systems.
+pub(super) const MOST_BYTES: usize = 8 << 20;
+/// What a record takes beside its text, so that a million short ones are not free.
+const OVERHEAD: usize = 64;
+
 /// Records by keyword. A later one wins; an empty value takes the keyword away.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Records {
     values: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What was taken in, against [`MOST_BYTES`].
+    bytes: usize,
     /// GNU sparse 0.0 repeats two keywords, so the order counts.
     pub sparse: Vec<i64>,
 }
@@ -32,11 +40,18 @@ impl Records {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        if matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {
+        let sparse = matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes");
+        self.bytes += if sparse { size_of::<i64>() } else { key.len() + value.len() + OVERHEAD };
+        if self.bytes > MOST_BYTES {
+            return Err("more than 8 MiB of pax records for one entry");
+        }
+        if sparse {
             self.sparse.push(numbers::decimal(value).ok_or("a sparse map that is no number")?);
             return Ok(());
         }
-        self.values.insert(key.to_vec(), value.to_vec());
+        if let Some(old) = self.values.insert(key.to_vec(), value.to_vec()) {
+            self.bytes -= key.len() + old.len() + OVERHEAD;
+        }
         Ok(())
     }
 
@@ -177,6 +192,26 @@ mod tests {
         for bad in [b"x".as_slice(), b"9 a=b\n", b"6 a=b ", b"5 ab\n\n", b"99999999999999 a=b\n", b"-6 a=b\n"] {
             assert!(Records::default().add(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn records_are_bounded_over_all_headers_of_an_entry() {
+        let mut records = Records::default();
+        let mut text = Vec::new();
+        record(&mut text, b"comment", &vec![b'c'; 1 << 20]);
+        for _ in 0..20 {
+            records.add(&text).expect("one that replaces another takes no more");
+        }
+        let many = |at: u32| {
+            let mut text = Vec::new();
+            for count in 0..1000 {
+                record(&mut text, format!("k{at}.{count}").as_bytes(), b"v");
+            }
+            text
+        };
+        let refused = (0..1000).find_map(|at| records.add(&many(at)).err().map(|what| (at, what)));
+        let (at, what) = refused.unwrap();
+        assert!((50..110).contains(&at) && what.contains("8 MiB"), "{at}: {what}");
     }
 
     #[test]

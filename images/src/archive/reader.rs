@@ -4,14 +4,14 @@ use super::{
     BLOCK, Xattrs,
     header::Header,
     numbers,
-    pax::Records,
+    pax::{self, Records},
     show,
     sparse::{self, Segments},
 };
 use std::io::{self, Read};
 
 /// No real pax header comes near: extended attributes hold 64 KiB each.
-const LONGEST_RECORDS: u64 = 8 << 20;
+const LONGEST_RECORDS: u64 = pax::MOST_BYTES as u64;
 /// GNU long names: Linux opens paths of at most 4096 bytes.
 const LONGEST_NAME: u64 = 64 << 10;
 

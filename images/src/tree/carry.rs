@@ -4,7 +4,7 @@
 //! attributes only of three classes, and the root directory's attributes not at all when its builder reads a tar.
 
 use super::{InodeId, Kind, ROOT, Tree};
-use crate::archive::{Xattrs, show};
+use crate::archive::{Entry, EntryKind, Xattrs, show};
 use std::collections::BTreeSet;
 
 /// What to do with POSIX access control lists, which squashfs cannot store.
@@ -87,6 +87,42 @@ pub fn prepare(tree: &mut Tree, acls: Acls, note: &mut dyn FnMut(&str)) -> Resul
     Ok(())
 }
 
+/// Refuses what is longer than Linux takes as soon as its entry comes: the tree is held in memory, and waiting for
+/// [`prepare`] would let one tar fill it.
+pub(super) fn check_lengths(entry: &Entry) -> Result<(), NotCarried> {
+    let names: Vec<&[u8]> = entry.path.split(|&b| b == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    let bad = |what: String| NotCarried { path: shown(&names.join(&b'/')), what };
+    for part in &names {
+        name(part).map_err(bad)?;
+    }
+    name(&names.join(&b'/')).map_err(bad)?;
+    match &entry.kind {
+        EntryKind::HardLink(target) | EntryKind::Symlink(target) if target.len() > LONGEST_PATH => {
+            return Err(bad(format!("is a link whose target has {} bytes. Make the link anew", target.len())));
+        }
+        _ => {}
+    }
+    entry.xattrs.iter().try_for_each(|(name, value)| xattr_lengths(name, value)).map_err(bad)
+}
+
+fn xattr_lengths(name: &[u8], value: &[u8]) -> Result<(), String> {
+    if name.len() > LONGEST_NAME {
+        let (name, length) = (show(name), name.len());
+        return Err(format!(
+            "has the extended attribute '{name}' with a name of {length} bytes, and Linux holds {LONGEST_NAME}. Remove \
+             it (setfattr -x)"
+        ));
+    }
+    if value.len() > LONGEST_VALUE {
+        return Err(format!(
+            "has the extended attribute '{}' of {} bytes, and Linux holds {LONGEST_VALUE}. Remove it (setfattr -x)",
+            show(name),
+            value.len()
+        ));
+    }
+    Ok(())
+}
+
 fn shown(path: &[u8]) -> String {
     format!("/{}", show(path))
 }
@@ -118,7 +154,7 @@ fn kind(kind: &Kind) -> Result<(), String> {
 /// Whether there are lists to leave out.
 fn xattrs(path: &[u8], xattrs: &Xattrs, acls: Acls) -> Result<bool, String> {
     let mut drop = false;
-    for (name, value) in xattrs {
+    for (name, _) in xattrs {
         if name == ACCESS || name == DEFAULT {
             let again =
                 |prefix: &&[u8]| path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
@@ -132,12 +168,6 @@ fn xattrs(path: &[u8], xattrs: &Xattrs, acls: Acls) -> Result<bool, String> {
             return Err(format!(
                 "has the extended attribute '{}', and squashfs holds only user.*, trusted.* and security.*. Remove it (setfattr -x)",
                 show(name)
-            ));
-        } else if name.len() > LONGEST_NAME || value.len() > LONGEST_VALUE {
-            return Err(format!(
-                "has the extended attribute '{}' of {} bytes, and Linux holds {LONGEST_VALUE}. Remove it (setfattr -x)",
-                show(name),
-                value.len()
             ));
         }
     }

@@ -1,6 +1,6 @@
 //! One pass over a tar: names and metadata into a tree, contents into a spool.
 
-use super::{BadEntry, Extent, FileData, InodeId, Kind, Metadata, Put, Tree};
+use super::{BadEntry, Extent, FileData, InodeId, Kind, Metadata, Put, Tree, carry::check_lengths};
 use crate::{
     archive::{Entry, EntryKind, Reader, TarError},
     import::{ImportError, Meter},
@@ -18,8 +18,11 @@ use std::{
 const STRETCH: usize = 128 << 10;
 static ZEROS: [u8; STRETCH] = [0; STRETCH];
 
-/// More files than squashfs can count would come first, but the tree is held in memory.
-const MOST_ENTRIES: usize = 16 << 20;
+/// The tree is held in memory, some 300 bytes a file; a root filesystem of a whole desktop has half a million.
+const MOST_ENTRIES: usize = 4 << 20;
+/// What paths, link targets, extended attributes and maps of all entries may take together. A million files with
+/// paths of a hundred bytes take a fifth of it.
+const MOST_METADATA: usize = 512 << 20;
 
 /// The contents of all files, one after the other.
 #[derive(Debug)]
@@ -61,18 +64,29 @@ pub struct Indexed {
 
 /// Reads a tar, compressed or not.
 pub fn read(source: impl Read, store: &Store, meter: &mut Meter<'_>) -> Result<Indexed, ImportError> {
+    read_within(MOST_METADATA, source, store, meter)
+}
+
+fn read_within(
+    most_metadata: usize,
+    source: impl Read,
+    store: &Store,
+    meter: &mut Meter<'_>,
+) -> Result<Indexed, ImportError> {
     let count = Cell::new(0);
     let plain = crate::archive::decompress::sniff(Counted { inner: source, count: &count })
         .map_err(|source| TarError::Read { source, within: None, last: None })?;
     let mut reader = Reader::new(plain);
     let out = SpoolWriter::new(store)?;
-    let mut indexer = Indexer { tree: Tree::default(), out, store, count: &count };
+    let mut indexer = Indexer { tree: Tree::default(), out, store, count: &count, room: most_metadata };
     let mut entries = 0;
     while let Some(entry) = reader.next_entry()? {
         entries += 1;
-        if entries > MOST_ENTRIES {
+        // A path also makes the directories it leads through.
+        if entries > MOST_ENTRIES || indexer.tree.inode_count() > MOST_ENTRIES {
             let path = crate::archive::show(&entry.path);
-            return Err(BadEntry { path, what: "is the tar's 16777217th entry; no root filesystem has so many" }.into());
+            let what = "is one entry too many: an image holds 4194304 files and directories. Import less of the tree";
+            return Err(BadEntry { path, what }.into());
         }
         indexer.add(entry, &mut reader, meter)?;
     }
@@ -103,14 +117,22 @@ struct Indexer<'a> {
     store: &'a Store,
     /// Bytes of the source so far.
     count: &'a Cell<u64>,
+    /// Bytes of metadata that may still come.
+    room: usize,
 }
 
 impl Indexer<'_> {
     fn add<R: Read>(&mut self, entry: Entry, reader: &mut Reader<R>, meter: &mut Meter<'_>) -> Result<(), ImportError> {
+        check_lengths(&entry)?;
+        self.take_room(&entry.path, weight(&entry))?;
         let kind = match entry.kind {
             EntryKind::HardLink(target) => return Ok(self.tree.put(&entry.path, Put::HardLink(target))?),
             EntryKind::Directory => Kind::Directory(BTreeMap::new()),
-            EntryKind::File => Kind::File(self.spool(&entry, reader, meter)?),
+            EntryKind::File => {
+                let data = self.spool(&entry, reader, meter)?;
+                self.take_room(&entry.path, data.extents.len() * size_of::<Extent>())?;
+                Kind::File(data)
+            }
             EntryKind::Symlink(target) => Kind::Symlink(target),
             EntryKind::Character(major, minor) => Kind::Character(major, minor),
             EntryKind::Block(major, minor) => Kind::Block(major, minor),
@@ -120,6 +142,15 @@ impl Indexer<'_> {
         let meta = Metadata { mode, uid, gid, mtime, xattrs };
         meter.at(self.count.get());
         Ok(self.tree.put(&entry.path, Put::Inode(kind, meta))?)
+    }
+
+    fn take_room(&mut self, path: &[u8], bytes: usize) -> Result<(), BadEntry> {
+        self.room = self.room.checked_sub(bytes).ok_or_else(|| BadEntry {
+            path: crate::archive::show(path),
+            what: "is where the names, links and extended attributes of the tar come to more than 512 MiB; no root \
+                   filesystem has so many. Import less of the tree",
+        })?;
+        Ok(())
     }
 
     /// Copies a file's data to the spool, leaving out what is zero: whether a hole came as a hole or as
@@ -159,6 +190,17 @@ impl Indexer<'_> {
     fn write_failed(&self, error: io::Error) -> StoreError {
         self.store.failed("write to", self.store.tmp(), error)
     }
+}
+
+/// What an entry's metadata takes in memory.
+fn weight(entry: &Entry) -> usize {
+    let link = match &entry.kind {
+        EntryKind::HardLink(target) | EntryKind::Symlink(target) => target.len(),
+        _ => 0,
+    };
+    // Each attribute is two vectors.
+    let attribute = |(name, value): &(Vec<u8>, Vec<u8>)| name.len() + value.len() + 2 * size_of::<Vec<u8>>();
+    entry.path.len() + link + entry.xattrs.iter().map(attribute).sum::<usize>()
 }
 
 fn extend(extents: &mut Vec<Extent>, next: Extent) {
@@ -220,5 +262,45 @@ impl Indexed {
             Kind::File(data) => Some(self.spool.read(data, most)),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        archive::{Metadata, RecordKind, Writer, Xattrs},
+        import::ImportStep,
+    };
+
+    /// Files `f0`, `f1`, … with an attribute of 60000 bytes each.
+    fn heavy(count: usize) -> Vec<u8> {
+        let xattrs: Xattrs = vec![(b"user.heavy".to_vec(), vec![b'h'; 60_000])];
+        let mut tar = Writer::new(Vec::new());
+        for at in 0..count {
+            let meta = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: &xattrs };
+            tar.entry(format!("f{at}").as_bytes(), RecordKind::Fifo, meta).unwrap();
+        }
+        tar.finish().unwrap()
+    }
+
+    #[test]
+    fn metadata_is_bounded_over_all_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let read = |tar: &[u8]| {
+            let count = Cell::new(0);
+            let source = Counted { inner: tar, count: &count };
+            let mut meter = Meter::new(&(), ImportStep::Read, None);
+            let result = read_within(1 << 20, source, &store, &mut meter);
+            (result, count.get() as usize)
+        };
+        assert_eq!(read(&heavy(17)).0.unwrap().entries, 17);
+        let tar = heavy(200);
+        let (result, taken) = read(&tar);
+        let error = result.unwrap_err();
+        assert!(matches!(error, ImportError::Entry(_)), "{error}");
+        assert!(error.to_string().starts_with("'f17' ") && error.to_string().contains("512 MiB"), "{error}");
+        assert!(taken < tar.len() / 3, "it was refused when it came, and not after {taken} bytes");
     }
 }
