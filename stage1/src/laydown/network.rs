@@ -72,11 +72,11 @@ const IFUP: &[&str] = &["usr/sbin/ifup", "sbin/ifup"];
 pub fn decide(root: &Path, init: Init) -> Network {
     match init {
         Init::Systemd => with_systemd(root),
-        Init::Other => match IFUP.iter().any(|path| scoped::exists(root, path)) {
-            true if configures_an_interface(root) => Network::ImagesOwn("ifupdown"),
-            true => Network::Ifupdown,
-            false => Network::AsItIs,
+        Init::Other if ifupdown_without_systemd(root) => match configures_an_interface(root) {
+            true => Network::ImagesOwn("ifupdown"),
+            false => Network::Ifupdown,
         },
+        Init::Other => Network::AsItIs,
         Init::Custom => Network::AsItIs,
     }
 }
@@ -85,7 +85,8 @@ fn with_systemd(root: &Path) -> Network {
     let networkd = NETWORKD.iter().any(|path| scoped::exists(root, path));
     let networkd_enabled = networkd && is_enabled(root, "systemd-networkd");
     let manager_enabled = is_enabled(root, "NetworkManager");
-    let ifup = IFUP.iter().any(|path| scoped::exists(root, path));
+    // Debian's ifupdown enables its service for multi-user.target and network-online.target as it is installed.
+    let ifupdown = has_ifup(root) && is_enabled(root, "networking");
     if has_file(root, "etc/netplan", ".yaml") && scoped::exists(root, "usr/sbin/netplan") {
         return Network::ImagesOwn("netplan");
     }
@@ -95,26 +96,55 @@ fn with_systemd(root: &Path) -> Network {
     if manager_enabled {
         let own = has_file(root, "etc/NetworkManager/system-connections", "")
             || has_file(root, "usr/lib/NetworkManager/system-connections", "")
-            || has_file_named(root, "etc/sysconfig/network-scripts", |name| {
-                name.starts_with("ifcfg-") && name != "ifcfg-lo"
-            });
+            || has_ifcfg(root, "etc/sysconfig/network-scripts");
         return if own { Network::ImagesOwn("NetworkManager") } else { Network::NetworkManager };
     }
-    if ifup && configures_an_interface(root) {
+    // wicked alone, without a file for an interface, touches none.
+    if is_enabled(root, "wicked") && has_ifcfg(root, "etc/sysconfig/network") {
+        return Network::ImagesOwn("wicked");
+    }
+    if ifupdown && configures_an_interface(root) {
         return Network::ImagesOwn("ifupdown");
     }
     if networkd_enabled {
         return Network::Networkd { enabled: true };
     }
-    if ifup {
+    if ifupdown {
         return Network::Ifupdown;
     }
     if networkd { Network::Networkd { enabled: false } } else { Network::AsItIs }
 }
 
+/// Whether there is the command of ifupdown. That says little: BusyBox and openSUSE's wicked bring one of the same name.
+fn has_ifup(root: &Path) -> bool {
+    IFUP.iter().any(|path| scoped::exists(root, path))
+}
+
+/// Whether OpenRC, sysvinit or Buildroot's scripts run `ifup` at boot.
+fn ifupdown_without_systemd(root: &Path) -> bool {
+    let in_runlevel = |name: &str| name == "networking";
+    let in_rc = |name: &str| name.starts_with('S') && name.ends_with("networking");
+    let in_buildroot = |name: &str| name.starts_with('S') && name.ends_with("network");
+    let entries = |directory: &str| {
+        let entries = scoped::resolve(root, directory).and_then(|path| fs::read_dir(path).ok());
+        entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok())
+    };
+    let starts = entries("etc/runlevels")
+        .any(|level| has_file_named(root, &format!("etc/runlevels/{level}"), in_runlevel))
+        || entries("etc")
+            .filter(|name| name.len() == 5 && name.starts_with("rc") && name.ends_with(".d"))
+            .any(|directory| has_file_named(root, &format!("etc/{directory}"), in_rc))
+        || has_file_named(root, "etc/init.d", in_buildroot);
+    has_ifup(root) && starts
+}
+
 /// Whether systemd starts the service by itself.
 pub fn is_enabled(root: &Path, service: &str) -> bool {
     let unit = format!("{service}.service");
+    let mask = scoped::resolve(root, "etc/systemd/system").and_then(|units| fs::read_link(units.join(&unit)).ok());
+    if mask.is_some_and(|target| target == Path::new("/dev/null")) {
+        return false;
+    }
     ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"].iter().any(|directory| {
         let Some(directory) = scoped::resolve(root, directory) else { return false };
         let wants = |name: &str| name.ends_with(".wants") || name.ends_with(".requires");
@@ -135,6 +165,11 @@ fn has_file_named(root: &Path, directory: &str, fits: impl Fn(&str) -> bool) -> 
         entry.file_name().to_str().is_some_and(|name| !name.starts_with('.') && fits(name))
             && !entry.file_type().is_ok_and(|kind| kind.is_dir())
     })
+}
+
+/// Whether the directory has an `ifcfg` file of an interface other than the loopback.
+fn has_ifcfg(root: &Path, directory: &str) -> bool {
+    has_file_named(root, directory, |name| name.starts_with("ifcfg-") && name != "ifcfg-lo")
 }
 
 /// Whether `/etc/network/interfaces` or a file beside it has an interface other than the loopback.
@@ -267,6 +302,7 @@ mod tests {
         );
         assert_eq!(
             own(|root| {
+                wants(root, "networking");
                 file(root, "sbin/ifup", "");
                 file(root, "etc/network/interfaces", "source-directory /etc/network/interfaces.d\n");
                 file(root, "etc/network/interfaces.d/wan", "auto eth0\niface eth0 inet dhcp\n");
@@ -295,6 +331,7 @@ mod tests {
         assert_eq!(image(|r| file(r, "lib/systemd/systemd-networkd", "")).1, Network::Networkd { enabled: false });
         assert_eq!(image(|r| wants(r, "NetworkManager")).1, Network::NetworkManager);
         let only_lo = |root: &Path| {
+            wants(root, "networking");
             file(root, "sbin/ifup", "");
             file(root, "usr/lib/systemd/systemd-networkd", "");
             file(root, "etc/network/interfaces", "auto lo\niface lo inet loopback\n");
@@ -310,8 +347,52 @@ mod tests {
         });
         assert_eq!(decide(place.path(), Init::Other), Network::AsItIs);
         file(place.path(), "sbin/ifup", "");
-        assert_eq!(decide(place.path(), Init::Other), Network::Ifupdown);
-        assert_eq!(decide(place.path(), Init::Custom), Network::AsItIs);
+        assert_eq!(decide(place.path(), Init::Other), Network::AsItIs);
+        let directories = ["etc/runlevels/boot/networking", "etc/rcS.d/S11networking", "etc/init.d/S40network"];
+        for service in directories {
+            file(place.path(), service, "");
+            assert_eq!(decide(place.path(), Init::Other), Network::Ifupdown, "{service}");
+            assert_eq!(decide(place.path(), Init::Custom), Network::AsItIs);
+            fs::remove_file(place.path().join(service)).unwrap();
+        }
+        file(place.path(), "etc/rc0.d/K06networking", "");
+        file(place.path(), "etc/init.d/networking", "");
+        assert_eq!(decide(place.path(), Init::Other), Network::AsItIs);
+    }
+
+    #[test]
+    fn an_ifup_that_nothing_starts_is_not_ifupdown() {
+        let idle = |root: &Path| {
+            file(root, "usr/sbin/ifup", "");
+            file(root, "etc/network/interfaces", "auto eth0\niface eth0 inet dhcp\n");
+        };
+        assert_eq!(image(idle).1, Network::AsItIs);
+        let beside_networkd = |root: &Path| {
+            idle(root);
+            file(root, "usr/lib/systemd/systemd-networkd", "");
+        };
+        assert_eq!(image(beside_networkd).1, Network::Networkd { enabled: false });
+        let masked = |root: &Path| {
+            idle(root);
+            wants(root, "networking");
+            symlink("/dev/null", root.join("etc/systemd/system/networking.service")).unwrap();
+        };
+        assert_eq!(image(masked).1, Network::AsItIs);
+    }
+
+    #[test]
+    fn wicked_with_an_interface_of_its_own_is_left_alone() {
+        let wicked = |root: &Path| {
+            file(root, "usr/sbin/ifup", "");
+            file(root, "etc/sysconfig/network/ifcfg-lo", "");
+            wants(root, "wicked");
+        };
+        assert_eq!(image(wicked).1, Network::AsItIs);
+        let configured = |root: &Path| {
+            wicked(root);
+            file(root, "etc/sysconfig/network/ifcfg-eth0", "BOOTPROTO='dhcp'\n");
+        };
+        assert_eq!(image(configured).1, Network::ImagesOwn("wicked"));
     }
 
     fn interface() -> Interface {
@@ -345,6 +426,7 @@ mod tests {
     fn ifupdown_files_go_where_they_are_read() {
         let run = tempfile::tempdir().unwrap();
         let (place, network) = image(|root| {
+            wants(root, "networking");
             file(root, "sbin/ifup", "");
             file(root, "etc/network/interfaces", "source /etc/network/interfaces.d/*\n");
         });
@@ -352,7 +434,10 @@ mod tests {
         assert!(
             fs::read_to_string(place.path().join("etc/network/interfaces.d/bennu")).unwrap().contains("auto eth0\n")
         );
-        let (place, network) = image(|root| file(root, "sbin/ifup", ""));
+        let (place, network) = image(|root| {
+            wants(root, "networking");
+            file(root, "sbin/ifup", "");
+        });
         lay_down_network(place.path(), run.path(), network, &interface()).unwrap();
         let whole = fs::read_to_string(place.path().join("etc/network/interfaces")).unwrap();
         assert!(whole.starts_with("auto lo\n") && whole.contains("iface eth0 inet dhcp\n"));
