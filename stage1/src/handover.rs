@@ -13,9 +13,18 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where inits are, in the order of a Linux kernel's own list, with systemd's places first behind `/sbin/init`.
-const INITS: &[&str] =
-    &["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/etc/init", "/bin/init", "/init", "/bin/sh"];
+/// Where inits are: wherever the import accepts one, in its order, and last the kernel's own shell.
+const INITS: &[&str] = &[
+    "/sbin/init",
+    "/usr/sbin/init",
+    "/lib/systemd/systemd",
+    "/usr/lib/systemd/systemd",
+    "/init",
+    "/bin/init",
+    "/usr/bin/init",
+    "/etc/init",
+    "/bin/sh",
+];
 /// What moves across.
 const MOUNTS: &[&str] = &["/proc", "/sys", "/dev", "/run"];
 
@@ -146,6 +155,17 @@ mod tests {
         symlink("/usr/lib/systemd/systemd", root.join("sbin/init")).unwrap();
         assert_eq!(find_init(root, None).unwrap(), "/sbin/init");
         assert!(is_systemd(root, "/sbin/init") && !is_systemd(root, "/bin/tini"));
+    }
+
+    #[test]
+    fn finds_an_init_wherever_an_import_accepts_it() {
+        let places = ["/sbin/init", "/usr/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
+        for init in places.into_iter().chain(["/init", "/bin/init", "/usr/bin/init", "/etc/init"]) {
+            let place = tempfile::tempdir().unwrap();
+            program(place.path(), "bin/sh");
+            program(place.path(), init.trim_start_matches('/'));
+            assert_eq!(find_init(place.path(), None).unwrap(), init);
+        }
     }
 
     #[test]
