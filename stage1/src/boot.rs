@@ -71,7 +71,9 @@ pub fn run() -> ! {
     console::watch();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     console::say(&format!("Bennu stage 1 {}, kernel {release}", env!("CARGO_PKG_VERSION")));
-    let arguments = cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    early::restart_after_panic(&cmdline);
+    let arguments = cmdline::parse(&cmdline);
     for complaint in &arguments.complaints {
         console::say(&format!("kernel argument not understood: {complaint}"));
     }
