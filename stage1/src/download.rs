@@ -43,7 +43,7 @@ pub enum DownloadError {
     },
     /// All bytes came, and they are not those of the plan.
     #[error(
-        "{expected} arrived as sha256:{got}: damaged on the way or in the store (`bennu image verify` tells); it is fetched again"
+        "{expected} arrived as sha256:{got}: damaged on the way or in the store. It is fetched again; if that does not help, import the image again"
     )]
     Digest {
         /// By the plan.
