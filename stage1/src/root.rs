@@ -1,14 +1,15 @@
 //! The machine's root: a squashfs in memory, read-only, under an overlay in memory.
 
 use crate::console;
+use crate::laydown;
 use crate::memory::Memory;
 use crate::scoped;
 use crate::sys;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,34 @@ const OVERLAY: &str = "/run/bennu/overlay";
 /// Where the new root is put together.
 pub const NEW_ROOT: &str = "/sysroot";
 
-/// Directories of container runtimes, whose own overlays do not work on ours.
-const CONTAINER_STORES: &[&str] = &["/var/lib/containers", "/var/lib/docker", "/var/lib/containerd"];
+/// Where a container runtime keeps images and containers.
+struct ContainerStore {
+    /// The directory in the image.
+    path: &'static str,
+    /// The directory's name in the overlay's tmpfs.
+    name: &'static str,
+    /// The runtimes that use it. Their packages leave it to them to make it.
+    runtimes: &'static [&'static str],
+}
+
+/// Stores of container runtimes, whose own overlays do not work on ours.
+const CONTAINER_STORES: &[ContainerStore] = &[
+    ContainerStore {
+        path: "var/lib/containers",
+        name: "containers",
+        runtimes: &["usr/bin/podman", "usr/bin/crio", "usr/local/bin/crio"],
+    },
+    ContainerStore {
+        path: "var/lib/docker",
+        name: "docker",
+        runtimes: &["usr/bin/dockerd", "usr/sbin/dockerd", "usr/local/bin/dockerd"],
+    },
+    ContainerStore {
+        path: "var/lib/containerd",
+        name: "containerd",
+        runtimes: &["usr/bin/containerd", "usr/sbin/containerd", "usr/local/bin/containerd"],
+    },
+];
 
 /// A tmpfs counts whole pages; a little more keeps a file of exactly its size from failing.
 const SLACK: u64 = 1 << 20;
@@ -71,7 +98,7 @@ pub fn mount_root(overlay_limit: Option<u64>) -> Result<(), RootError> {
     tmpfs(Path::new(OVERLAY), &format!("mode=0700,size={limit}"))?;
     mount_overlay()?;
     for store in CONTAINER_STORES {
-        separate_container_store(store, limit)?;
+        separate_container_store(store)?;
     }
     Ok(())
 }
@@ -127,18 +154,47 @@ fn mount_overlay() -> Result<(), RootError> {
     })
 }
 
-/// A container runtime lays overlays of its own, which the kernel refuses on an overlay. One that the image delivers filled
-/// is left as it is, because its content would be hidden.
-fn separate_container_store(store: &str, limit: u64) -> Result<(), RootError> {
-    let Some(place) = scoped::resolve(Path::new(NEW_ROOT), store).filter(|place| place.is_dir()) else { return Ok(()) };
-    if holds_data(&place) {
-        console::say(&format!(
-            "{store} of the image holds files and stays on the overlay; its runtime needs a driver other than overlay"
-        ));
-        return Ok(());
+/// A container runtime lays overlays of its own, which the kernel refuses on an overlay: its store becomes a directory of the
+/// overlay's tmpfs itself, beside the upper one, so that one limit holds for all that the system writes.
+fn separate_container_store(store: &ContainerStore) -> Result<(), RootError> {
+    let Some(place) = place_of_store(Path::new(NEW_ROOT), store) else { return Ok(()) };
+    let before = fs::metadata(&place).map_err(failed(format!("look at {}", place.display())))?;
+    let own = format!("{OVERLAY}/{}", store.name);
+    make_directory(&own)?;
+    chown(&own, Some(before.uid()), Some(before.gid()))
+        .and_then(|()| fs::set_permissions(&own, fs::Permissions::from_mode(before.mode() & 0o7777)))
+        .map_err(failed(format!("prepare {own}")))?;
+    mount_bind(&own, &place).map_err(|error| failed(format!("mount {own} at {}", place.display()))(error.into()))
+}
+
+/// The directory of the store where one of its own is due: the image has it, or a runtime that will make it. One that the image
+/// delivers filled is left as it is, because its content would be hidden.
+fn place_of_store(root: &Path, store: &ContainerStore) -> Option<PathBuf> {
+    let path = store.path;
+    if let Some(place) = scoped::resolve(root, path) {
+        let filled = holds_data(&place);
+        if filled {
+            console::say(&format!(
+                "/{path} of the image holds files and stays on the overlay; its runtime needs a driver other than overlay"
+            ));
+        }
+        return (place.is_dir() && !filled).then_some(place);
     }
-    let before = fs::metadata(&place).map_err(failed(format!("look at {store}")))?;
-    tmpfs(&place, &format!("mode={:o},size={limit}", before.mode() & 0o7777))
+    if !store.runtimes.iter().any(|runtime| scoped::exists(root, runtime)) {
+        return None;
+    }
+    // Root's own; others may pass through it and see no names.
+    let make = |place: PathBuf| {
+        DirBuilder::new().mode(0o711).create(&place)?;
+        Ok(place)
+    };
+    match laydown::place(root, path).and_then(make) {
+        Ok(place) => Some(place),
+        Err(error) => {
+            console::say(&format!("cannot make /{path}, so its runtime will find no place for overlays: {error}"));
+            None
+        }
+    }
 }
 
 fn holds_data(directory: &Path) -> bool {
@@ -168,6 +224,7 @@ fn make_directory(path: impl AsRef<Path>) -> Result<(), RootError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_skeleton_is_not_data() {
@@ -177,5 +234,48 @@ mod tests {
         assert!(!holds_data(place.path()));
         fs::write(place.path().join("storage/overlay/layer"), "x").unwrap();
         assert!(holds_data(place.path()));
+    }
+
+    fn store(name: &str) -> &'static ContainerStore {
+        CONTAINER_STORES.iter().find(|store| store.name == name).unwrap()
+    }
+
+    #[test]
+    fn a_runtime_gets_its_store_made() {
+        let image = tempfile::tempdir().unwrap();
+        let root = image.path();
+        for store in CONTAINER_STORES {
+            assert_eq!(place_of_store(root, store), None);
+        }
+        fs::create_dir_all(root.join("usr/bin")).unwrap();
+        fs::write(root.join("usr/bin/dockerd"), "").unwrap();
+        assert_eq!(place_of_store(root, store("docker")), Some(root.join("var/lib/docker")));
+        let mode = fs::metadata(root.join("var/lib/docker")).unwrap().mode();
+        assert_eq!(mode & 0o066, 0, "{mode:o}");
+        assert_eq!(place_of_store(root, store("containerd")), None);
+        assert!(!root.join("var/lib/containerd").exists());
+    }
+
+    #[test]
+    fn an_empty_store_of_the_image_is_separated_and_a_full_one_not() {
+        let image = tempfile::tempdir().unwrap();
+        let root = image.path();
+        fs::create_dir_all(root.join("srv/containers")).unwrap();
+        fs::create_dir_all(root.join("var/lib/docker/overlay2")).unwrap();
+        symlink("/srv/containers", root.join("var/lib/containers")).unwrap();
+        assert_eq!(place_of_store(root, store("containers")), Some(root.join("srv/containers")));
+        assert_eq!(place_of_store(root, store("docker")), Some(root.join("var/lib/docker")));
+        fs::write(root.join("var/lib/docker/overlay2/layer"), "x").unwrap();
+        assert_eq!(place_of_store(root, store("docker")), None);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_no_reason_not_to_boot() {
+        let image = tempfile::tempdir().unwrap();
+        fs::create_dir_all(image.path().join("var/lib")).unwrap();
+        fs::create_dir_all(image.path().join("usr/bin")).unwrap();
+        fs::write(image.path().join("usr/bin/podman"), "").unwrap();
+        symlink("/data/containers", image.path().join("var/lib/containers")).unwrap();
+        assert_eq!(place_of_store(image.path(), store("containers")), None);
     }
 }

@@ -133,7 +133,7 @@ pub(crate) fn write(root: &Path, path: &str, text: impl AsRef<[u8]>, mode: u32) 
 }
 
 /// Where a path of the new root is, with its directory made.
-fn place(root: &Path, path: &str) -> io::Result<PathBuf> {
+pub(crate) fn place(root: &Path, path: &str) -> io::Result<PathBuf> {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     if let Some(directory) = scoped::resolve(root, directory) {
         return Ok(directory.join(name));
