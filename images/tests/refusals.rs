@@ -58,6 +58,20 @@ fn a_source_that_lacks_something_says_what() {
 }
 
 #[test]
+fn an_init_that_the_kernel_arguments_name_is_the_one_that_counts() {
+    let source = tree();
+    fs::remove_file(source.path().join("usr/lib/systemd/systemd")).unwrap();
+    write(source.path().join("opt/app"), b"#!app");
+    let tar = pack(source.path());
+    let (_keep, store) = store();
+    let with = |cmdline: &str| import(&tar, &Options { cmdline: cmdline.to_owned(), ..quick() }, &store);
+    with("quiet init=/opt/app").unwrap();
+    let error = with("init=/opt/typo").unwrap_err().to_string();
+    assert!(error.contains("init=/opt/typo") && error.contains("no such file"), "{error}");
+    assert!(matches!(with("rdinit=/opt/app"), Err(ImportError::NoInit { .. })));
+}
+
+#[test]
 fn what_is_no_tar_says_so() {
     refused(b"", &["not a tar", "empty"]);
     refused(&vec![b'x'; 5000], &["not a tar"]);

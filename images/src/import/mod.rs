@@ -101,7 +101,7 @@ pub enum ImportError {
         /// Where an init was looked for.
         looked: String,
     },
-    /// An option out of its range.
+    /// An option out of its range, or one that does not fit the source.
     #[error("{0}")]
     Option(String),
     /// The source of a foreign image could not be read.

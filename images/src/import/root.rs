@@ -45,7 +45,7 @@ pub fn root_from_tar(
         tree::read(reader, store, &mut meter)?
     };
     if builder.is_some() {
-        check_init(&indexed)?;
+        check_init(&indexed, &options.cmdline)?;
     }
     let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
     let kernel_blob = store.put(&kernel.bytes)?;
@@ -78,9 +78,30 @@ fn check(options: &Options) -> Result<(), ImportError> {
     super::foreign::check_cmdline(&options.cmdline)
 }
 
-fn check_init(indexed: &Indexed) -> Result<(), ImportError> {
-    let found = INITS.iter().any(|path| indexed.tree.file(path.as_bytes()).is_some());
-    if found { Ok(()) } else { Err(ImportError::NoInit { looked: INITS.join(", ") }) }
+fn check_init(indexed: &Indexed, cmdline: &str) -> Result<(), ImportError> {
+    let there = |path: &str| indexed.tree.file(path.as_bytes()).is_some();
+    match named_init(cmdline) {
+        Some(init) if there(&init) => Ok(()),
+        // Stage 1 looks for no other then.
+        Some(init) => Err(ImportError::Option(format!(
+            "the kernel arguments name init={init}, and the source has no such file. Name one that it has (--cmdline), \
+             or leave init= out for the distribution's own"
+        ))),
+        None if INITS.iter().any(|path| there(path)) => Ok(()),
+        None => Err(ImportError::NoInit { looked: INITS.join(", ") }),
+    }
+}
+
+/// `init=` of kernel arguments, as the kernel reads them: words end at spaces outside of double quotes, the last one
+/// counts, and what follows `--` is init's own.
+fn named_init(cmdline: &str) -> Option<String> {
+    let mut quoted = false;
+    let words = cmdline.split(|c: char| {
+        quoted ^= c == '"';
+        c.is_whitespace() && !quoted
+    });
+    let words = words.map(|word| word.replace('"', "")).take_while(|word| word != "--");
+    words.filter_map(|word| word.strip_prefix("init=").map(str::to_owned)).filter(|init| !init.is_empty()).last()
 }
 
 fn build_root(
@@ -153,6 +174,14 @@ fn pretty_name(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_init_of_the_kernel_arguments_counts() {
+        let init = |cmdline| named_init(cmdline);
+        assert_eq!(init("quiet init=/a console=ttyS0 init=/opt/app -- init=/c").as_deref(), Some("/opt/app"));
+        assert_eq!(init("x=\"a init=/no\" init=\"/a b\"").as_deref(), Some("/a b"));
+        assert_eq!(init("rdinit=/x myinit=/y init="), None);
+    }
 
     #[test]
     fn pretty_names_lose_their_quotes() {
