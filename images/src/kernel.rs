@@ -6,7 +6,7 @@ use crate::{
     tree::{FileData, Indexed},
 };
 use bennu_rules::facts::Architecture;
-use std::{cmp::Ordering, io};
+use std::{cmp::Ordering, collections::BTreeSet, io};
 
 /// Kernels have some ten megabytes; this is to bound memory.
 const LARGEST: u64 = 512 << 20;
@@ -127,13 +127,24 @@ fn candidates(source: &Indexed) -> Result<Vec<Candidate<'_>>, KernelError> {
             .filter_map(|name| String::from_utf8(name.clone()).ok())
             .collect()
     };
-    for name in names("/boot") {
-        // SUSE's arm64 kernels are called Image-….
-        let release = name.strip_prefix("vmlinuz-").or_else(|| name.strip_prefix("Image-"));
-        // Fedora's rescue kernel is a copy of another one.
-        if let Some(release) = release.filter(|release| !release.contains("rescue")) {
-            found.extend(candidate(source, format!("/boot/{name}"), release)?);
+    let files = names("/boot");
+    // SUSE's arm64 kernels are called Image-….
+    let named = |name: &str| name.strip_prefix("vmlinuz-").or_else(|| name.strip_prefix("Image-")).map(str::to_owned);
+    // Fedora's rescue kernel is a copy of another one.
+    let kernels = files.iter().filter_map(|file| Some((file, named(file).filter(|named| !named.contains("rescue"))?)));
+    let kernels: Vec<_> = kernels.collect();
+    for (file, named) in &kernels {
+        let Some(mut candidate) = candidate(source, format!("/boot/{file}"), named)? else { continue };
+        if candidate.modules.is_none() && candidate.release == *named {
+            let others = kernels.iter().map(|(_, other)| other.as_str()).filter(|other| other != named);
+            if let Some(release) =
+                release_of_flavour(named, &others.collect::<Vec<_>>(), &releases_with_modules(source))
+            {
+                candidate.modules = modules_directory(source, &release);
+                candidate.release = release;
+            }
         }
+        found.push(candidate);
     }
     let mut bases = vec!["/usr/lib/modules"];
     // Where /lib is a link to usr/lib, both are one.
@@ -156,13 +167,38 @@ fn candidate<'a>(source: &'a Indexed, path: String, named: &str) -> Result<Optio
     if modules.is_none() {
         // Arch's and Alpine's file names do not say the release; the kernel's header does.
         let head = source.head(data, HEAD).map_err(|source| KernelError::Read { path: path.clone(), source })?;
-        if let Some(release) = x86_release(&head)
-            && let modules @ Some(_) = modules_directory(source, &release)
-        {
+        if let Some(release) = x86_release(&head) {
+            let modules = modules_directory(source, &release);
             return Ok(Some(Candidate { path, release, modules, data }));
         }
     }
     Ok(Some(Candidate { path, release: named.to_owned(), modules, data }))
+}
+
+/// Alpine's files say only the flavour (`vmlinuz-lts` beside `/lib/modules/6.12.5-0-lts`), and outside of x86 the
+/// kernel's header does not say the release either. So what is taken is the only release of that flavour, or the only
+/// release there is, unless another file (`others`) names its flavour.
+fn release_of_flavour(named: &str, others: &[&str], releases: &BTreeSet<String>) -> Option<String> {
+    // A release of its own: modules of another one would not load.
+    if named.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let is_of = |release: &str, flavour: &str| {
+        release == flavour || release.strip_suffix(flavour).is_some_and(|rest| rest.ends_with('-'))
+    };
+    let of_flavour: Vec<&String> = releases.iter().filter(|release| is_of(release, named)).collect();
+    match (of_flavour.as_slice(), releases.first()) {
+        ([only], _) => Some((*only).clone()),
+        ([], Some(only)) if releases.len() == 1 && !others.iter().any(|other| is_of(only, other)) => Some(only.clone()),
+        _ => None,
+    }
+}
+
+fn releases_with_modules(source: &Indexed) -> BTreeSet<String> {
+    let directories = ["/lib/modules", "/usr/lib/modules"].map(|base| source.tree.directory(base.as_bytes()));
+    let names = directories.into_iter().flatten().flat_map(|names| names.keys());
+    let releases = names.filter_map(|name| String::from_utf8(name.clone()).ok());
+    releases.filter(|release| modules_directory(source, release).is_some()).collect()
 }
 
 fn modules_directory(source: &Indexed, release: &str) -> Option<String> {
@@ -333,6 +369,21 @@ mod tests {
         pe[0x3c..0x40].fill(0xff);
         assert_eq!(architecture(&pe), None);
         assert_eq!(architecture(b"#!/bin/sh"), None);
+    }
+
+    #[test]
+    fn a_flavour_finds_its_release() {
+        let of = |named: &str, others: &[&str], releases: &[&str]| {
+            release_of_flavour(named, others, &releases.iter().map(|r| (*r).to_owned()).collect())
+        };
+        let both = ["6.12.5-0-lts", "6.12.5-0-virt"];
+        assert_eq!(of("lts", &["virt"], &both).as_deref(), Some("6.12.5-0-lts"));
+        assert_eq!(of("virt", &[], &["6.12.5-0-lts"]).as_deref(), Some("6.12.5-0-lts"));
+        assert_eq!(of("virt", &["lts"], &["6.12.5-0-lts"]), None, "it is the other file's");
+        assert_eq!(of("lts", &[], &["6.12.5-0-lts", "6.12.6-0-lts"]), None, "nothing says which");
+        assert_eq!(of("linux", &[], &both), None);
+        assert_eq!(of("6.12.6-0-lts", &[], &["6.12.5-0-lts"]), None, "a release of its own");
+        assert_eq!(of("lts", &[], &[]), None);
     }
 
     #[test]

@@ -98,6 +98,22 @@ fn a_kernel_beside_its_modules_is_found_and_so_is_one_without_release_in_its_nam
 }
 
 #[test]
+fn a_kernel_whose_name_and_header_give_only_a_flavour_is_found() {
+    let source = tree();
+    // The arm64 image header (Documentation/arch/arm64/booting.rst) names no release.
+    let mut arm = vec![0; 0x1000];
+    arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    fs::remove_file(source.path().join(format!("boot/vmlinuz-{RELEASE}"))).unwrap();
+    write(source.path().join("boot/vmlinuz-test"), arm);
+    let modules = source.path().join("usr/lib/modules");
+    run("cp", &["-a", modules.join(RELEASE).to_str().unwrap(), modules.join("6.2.0-1-other").to_str().unwrap()]);
+    let (_keep, store) = store();
+    let image = import(&pack(source.path()), &quick(), &store).unwrap();
+    assert!(matches!(&image.config.content, Content::Root { kernel_release, .. } if kernel_release == RELEASE));
+    assert_eq!(image.config.architecture, bennu_rules::facts::Architecture::Arm64);
+}
+
+#[test]
 fn an_old_kernel_gets_what_it_can_read() {
     let source = tree();
     write(source.path().join(format!("boot/config-{RELEASE}")), "CONFIG_RD_GZIP=y\nCONFIG_SQUASHFS=m\n");
