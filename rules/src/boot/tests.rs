@@ -210,7 +210,11 @@ fn later_layers_of_arguments_win() {
     world.memory.apply(Change::PutMachine(machine));
     world.assign("web:v1");
     let script = boot_script(world.script());
-    assert!(script.arguments.starts_with("panic=60 console=ttyS1 quiet=2 iommu=off bennu.boot="), "{}", script.arguments);
+    assert!(
+        script.arguments.starts_with("panic=60 console=ttyS1 quiet=2 iommu=off bennu.boot="),
+        "{}",
+        script.arguments
+    );
 }
 
 #[test]
