@@ -46,6 +46,28 @@ fn it_holds_what_a_machine_needs_and_no_more() {
 }
 
 #[test]
+fn a_nic_driver_whose_firmware_is_nowhere_is_noted() {
+    let source = tree();
+    let modules = source.path().join("usr/lib/modules").join(RELEASE);
+    for (name, info) in [("net/ethernet/bnx2", "firmware=bnx2/a.fw"), ("scsi/hba", "firmware=hba.bin")] {
+        write(modules.join(format!("kernel/drivers/{name}.ko")), module(&[info]));
+    }
+    let dep = fs::read_to_string(modules.join("modules.dep")).unwrap();
+    write(modules.join("modules.dep"), dep + "kernel/drivers/net/ethernet/bnx2.ko:\nkernel/drivers/scsi/hba.ko:\n");
+    let notes = |source: &std::path::Path| {
+        let (_keep, store) = store();
+        let notes = Notes::default();
+        root_from_tar(pack(source).as_slice(), &quick(), &store, &notes).unwrap();
+        notes
+    };
+    let said = notes(source.path());
+    assert!(said.has("name: bnx2 (Debian: firmware-bnx2). Where"), "{:?}", said.0);
+    write(source.path().join("usr/lib/firmware/bnx2/a.fw"), b"firmware");
+    let said = notes(source.path());
+    assert!(!said.has("firmware"), "{:?}", said.0);
+}
+
+#[test]
 fn a_driver_from_elsewhere_is_judged_by_what_it_calls() {
     let source = tree();
     let modules = source.path().join("usr/lib/modules").join(RELEASE);

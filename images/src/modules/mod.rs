@@ -129,6 +129,7 @@ pub fn initrd(
     let failed = |error| store.failed("write to", store.tmp(), error);
     let base = format!("lib/modules/{}", kernel.release);
     let mut firmware = BTreeSet::new();
+    let mut drivers = BTreeMap::new();
     // By path and not by name, so that directories come one after the other.
     let paths: BTreeSet<&str> = chosen.iter().map(|name| database.modules[name].path.as_str()).collect();
     for (count, path) in paths.into_iter().enumerate() {
@@ -136,16 +137,24 @@ pub fn initrd(
         store.check_room()?;
         let bytes = tree.module(path)?;
         let named = info::values(&bytes, "firmware");
-        firmware.extend(named.map_err(|source| ModulesError::Damaged { path: tree.path(path), source })?);
+        let named: BTreeSet<String> =
+            named.map_err(|source| ModulesError::Damaged { path: tree.path(path), source })?.into_iter().collect();
+        firmware.extend(named.iter().cloned());
+        if path.starts_with("kernel/drivers/net/") {
+            drivers.insert(database::name(path), named);
+        }
         out.file(&format!("{base}/{}", database::plain(path)), &bytes).map_err(failed)?;
         meter.at(count as u64);
     }
     for (file, text) in tables(&database, &chosen) {
         out.file(&format!("{base}/{file}"), text.as_bytes()).map_err(failed)?;
     }
-    firmware::add(source, &kernel.release, &firmware, |path, bytes| {
+    let found = firmware::add(source, &kernel.release, &firmware, |path, bytes| {
         out.file(path, bytes).map_err(|error| failed(error).into())
     })?;
+    if let Some(note) = firmware::missing(&drivers, &found) {
+        progress.note(&note);
+    }
     tracing::debug!(modules = chosen.len(), bytes = out.bytes(), "modules initrd written");
     let blob = out.finish(store)?;
     meter.done(chosen.len() as u64);
