@@ -6,7 +6,7 @@
 
 mod common;
 
-use bennu_images::import::{Options, pack_directory};
+use bennu_images::import::{Options, pack_directory, root_from_tar};
 use bennu_rules::{facts::Architecture, image::Content};
 use common::*;
 use std::{
@@ -219,6 +219,24 @@ fn a_socket_is_left_out_with_a_note() {
     assert!(notes.has("sock' is left out"));
     let mut archive = tar::Archive::new(tar.as_slice());
     assert!(archive.entries().unwrap().all(|entry| !entry.unwrap().path_bytes().ends_with(b"sock")));
+}
+
+#[test]
+fn an_enforcing_selinux_is_noted() {
+    let source = tree();
+    let said = |config: &str, options: Options| {
+        write(source.path().join("etc/selinux/config"), config);
+        let (_keep, store) = store();
+        let notes = Notes::default();
+        root_from_tar(pack(source.path()).as_slice(), &options, &store, &notes).unwrap();
+        notes.0.into_inner().unwrap().iter().filter(|note| note.contains("enforcing=0")).count()
+    };
+    let with = |cmdline: &str| Options { cmdline: cmdline.to_owned(), ..quick() };
+    let enforcing = "# SELINUX= can be\nSELINUX=enforcing\nSELINUXTYPE=targeted\n";
+    assert_eq!(said(enforcing, quick()), 1);
+    assert_eq!(said(enforcing, with("quiet enforcing=0")), 0);
+    assert_eq!(said("#SELINUX=enforcing\nSELINUX=permissive\n", quick()), 0);
+    assert_eq!(said(enforcing, Options { kernel_only: true, ..quick() }), 0);
 }
 
 #[test]

@@ -24,6 +24,8 @@ const INITS: [&str; 8] = [
 
 /// An os-release is a few lines.
 const LONGEST_OS_RELEASE: u64 = 64 << 10;
+/// So is SELinux's configuration.
+const LONGEST_SELINUX_CONFIG: u64 = 64 << 10;
 
 /// Imports a tar, plain or compressed with gzip, xz or zstd, of a root filesystem that carries its kernel; with
 /// [`Options::kernel_only`] of anything that holds a kernel and its modules. Blocks; a root filesystem of a
@@ -46,6 +48,12 @@ pub fn root_from_tar(
     };
     if builder.is_some() {
         check_init(&indexed, &options.cmdline)?;
+        if enforces_selinux(&indexed, &options.cmdline) {
+            progress.note(
+                "SELinux is enforcing in this image; Bennu lays down unlabelled files: add enforcing=0 to its kernel \
+                 arguments (--cmdline)",
+            );
+        }
     }
     let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
     let kernel_blob = store.put(&kernel.bytes)?;
@@ -92,16 +100,31 @@ fn check_init(indexed: &Indexed, cmdline: &str) -> Result<(), ImportError> {
     }
 }
 
-/// `init=` of kernel arguments, as the kernel reads them: words end at spaces outside of double quotes, the last one
-/// counts, and what follows `--` is init's own.
+/// `init=` of kernel arguments; the last one counts.
 fn named_init(cmdline: &str) -> Option<String> {
+    let named = arguments(cmdline).filter_map(|word| word.strip_prefix("init=").map(str::to_owned));
+    named.filter(|init| !init.is_empty()).last()
+}
+
+/// Kernel arguments as the kernel reads them: words end at spaces outside of double quotes, and what follows `--` is
+/// init's own.
+fn arguments(cmdline: &str) -> impl Iterator<Item = String> {
     let mut quoted = false;
-    let words = cmdline.split(|c: char| {
+    let words = cmdline.split(move |c: char| {
         quoted ^= c == '"';
         c.is_whitespace() && !quoted
     });
-    let words = words.map(|word| word.replace('"', "")).take_while(|word| word != "--");
-    words.filter_map(|word| word.strip_prefix("init=").map(str::to_owned)).filter(|init| !init.is_empty()).last()
+    words.map(|word| word.replace('"', "")).take_while(|word| word != "--")
+}
+
+/// Whether the image's SELinux will forbid what its policy does not know (selinux_config(5)), and its arguments do
+/// not say otherwise.
+fn enforces_selinux(indexed: &Indexed, cmdline: &str) -> bool {
+    let config = indexed.bytes(b"/etc/selinux/config", LONGEST_SELINUX_CONFIG).and_then(Result::ok);
+    let config = config.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let mode = config.lines().filter_map(|line| line.trim().strip_prefix("SELINUX=")).next_back();
+    let enforcing = mode.is_some_and(|mode| mode.trim().eq_ignore_ascii_case("enforcing"));
+    enforcing && !arguments(cmdline).any(|word| word == "enforcing=0" || word == "selinux=0")
 }
 
 fn build_root(
