@@ -9,6 +9,10 @@ use std::{
     io::{self, Write},
 };
 
+/// The kernel looks for a plain archive on four-byte boundaries only, and one may follow this initrd; it skips zeros
+/// between archives (buffer-format.rst).
+const ALIGNMENT: u64 = 4;
+
 /// Compression of an initrd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -88,7 +92,10 @@ impl InitrdWriter {
             Compressor::Zstd(encoder) => encoder.finish(),
             Compressor::Gzip(encoder) => encoder.finish(),
         };
-        blob.map_err(failed)?.finish()
+        let mut blob = blob.map_err(failed)?;
+        let padding = blob.written().wrapping_neg() % ALIGNMENT;
+        blob.write_all(&[0; ALIGNMENT as usize][..padding as usize]).map_err(failed)?;
+        blob.finish()
     }
 
     fn entry(&mut self, path: &str) -> Builder {
@@ -106,5 +113,42 @@ impl InitrdWriter {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initrd_ends_on_a_four_byte_boundary_with_zeros_alone_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut padded = 0;
+        for (compression, length) in
+            (0..12).flat_map(|length| [(Compression::Zstd(1, 1), length), (Compression::Gzip, length)])
+        {
+            let mut out = InitrdWriter::new(&store, compression).unwrap();
+            out.file("file", &b"some contents"[..length]).unwrap();
+            let blob = out.finish(&store).unwrap();
+            let bytes = std::fs::read(store.blob_path(&blob.digest)).unwrap();
+            assert_eq!((bytes.len() % 4, bytes.len() as u64), (0, blob.size));
+            let mut rest = bytes.as_slice();
+            let mut archive = Vec::new();
+            match compression {
+                Compression::Zstd(..) => {
+                    let mut decoder = zstd::Decoder::with_buffer(&mut rest).unwrap().single_frame();
+                    io::Read::read_to_end(&mut decoder, &mut archive).unwrap();
+                }
+                Compression::Gzip => {
+                    let mut decoder = flate2::bufread::GzDecoder::new(&mut rest);
+                    io::Read::read_to_end(&mut decoder, &mut archive).unwrap();
+                }
+            }
+            assert!(archive.starts_with(b"070701"));
+            assert!(rest.len() < 4 && rest.iter().all(|&b| b == 0), "{rest:?}");
+            padded += rest.len();
+        }
+        assert!(padded > 0, "no case needed any");
     }
 }

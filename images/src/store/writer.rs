@@ -45,6 +45,11 @@ impl BlobWriter {
         Ok(Self { store: store.clone(), out })
     }
 
+    /// Bytes so far.
+    pub fn written(&self) -> u64 {
+        self.out.get_ref().size + self.out.buffer().len() as u64
+    }
+
     /// Makes the blob durable and puts it in its place.
     pub fn finish(self) -> Result<BlobRef, StoreError> {
         let store = self.store;
