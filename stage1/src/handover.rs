@@ -3,6 +3,7 @@
 use crate::console;
 use crate::root::NEW_ROOT;
 use crate::scoped;
+use bennu_plan::INITS;
 use rustix::fs::{StatFs, statfs};
 use rustix::mount::mount_move;
 use std::ffi::OsString;
@@ -13,18 +14,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where inits are: wherever the import accepts one, in its order, and last the kernel's own shell.
-const INITS: &[&str] = &[
-    "/sbin/init",
-    "/usr/sbin/init",
-    "/lib/systemd/systemd",
-    "/usr/lib/systemd/systemd",
-    "/init",
-    "/bin/init",
-    "/usr/bin/init",
-    "/etc/init",
-    "/bin/sh",
-];
+/// What the kernel itself starts when it finds no init.
+const SHELL: &str = "/bin/sh";
 /// What moves across.
 const MOUNTS: &[&str] = &["/proc", "/sys", "/dev", "/run"];
 
@@ -52,7 +43,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> HandoverError {
 
 /// The image's init, as a path inside it. `wanted` is `init=` of the command line.
 pub fn find_init(root: &Path, wanted: Option<&str>) -> Result<String, HandoverError> {
-    let candidates: Vec<&str> = wanted.map_or_else(|| INITS.to_vec(), |wanted| vec![wanted]);
+    let candidates: Vec<&str> =
+        wanted.map_or_else(|| INITS.iter().copied().chain([SHELL]).collect(), |wanted| vec![wanted]);
     let runs = |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
     candidates
         .iter()

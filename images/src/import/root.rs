@@ -7,20 +7,9 @@ use crate::{
     store::Store,
     tree::{self, Indexed, Kind, ROOT},
 };
+use bennu_plan::INITS;
 use bennu_rules::image::{BlobRef, Content, ImageConfig};
 use std::{collections::BTreeMap, io::Read, path::Path};
-
-/// Where an init may be: the kernel's own list without shells, and systemd without its link.
-const INITS: [&str; 8] = [
-    "/sbin/init",
-    "/usr/sbin/init",
-    "/lib/systemd/systemd",
-    "/usr/lib/systemd/systemd",
-    "/init",
-    "/bin/init",
-    "/usr/bin/init",
-    "/etc/init",
-];
 
 /// An os-release is a few lines.
 const LONGEST_OS_RELEASE: u64 = 64 << 10;

@@ -19,6 +19,19 @@ pub const ARG_IP: &str = "bennu.ip";
 /// Kernel argument naming the boot interface in PXELINUX's form: `BOOTIF=01-52-54-00-12-34-56`.
 pub const ARG_BOOTIF: &str = "BOOTIF";
 
+/// Where an image's init may be, in the order in which it is looked for: the kernel's own list without its shell, and
+/// systemd without its link. The import takes an image that has one, stage 1 starts it.
+pub const INITS: [&str; 8] = [
+    "/sbin/init",
+    "/usr/sbin/init",
+    "/lib/systemd/systemd",
+    "/usr/lib/systemd/systemd",
+    "/init",
+    "/bin/init",
+    "/usr/bin/init",
+    "/etc/init",
+];
+
 /// Everything stage 1 needs for one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
