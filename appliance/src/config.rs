@@ -89,6 +89,8 @@ struct WrittenBoot {
     discovery_image: Option<String>,
     loaders_dir: Option<PathBuf>,
     overlay_limit_mib: Option<u64>,
+    allow_servers: Vec<Ipv4Addr>,
+    probe_addresses: Option<bool>,
     subnet: Vec<WrittenSubnet>,
 }
 
@@ -189,6 +191,8 @@ impl Config {
             )?,
             profiles: bennu_hardware_profiles::all(),
             overlay_limit: boot.overlay_limit_mib.map(|mib| mib << 20),
+            allow_servers: boot.allow_servers,
+            probe_addresses: boot.probe_addresses.unwrap_or(true),
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {

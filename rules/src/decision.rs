@@ -6,6 +6,7 @@ use crate::{
     image::{Digest, Image, ImageName, Tag},
     journey::{Observation, Seen},
     lease::{Lease, LeaseKey},
+    notice::{Notice, Noticed, Notices},
     settings::Settings,
 };
 use ipnet::Ipv4Net;
@@ -57,6 +58,17 @@ pub struct Offer {
     pub until: Timestamp,
 }
 
+/// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vetted {
+    /// Which.
+    pub address: Ipv4Addr,
+    /// The card that answers for it; `None`: nobody does.
+    pub taken_by: Option<MacAddress>,
+    /// Until when that counts.
+    pub until: Timestamp,
+}
+
 /// State that a restart may forget: offers, and the boots that are going on.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
@@ -65,6 +77,8 @@ pub struct Live {
     boots: BTreeMap<MacAddress, Boot>,
     tokens: BTreeMap<Token, MacAddress>,
     ended: Vec<Boot>,
+    vetted: BTreeMap<Ipv4Addr, Vetted>,
+    notices: Notices,
 }
 
 /// What a rule may see.
@@ -86,17 +100,25 @@ pub struct Decision<A> {
     pub volatile: Vec<Volatile>,
     /// What was seen, by machine; delays no answer.
     pub observed: Vec<(MacAddress, Observation)>,
+    /// What a person should know; delays no answer.
+    pub noticed: Vec<Notice>,
 }
 
 impl<A> Decision<A> {
     /// An answer that changes nothing.
     pub fn just(answer: A) -> Self {
-        Self { answer, changes: Vec::new(), volatile: Vec::new(), observed: Vec::new() }
+        Self { answer, changes: Vec::new(), volatile: Vec::new(), observed: Vec::new(), noticed: Vec::new() }
     }
 
     /// The same with another answer.
     pub fn map<B>(self, to: impl FnOnce(A) -> B) -> Decision<B> {
-        Decision { answer: to(self.answer), changes: self.changes, volatile: self.volatile, observed: self.observed }
+        Decision {
+            answer: to(self.answer),
+            changes: self.changes,
+            volatile: self.volatile,
+            observed: self.observed,
+            noticed: self.noticed,
+        }
     }
 }
 
@@ -135,10 +157,15 @@ pub enum Volatile {
     PutBoot(Boot),
     /// Forgets the open boot of a machine.
     DropBoot(MacAddress),
+    /// Notes whether an address is in use on its wire.
+    Vet(Vetted),
 }
 
 /// Boots remembered at once, so that a flood of invented addresses cannot fill the memory.
 pub const MAX_OPEN_BOOTS: usize = 8192;
+
+/// Addresses of which the wire's answer is remembered; the one that counts no more first gives way.
+pub const MAX_VETTED: usize = 4096;
 
 /// Offers held at once; the one that ends first gives way.
 pub const MAX_OFFERS: usize = 16_384;
@@ -177,7 +204,23 @@ impl Live {
             Volatile::DropOffer(key) => self.drop_offer(&key),
             Volatile::PutBoot(boot) => self.put_boot(boot),
             Volatile::DropBoot(machine) => self.drop_boot(machine),
+            Volatile::Vet(vetted) => self.vet(vetted),
         }
+    }
+
+    /// What is known of an address on its wire, if that still counts at `now`.
+    pub fn vetted(&self, address: Ipv4Addr, now: Timestamp) -> Option<&Vetted> {
+        self.vetted.get(&address).filter(|vetted| now < vetted.until)
+    }
+
+    /// Takes note of something a person should know. Gives back what followers should hear.
+    pub fn notice(&mut self, notice: Notice, now: Timestamp) -> Option<&Noticed> {
+        self.notices.add(notice, now)
+    }
+
+    /// What a person should know, the latest last.
+    pub fn notices(&self) -> &[Noticed] {
+        self.notices.all()
     }
 
     /// Adds an observation to a machine's open boot; returns the boot, or `None` when none is open.
@@ -230,6 +273,15 @@ impl Live {
             self.tokens.insert(token.clone(), boot.machine);
         }
         self.boots.insert(boot.machine, boot);
+    }
+
+    fn vet(&mut self, vetted: Vetted) {
+        if self.vetted.len() >= MAX_VETTED
+            && let Some(first) = self.vetted.values().min_by_key(|known| known.until).map(|known| known.address)
+        {
+            self.vetted.remove(&first);
+        }
+        self.vetted.insert(vetted.address, vetted);
     }
 
     fn drop_boot(&mut self, machine: MacAddress) {

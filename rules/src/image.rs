@@ -131,6 +131,13 @@ pub enum ImageReference {
     Digest(Digest),
 }
 
+impl ImageReference {
+    /// The image that discovery boots unless the configuration names another.
+    pub fn discovery() -> Self {
+        Self::Name(ImageName { name: "discovery".into(), tag: "latest".into() })
+    }
+}
+
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

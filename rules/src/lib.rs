@@ -17,6 +17,7 @@ pub mod lease;
 pub mod machine;
 pub mod memory;
 pub mod ndp;
+pub mod notice;
 pub mod profile;
 pub mod settings;
 pub mod tftp;

@@ -71,6 +71,13 @@ pub struct Subnet {
     pub lease_seconds: u32,
 }
 
+impl Subnet {
+    /// A network that leases nothing and has nothing to say.
+    pub fn new(network: Ipv4Net) -> Self {
+        Self { network, range: None, router: None, dns: Vec::new(), domain: None, lease_seconds: 3600 }
+    }
+}
+
 /// Everything that rules need to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -88,6 +95,27 @@ pub struct Settings {
     pub profiles: Vec<Profile>,
     /// Size limit of the writable overlay in bytes; `None`: half of the machine's free memory.
     pub overlay_limit: Option<u64>,
+    /// Other DHCP servers that may answer on these wires.
+    pub allow_servers: Vec<Ipv4Addr>,
+    /// Whether an address is looked for on its wire before it is first offered (RFC 2131 §3.1).
+    pub probe_addresses: bool,
+}
+
+impl Default for Settings {
+    /// Full mode without a network: what a configuration that says nothing more means.
+    fn default() -> Self {
+        Self {
+            dhcp: DhcpMode::Full,
+            subnets: Vec::new(),
+            http_port: 80,
+            unknown: UnknownPolicy::Discover,
+            discovery_image: ImageReference::discovery(),
+            profiles: Vec::new(),
+            overlay_limit: None,
+            allow_servers: Vec::new(),
+            probe_addresses: true,
+        }
+    }
 }
 
 impl Settings {

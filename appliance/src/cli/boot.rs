@@ -14,6 +14,7 @@ use bennu_rules::{
     MacAddress,
     boot::{BootId, State},
     journey::Observation,
+    notice::Noticed,
 };
 use bytes::Bytes;
 use clap::Subcommand;
@@ -164,7 +165,14 @@ fn line(entry: &TimelineEntry, before: u64, opened: u64) -> String {
 
 /// An event as the API sends it.
 #[derive(Debug, Deserialize)]
-struct Followed {
+#[serde(untagged)]
+enum Followed {
+    Boot(FollowedBoot),
+    Notice(Noticed),
+}
+
+#[derive(Debug, Deserialize)]
+struct FollowedBoot {
     machine: MacAddress,
     state: State,
     observation: Observation,
@@ -214,7 +222,8 @@ async fn tell(
         for event in reader.take(&data) {
             match (output.json, serde_json::from_str::<Followed>(&event)) {
                 (true, _) => say(event),
-                (false, Ok(event)) => say(sentence(&event, names)),
+                (false, Ok(Followed::Boot(event))) => say(sentence(&event, names)),
+                (false, Ok(Followed::Notice(noticed))) => say(warning(&noticed)),
                 (false, Err(_)) => eprintln!("events were lost: {event}"),
             }
         }
@@ -222,7 +231,11 @@ async fn tell(
     Ok(())
 }
 
-fn sentence(event: &Followed, names: &BTreeMap<MacAddress, String>) -> String {
+fn warning(noticed: &Noticed) -> String {
+    format!("{}  notice: {}; {}", noticed.until, legible(&noticed.notice.to_string()), noticed.notice.advice())
+}
+
+fn sentence(event: &FollowedBoot, names: &BTreeMap<MacAddress, String>) -> String {
     let machine = names.get(&event.machine).map_or_else(|| event.machine.to_string(), |name| legible(name));
     let text = legible(&event.observation.seen.to_string());
     format!("{}  {machine:17}  {:10}  {text}", event.observation.at, event.state.to_string())

@@ -42,10 +42,21 @@ fn described(status: &Status) -> String {
         ("memory", bytes(status.memory)),
         ("ledger", ledger.to_owned()),
     ]);
+    for noticed in &status.notices {
+        text += &format!("\n{}  {}{}\n", noticed.until, noticed.notice, times(noticed.count));
+        let advice = noticed.notice.advice();
+        if !advice.is_empty() {
+            text += &format!("  {advice}\n");
+        }
+    }
     text += "\nsince the start\n";
     for (name, count) in &status.counters {
         let shown = if name == "bytes_sent" { bytes(*count) } else { count.to_string() };
         text += &format!("  {:16}  {shown}\n", name.replace('_', " "));
     }
     text
+}
+
+fn times(count: u64) -> String {
+    if count > 1 { format!(" ({count} times)") } else { String::new() }
 }

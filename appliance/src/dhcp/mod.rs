@@ -153,7 +153,7 @@ async fn answer(request: Request, socket: &DhcpSocket, appliance: &Appliance) ->
             Counters::count(&appliance.counters.dhcp_silent);
             tracing::debug!(%mac, %kind, %reason, interface = socket.interface(), "no answer");
         }
-        DhcpAnswer::Reply { packet, send_to } => {
+        DhcpAnswer::Reply { packet, send_to, .. } => {
             let to = send_to.address();
             match socket.send(&packet, to).await {
                 Ok(()) => {

@@ -20,6 +20,7 @@ use bennu_rules::{
     Change, Decision, Live, MacAddress, Moment, Records, Timestamp, View,
     boot::{Boot, BootId},
     journey::{Observation, Seen},
+    notice::{Notice, Noticed},
     settings::Settings,
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -39,7 +40,17 @@ pub type Rule<R, A> = fn(&R, &View<'_>, &Moment) -> Decision<A>;
 
 /// Something that happened, for those who follow.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Event {
+#[serde(untagged)]
+pub enum Event {
+    /// In a boot.
+    Boot(BootEvent),
+    /// On the wire or the host.
+    Notice(Noticed),
+}
+
+/// Something that happened in a boot.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct BootEvent {
     /// The boot it belongs to.
     pub boot: BootId,
     /// The boot's machine.
@@ -129,6 +140,18 @@ impl Ledger {
         let observation = Observation::new(self.shared.now(), seen);
         let machine = self.read(|records, _| records.machine(mac).map_or(mac, |machine| machine.id)).unwrap_or(mac);
         self.shared.note(&mut self.shared.volatile(), machine, observation);
+    }
+
+    /// Notes something that a person should know. Delays nobody.
+    #[allow(dead_code, reason = "for the watch over the wire, which comes next")]
+    pub fn notice(&self, notice: Notice) {
+        self.shared.notice(&mut self.shared.volatile(), notice);
+    }
+
+    /// Notes what the wire told, without a rule.
+    #[allow(dead_code, reason = "for the watch over the wire, which comes next")]
+    pub fn learn(&self, news: bennu_rules::Volatile) {
+        self.shared.volatile().live.apply(news);
     }
 
     /// Looks at the state as it is now.
@@ -280,6 +303,15 @@ impl Shared {
         for (machine, observation) in &decision.observed {
             self.note(volatile, *machine, observation.clone());
         }
+        for notice in &decision.noticed {
+            self.notice(volatile, notice.clone());
+        }
+    }
+
+    fn notice(&self, volatile: &mut VolatileState, notice: Notice) {
+        let Some(told) = volatile.live.notice(notice, self.now()) else { return };
+        tracing::warn!(advice = told.notice.advice(), "{}", told.notice);
+        let _ = self.events.send(Event::Notice(told.clone()));
     }
 
     fn note(&self, volatile: &mut VolatileState, machine: MacAddress, observation: Observation) {
@@ -289,7 +321,8 @@ impl Shared {
         if let Some(last) = boot.timeline.last() {
             let observation = Observation::new(at, last.seen.clone());
             // Nobody listening is no fault.
-            let _ = self.events.send(Event { boot: boot.id.clone(), machine, state: boot.state, observation });
+            let event = BootEvent { boot: boot.id.clone(), machine, state: boot.state, observation };
+            let _ = self.events.send(Event::Boot(event));
         }
         volatile.dirty.insert(machine);
     }

@@ -4,7 +4,6 @@ use bennu_rules::{
     boot::script::{self, Script, ScriptRequest},
     image::BlobRef,
     lease::{Lease, LeaseKey},
-    settings::{DhcpMode, UnknownPolicy},
 };
 use std::{
     net::Ipv4Addr,
@@ -12,15 +11,7 @@ use std::{
 };
 
 fn settings() -> Arc<Settings> {
-    Arc::new(Settings {
-        dhcp: DhcpMode::Full,
-        subnets: Vec::new(),
-        http_port: 80,
-        unknown: UnknownPolicy::Discover,
-        discovery_image: "discovery:latest".parse().unwrap(),
-        profiles: Vec::new(),
-        overlay_limit: None,
-    })
+    Arc::new(Settings::default())
 }
 
 fn mac(n: u32) -> MacAddress {

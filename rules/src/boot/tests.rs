@@ -29,15 +29,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings {
-            dhcp: DhcpMode::Full,
-            subnets: Vec::new(),
-            http_port: 80,
-            unknown: UnknownPolicy::Discover,
-            discovery_image: "discovery:latest".parse().unwrap(),
-            profiles: Vec::new(),
-            overlay_limit: None,
-        };
+        let settings = Settings::default();
         Self { memory: Memory::default(), live: Live::default(), settings, now: 1_000_000 }
     }
 

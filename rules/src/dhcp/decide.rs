@@ -28,6 +28,8 @@ pub enum DhcpAnswer {
         packet: Vec<u8>,
         /// To whom.
         send_to: SendTo,
+        /// Send it only if nobody on the wire answers for this address; if somebody does, note that and ask again.
+        probe: Option<Ipv4Addr>,
     },
     /// Nothing, and why.
     Silence(Reason),
@@ -185,7 +187,7 @@ impl<'a> Asking<'a> {
     pub fn answer(&self, reply: Reply<'_>, send_to: SendTo, seen: Vec<Seen>) -> Decision<DhcpAnswer> {
         match reply.encode() {
             Ok(packet) => {
-                let mut decision = Decision::just(DhcpAnswer::Reply { packet, send_to });
+                let mut decision = Decision::just(DhcpAnswer::Reply { packet, send_to, probe: None });
                 decision.observed.extend(seen.into_iter().map(|seen| self.note(seen)));
                 decision
             }

@@ -6,7 +6,7 @@ use super::{
     options::code,
     request::{BOOT_ITEM, CLIENT_PORT, Kind, Request, SERVER_PORT},
 };
-use crate::settings::Subnet;
+use crate::{MacAddress, settings::Subnet};
 use dhcproto::{
     Encodable,
     error::EncodeError,
@@ -16,15 +16,19 @@ use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Where an answer goes (RFC 2131 §4.1).
-///
-/// A client without an address that did not set the broadcast bit would be answered by a frame to its own hardware address;
-/// until we send such frames it is answered by broadcast, which the RFC allows and every client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendTo {
     /// This address, which answers ARP.
     Unicast(SocketAddrV4),
     /// Everybody on the wire, port 68.
     Broadcast,
+    /// A client that has no address yet and so answers no ARP, and that asked for no broadcast: a frame to its card.
+    Hardware {
+        /// Its card.
+        mac: MacAddress,
+        /// The address it is being given, port 68.
+        address: Ipv4Addr,
+    },
 }
 
 impl SendTo {
@@ -53,6 +57,7 @@ impl SendTo {
     pub fn address(&self) -> SocketAddrV4 {
         match self {
             Self::Unicast(address) => *address,
+            Self::Hardware { address, .. } => SocketAddrV4::new(*address, CLIENT_PORT),
             Self::Broadcast => SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT),
         }
     }

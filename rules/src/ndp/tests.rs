@@ -3,7 +3,7 @@ use crate::{
     Live, Machine, Records, Volatile,
     journey::{Observation, ScriptKind, Seen},
     memory::Memory,
-    settings::{DhcpMode, Settings, UnknownPolicy},
+    settings::Settings,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -25,15 +25,7 @@ fn ipxe() -> Vec<u8> {
 }
 
 fn moment(now: Timestamp) -> Moment {
-    let settings = Settings {
-        dhcp: DhcpMode::Full,
-        subnets: Vec::new(),
-        http_port: 80,
-        unknown: UnknownPolicy::Discover,
-        discovery_image: "discovery:latest".parse().unwrap(),
-        profiles: Vec::new(),
-        overlay_limit: None,
-    };
+    let settings = Settings::default();
     Moment { now, entropy: [7; 32], settings: Arc::new(settings) }
 }
 

@@ -5,7 +5,7 @@ use bennu_rules::{
     dhcp::{DhcpAnswer, Malformed, Reason, Received, Request, SendTo, decide},
     journey::Seen,
     memory::Memory,
-    settings::{DhcpMode, Settings, Subnet, UnknownPolicy},
+    settings::{DhcpMode, Settings, Subnet},
 };
 use dhcproto::v4::borrowed;
 use std::{
@@ -233,14 +233,13 @@ pub struct Wire {
 
 pub fn subnet(network: &str, range: Option<(&str, &str)>) -> Subnet {
     let network: ipnet::Ipv4Net = network.parse().unwrap();
-    Subnet {
-        network,
-        range: range.map(|(first, last)| ip(first)..=ip(last)),
-        router: Some(u32::from(network.network()).saturating_add(254).into()),
-        dns: vec![ip("10.77.0.253")],
-        domain: Some("rack.example".into()),
-        lease_seconds: LEASE,
-    }
+    let mut subnet = Subnet::new(network);
+    subnet.range = range.map(|(first, last)| ip(first)..=ip(last));
+    subnet.router = Some(u32::from(network.network()).saturating_add(254).into());
+    subnet.dns = vec![ip("10.77.0.253")];
+    subnet.domain = Some("rack.example".into());
+    subnet.lease_seconds = LEASE;
+    subnet
 }
 
 impl Wire {
@@ -252,11 +251,8 @@ impl Wire {
         let settings = Settings {
             dhcp,
             subnets,
-            http_port: 80,
-            unknown: UnknownPolicy::Discover,
             discovery_image: "bennu/discovery:latest".parse().unwrap(),
-            profiles: Vec::new(),
-            overlay_limit: None,
+            ..Settings::default()
         };
         Self {
             settings,
@@ -300,7 +296,7 @@ impl Wire {
             self.live.observe(machine, observation);
         }
         match decision.answer {
-            DhcpAnswer::Reply { packet, send_to } => Ok(Got::read(packet, send_to)),
+            DhcpAnswer::Reply { packet, send_to, .. } => Ok(Got::read(packet, send_to)),
             DhcpAnswer::Silence(reason) => Err(reason),
         }
     }

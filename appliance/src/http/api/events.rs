@@ -5,7 +5,7 @@ use super::{
     problem::Answer,
     request::{Params, mac},
 };
-use crate::ledger::Event;
+use crate::ledger::{BootEvent, Event};
 use axum::{
     extract::State,
     response::sse::{self, Sse},
@@ -27,7 +27,8 @@ pub struct Filter {
     machine: Option<String>,
 }
 
-/// `GET /v1/events`: `event: boot`, a [`Event`] as data. `Last-Event-ID` brings what was missed, as far as it is known.
+/// `GET /v1/events`: `event: boot` with a [`BootEvent`] as data, and, where no machine is named, `event: notice` with what
+/// concerns the wire or the host. `Last-Event-ID` brings what was missed of boots, as far as it is known.
 pub async fn follow(
     State(api): Shared,
     Params(filter): Params<Filter>,
@@ -47,8 +48,12 @@ pub async fn follow(
     let told: BTreeSet<_> = past.iter().map(|event| (event.boot.clone(), event.observation.at)).collect();
     let live = live.filter_map(move |event| {
         future::ready(match event {
-            Ok(event) if told.contains(&(event.boot.clone(), event.observation.at)) => None,
-            Ok(event) => is_wanted(&event, only).then(|| sent(&event)),
+            Ok(Event::Boot(event)) if told.contains(&(event.boot.clone(), event.observation.at)) => None,
+            Ok(Event::Boot(event)) => is_wanted(&event, only).then(|| sent(&event)),
+            Ok(Event::Notice(noticed)) => only.is_none().then(|| {
+                let data = serde_json::to_string(&noticed).unwrap_or_default();
+                sse::Event::default().event("notice").id(noticed.until.0.to_string()).data(data)
+            }),
             Err(BroadcastStreamRecvError::Lagged(lost)) => {
                 Some(sse::Event::default().event("lost").data(format!("{{\"lost\":{lost}}}")))
             }
@@ -60,7 +65,7 @@ pub async fn follow(
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }
 
-fn is_wanted(event: &Event, only: Option<MacAddress>) -> bool {
+fn is_wanted(event: &BootEvent, only: Option<MacAddress>) -> bool {
     only.is_none_or(|machine| machine == event.machine)
 }
 
@@ -69,9 +74,9 @@ fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     headers.get("last-event-id")?.to_str().ok()?.parse().ok()
 }
 
-fn missed(boots: &[Boot], since: u64) -> Vec<Event> {
+fn missed(boots: &[Boot], since: u64) -> Vec<BootEvent> {
     let of_boot = |boot: &Boot| {
-        let event = |observation: &bennu_rules::journey::Observation| Event {
+        let event = |observation: &bennu_rules::journey::Observation| BootEvent {
             boot: boot.id.clone(),
             machine: boot.machine,
             state: boot.state,
@@ -79,13 +84,13 @@ fn missed(boots: &[Boot], since: u64) -> Vec<Event> {
         };
         boot.timeline.iter().filter(|seen| seen.at.0 > since).map(event).collect::<Vec<_>>()
     };
-    let mut events: Vec<Event> = boots.iter().flat_map(of_boot).collect();
+    let mut events: Vec<BootEvent> = boots.iter().flat_map(of_boot).collect();
     events.sort_by_key(|event| event.observation.at);
     events.drain(..events.len().saturating_sub(MAX_MISSED));
     events
 }
 
-fn sent(event: &Event) -> sse::Event {
+fn sent(event: &BootEvent) -> sse::Event {
     let data = serde_json::to_string(event).unwrap_or_default();
     sse::Event::default().event("boot").id(event.observation.at.0.to_string()).data(data)
 }

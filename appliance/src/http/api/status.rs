@@ -9,7 +9,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bennu_rules::{MacAddress, Records, settings::DhcpMode};
+use bennu_rules::{MacAddress, Records, notice::Noticed, settings::DhcpMode};
 use http::header;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, sync::atomic::Ordering};
@@ -41,6 +41,9 @@ pub struct Status {
     pub memory: u64,
     /// Whether a disk fault closed the ledger.
     pub ledger_closed: bool,
+    /// What a person should know of the wire and the host, the latest last.
+    #[serde(default)]
+    pub notices: Vec<Noticed>,
     /// Counted since the start.
     pub counters: BTreeMap<String, u64>,
 }
@@ -62,7 +65,8 @@ pub async fn show(State(api): Shared) -> Answer<Json<Status>> {
 }
 
 fn status(api: &Api) -> Answer<Status> {
-    let (machines, images) = api.ledger.read(|records, _| (records.machines(), records.images().len()))?;
+    let (machines, images, notices) =
+        api.ledger.read(|records, live| (records.machines(), records.images().len(), live.notices().to_vec()))?;
     let interface = |interface: &crate::interfaces::Interface| InterfaceShown {
         name: interface.name.clone(),
         address: interface.address,
@@ -81,6 +85,7 @@ fn status(api: &Api) -> Answer<Status> {
         disk_free: api.store.free(),
         memory: resident_memory(),
         ledger_closed: api.ledger.is_closed(),
+        notices,
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })
 }

@@ -7,27 +7,14 @@ use crate::{
     facts::Architecture,
     image::{BlobRef, Content, ImageConfig},
     memory::Memory,
-    settings::{DhcpMode, Settings, Subnet},
+    settings::{Settings, Subnet},
 };
 use std::sync::Arc;
 
 pub fn settings() -> Settings {
-    Settings {
-        dhcp: DhcpMode::Full,
-        subnets: vec![Subnet {
-            network: "10.77.0.0/24".parse().unwrap(),
-            range: None,
-            router: Some("10.77.0.1".parse().unwrap()),
-            dns: Vec::new(),
-            domain: None,
-            lease_seconds: 3600,
-        }],
-        http_port: 80,
-        unknown: UnknownPolicy::Discover,
-        discovery_image: "discovery:latest".parse().unwrap(),
-        profiles: Vec::new(),
-        overlay_limit: None,
-    }
+    let router = Some("10.77.0.1".parse().unwrap());
+    let subnet = Subnet { router, ..Subnet::new("10.77.0.0/24".parse().unwrap()) };
+    Settings { subnets: vec![subnet], ..Settings::default() }
 }
 
 fn blob(seed: u8, part: u8) -> BlobRef {

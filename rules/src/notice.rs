@@ -1,0 +1,192 @@
+//! What concerns the wire or the host rather than one boot, and a person should know of.
+
+use crate::{MacAddress, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::Ipv4Addr};
+
+/// One thing worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "notice", rename_all = "snake_case")]
+pub enum Notice {
+    /// A DHCP server answered on our wire that the configuration does not allow there.
+    OtherServer {
+        /// Where it was heard.
+        interface: String,
+        /// Its server identifier (option 54).
+        server: Ipv4Addr,
+        /// What it was heard to say, such as `OFFER` or `ACK`.
+        said: String,
+    },
+    /// Another Bennu answers on our wire.
+    OtherAppliance {
+        /// Where it was heard.
+        interface: String,
+        /// Its address there.
+        server: Ipv4Addr,
+    },
+    /// An address of a range is used by somebody who did not get it from us.
+    AddressTaken {
+        /// Which.
+        address: Ipv4Addr,
+        /// Whose card answers for it, where that is known.
+        by: Option<MacAddress>,
+        /// The client that found out (DECLINE, RFC 2131 §4.3.3); `None`: we did.
+        found_by: Option<MacAddress>,
+    },
+    /// More cards that nobody knows ask for addresses than the limit allows.
+    TooManyUnknown {
+        /// Where.
+        interface: String,
+    },
+    /// The disk of the ledger is full: nothing new can be promised.
+    StorageFull,
+    /// The disk of the ledger has room again.
+    StorageBack,
+    /// The clock was set by this much; leases are judged by the new time.
+    ClockStepped {
+        /// Milliseconds, negative when it was set back.
+        by_ms: i64,
+    },
+    /// A provisioning interface or its address is gone: nobody is served there until it is back.
+    InterfaceLost {
+        /// Which.
+        interface: String,
+    },
+    /// A provisioning interface serves again.
+    InterfaceBack {
+        /// Which.
+        interface: String,
+        /// Our address there.
+        address: Ipv4Addr,
+    },
+}
+
+/// A notice as it is kept: the same one again is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noticed {
+    /// When first.
+    pub at: Timestamp,
+    /// When last.
+    pub until: Timestamp,
+    /// How often.
+    pub count: u64,
+    /// What.
+    #[serde(flatten)]
+    pub notice: Notice,
+}
+
+/// Different notices kept; the oldest gives way.
+pub const MAX_NOTICES: usize = 64;
+
+/// A notice that comes again is told again after this.
+const TELL_AGAIN_MS: u64 = 10 * 60 * 1000;
+
+/// The notices of late, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Notices(Vec<Noticed>);
+
+impl Notices {
+    /// Takes note. Gives back what followers should hear: a notice that is new, or that was not told for a while.
+    pub fn add(&mut self, notice: Notice, now: Timestamp) -> Option<&Noticed> {
+        let known = self.0.iter().position(|known| known.notice == notice);
+        let Some(known) = known else {
+            if self.0.len() >= MAX_NOTICES {
+                self.0.remove(0);
+            }
+            self.0.push(Noticed { at: now, until: now, count: 1, notice });
+            return self.0.last();
+        };
+        let mut noticed = self.0.remove(known);
+        let is_told_again = now.since(noticed.until) >= TELL_AGAIN_MS;
+        noticed.count += 1;
+        noticed.until = now;
+        self.0.push(noticed);
+        self.0.last().filter(|_| is_told_again)
+    }
+
+    /// All of them, the one that came last at the end.
+    pub fn all(&self) -> &[Noticed] {
+        &self.0
+    }
+}
+
+impl Notice {
+    /// What to do about it; empty where nothing is to be done.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::OtherServer { server, .. } => format!(
+                "find {server} and stop its DHCP service, or keep it off this wire; if it belongs there, write \
+                 allow_servers = [\"{server}\"] under [boot]"
+            ),
+            Self::OtherAppliance { server, .. } => format!(
+                "one wire needs one Bennu: stop one of the two, or, if both are meant, give them ranges that do not \
+                 overlap and write allow_servers = [\"{server}\"] under [boot]"
+            ),
+            Self::AddressTaken { address, .. } => {
+                format!(
+                    "find the host that uses {address} and give it another address, or take {address} out of the range"
+                )
+            }
+            Self::TooManyUnknown { .. } => {
+                "known machines are still served; look for a host that invents hardware addresses on this wire".into()
+            }
+            Self::StorageFull => "make room on the disk of state_dir; Bennu goes on by itself within seconds".into(),
+            Self::ClockStepped { .. } => "let a time service (chrony, systemd-timesyncd) keep this host's clock".into(),
+            Self::InterfaceLost { interface } => format!("look at `ip address show {interface}` and at the cable"),
+            Self::StorageBack | Self::InterfaceBack { .. } => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherServer { interface, server, said } => {
+                write!(f, "another DHCP server, {server}, answers on {interface} ({said})")
+            }
+            Self::OtherAppliance { interface, server } => write!(f, "another Bennu, {server}, answers on {interface}"),
+            Self::AddressTaken { address, by, found_by } => {
+                write!(f, "{address} is in use by somebody who did not get it here")?;
+                if let Some(by) = by {
+                    write!(f, " ({by})")?;
+                }
+                found_by.map_or(Ok(()), |client| write!(f, ", as {client} found out"))
+            }
+            Self::TooManyUnknown { interface } => {
+                write!(f, "unknown cards ask for addresses on {interface} faster than the limit; some get no answer")
+            }
+            Self::StorageFull => f.write_str("the disk of the ledger is full: no lease or setting can be stored"),
+            Self::StorageBack => f.write_str("the disk of the ledger has room again"),
+            Self::ClockStepped { by_ms } => write!(f, "the clock was set by {} s", by_ms / 1000),
+            Self::InterfaceLost { interface } => write!(f, "interface {interface} or its address is gone"),
+            Self::InterfaceBack { interface, address } => write!(f, "interface {interface} serves again as {address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_that_comes_again_is_counted_and_told_again_only_after_a_while() {
+        let mut notices = Notices::default();
+        let minutes = |n: u64| Timestamp(n * 60_000);
+        assert!(notices.add(Notice::StorageFull, minutes(0)).is_some());
+        assert!(notices.add(Notice::StorageFull, minutes(1)).is_none());
+        assert!(notices.add(Notice::StorageBack, minutes(2)).is_some());
+        assert!(notices.add(Notice::StorageFull, minutes(20)).is_some());
+        let counts: Vec<u64> = notices.all().iter().map(|noticed| noticed.count).collect();
+        assert_eq!(counts, [1, 3]);
+    }
+
+    #[test]
+    fn no_more_notices_are_kept_than_a_person_reads() {
+        let mut notices = Notices::default();
+        for last in 0..=255 {
+            let interface = format!("eno{last}");
+            notices.add(Notice::InterfaceLost { interface }, Timestamp(last));
+        }
+        assert_eq!(notices.all().len(), MAX_NOTICES);
+    }
+}
