@@ -2,6 +2,7 @@
 
 use bennu_plan::Inventory;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,6 +112,40 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// What iPXE said of the hardware, in the keys of the query that our entry script composes. Values are cut to a
+    /// length and lose their control characters: they end up in records and on terminals.
+    pub fn from_loader(said: &BTreeMap<String, String>) -> Self {
+        let text = |key: &str| {
+            let value: String = said.get(key)?.trim().chars().filter(|c| !c.is_control()).take(128).collect();
+            (!value.is_empty()).then_some(value)
+        };
+        let firmware = match text("platform").as_deref() {
+            Some("pcbios") => Some(Firmware::Bios),
+            Some("efi") => Some(Firmware::Uefi),
+            _ => None,
+        };
+        // undionly.kpxe calls itself i386 on every PC, so a BIOS says nothing of the processor.
+        let architecture = match (firmware, text("arch").as_deref()) {
+            (Some(Firmware::Bios), _) | (_, Some("x86_64")) => Some(Architecture::X86_64),
+            (_, Some("i386")) => Some(Architecture::X86),
+            (_, Some("arm64")) => Some(Architecture::Arm64),
+            (_, Some("arm32")) => Some(Architecture::Arm32),
+            (_, Some("riscv64")) => Some(Architecture::Riscv64),
+            (_, Some("loong64")) => Some(Architecture::Loongarch64),
+            _ => None,
+        };
+        Self {
+            uuid: text("uuid").map(|uuid| uuid.to_lowercase()),
+            serial: text("serial"),
+            manufacturer: text("manufacturer"),
+            product: text("product"),
+            asset: text("asset"),
+            architecture,
+            firmware,
+            inventory: None,
+        }
+    }
+
     /// Takes over every fact that `newer` states and keeps the rest.
     pub fn absorb(&mut self, newer: &Self) {
         fn take<T: Clone>(old: &mut Option<T>, new: &Option<T>) {

@@ -24,7 +24,7 @@ use bennu_rules::{
         report::{self, ReportRequest},
         script::{self, Script, ScriptRequest},
     },
-    facts::{Architecture, Facts, Firmware},
+    facts::Facts,
 };
 use serde::Serialize;
 use std::{
@@ -172,35 +172,7 @@ fn plain(text: String) -> Response {
 /// What iPXE said of the hardware in the query that our entry script composes.
 fn facts_in(uri: &Uri) -> Facts {
     let said = Query::<BTreeMap<String, String>>::try_from_uri(uri).map(|query| query.0).unwrap_or_default();
-    let text = |key: &str| {
-        let value: String = said.get(key)?.trim().chars().filter(|c| !c.is_control()).take(128).collect();
-        (!value.is_empty()).then_some(value)
-    };
-    let firmware = match text("platform").as_deref() {
-        Some("pcbios") => Some(Firmware::Bios),
-        Some("efi") => Some(Firmware::Uefi),
-        _ => None,
-    };
-    // undionly.kpxe calls itself i386 on every PC, so a BIOS says nothing of the processor.
-    let architecture = match (firmware, text("arch").as_deref()) {
-        (Some(Firmware::Bios), _) | (_, Some("x86_64")) => Some(Architecture::X86_64),
-        (_, Some("i386")) => Some(Architecture::X86),
-        (_, Some("arm64")) => Some(Architecture::Arm64),
-        (_, Some("arm32")) => Some(Architecture::Arm32),
-        (_, Some("riscv64")) => Some(Architecture::Riscv64),
-        (_, Some("loong64")) => Some(Architecture::Loongarch64),
-        _ => None,
-    };
-    Facts {
-        uuid: text("uuid").map(|uuid| uuid.to_lowercase()),
-        serial: text("serial"),
-        manufacturer: text("manufacturer"),
-        product: text("product"),
-        asset: text("asset"),
-        architecture,
-        firmware,
-        inventory: None,
-    }
+    Facts::from_loader(&said)
 }
 
 async fn boot_plan(
