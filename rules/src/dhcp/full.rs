@@ -104,7 +104,7 @@ impl Asked<'_> {
             .network(self.subnet);
         let mut seen = vec![self.asking.asked(), Seen::DhcpOffer { address: Some(address), file: step.file() }];
         seen.extend(step.missing_loader());
-        let mut decision = self.asking.answer(reply, SendTo::answer(self.request), seen);
+        let mut decision = self.asking.answer(reply, SendTo::answer(self.request, Some(address)), seen);
         decision.volatile.push(self.hold(address));
         step.join(decision)
     }
@@ -194,7 +194,7 @@ impl Asked<'_> {
             seen.push(self.asking.asked());
         }
         seen.push(Seen::DhcpAck { address: Some(address), file: step.file() });
-        let mut decision = self.asking.answer(reply, SendTo::answer(self.request), seen);
+        let mut decision = self.asking.answer(reply, SendTo::answer(self.request, Some(address)), seen);
         if let Some(change) = change {
             // Until the lease is on disk others see neither it nor, were the offer dropped now, anything else.
             decision.changes.push(change);
@@ -254,7 +254,7 @@ impl Asked<'_> {
         let step = self.asking.step();
         let reply = Reply::ack(self.request).boot(&self.asking.client, step.next.file(), false).network(self.subnet);
         let seen = vec![Seen::DhcpAck { address: None, file: step.file() }];
-        let decision = self.asking.answer(reply, SendTo::answer(self.request), seen);
+        let decision = self.asking.answer(reply, SendTo::answer(self.request, None), seen);
         step.join(decision)
     }
 

@@ -57,6 +57,6 @@ fn with_boot_file(
     };
     let reply = reply.boot(&asking.client, Some(file), true);
     let decision =
-        asking.answer(reply, SendTo::answer(asking.request), vec![asking.asked(), seen(Some(file.name.clone()))]);
+        asking.answer(reply, SendTo::answer(asking.request, None), vec![asking.asked(), seen(Some(file.name.clone()))]);
     step.join(decision)
 }

@@ -32,8 +32,8 @@ pub enum SendTo {
 }
 
 impl SendTo {
-    /// For an OFFER or ACK.
-    pub fn answer(request: &Request) -> Self {
+    /// For an OFFER or ACK that gives the address `yours`, or none.
+    pub fn answer(request: &Request, yours: Option<Ipv4Addr>) -> Self {
         if request.is_relayed() {
             return Self::relay(request);
         }
@@ -41,10 +41,12 @@ impl SendTo {
             return Self::Unicast(request.received.source);
         }
         // A DISCOVER's ciaddr is zero by RFC 2131 table 5; one that is not proves nothing.
-        if request.ciaddr.is_unspecified() || request.kind == Kind::Discover {
-            Self::Broadcast
-        } else {
-            Self::client(request.ciaddr)
+        if !request.ciaddr.is_unspecified() && request.kind != Kind::Discover {
+            return Self::client(request.ciaddr);
+        }
+        match yours {
+            Some(address) if !request.wants_broadcast() => Self::Hardware { mac: request.mac, address },
+            _ => Self::Broadcast,
         }
     }
 

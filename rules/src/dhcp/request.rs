@@ -200,6 +200,11 @@ impl Request {
         !self.giaddr.is_unspecified()
     }
 
+    /// Whether the client takes only broadcasts while it has no address (RFC 2131 §4.1).
+    pub fn wants_broadcast(&self) -> bool {
+        self.flags & 0x8000 != 0
+    }
+
     /// Our name in this conversation: our address on the interface, or what the relay told the client
     /// instead (RFC 5107).
     pub fn our_id(&self) -> Ipv4Addr {

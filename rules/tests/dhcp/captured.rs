@@ -1,7 +1,7 @@
 //! Packets of real clients, and what they are answered.
 
 use crate::kit::*;
-use bennu_rules::dhcp::{Request, client::Client};
+use bennu_rules::dhcp::{Request, SendTo, client::Client};
 use std::{fmt::Write, path::PathBuf};
 
 /// In `tests/packets/dhcp`, captured beside dnsmasq as the server at 10.77.0.1.
@@ -45,7 +45,11 @@ fn describe(got: &Got) -> String {
         6 => "NAK",
         other => panic!("message type {other}"),
     };
-    let mut text = format!("{kind} to {}, {} bytes\n", got.to, got.packet.len());
+    let to = match got.send_to {
+        SendTo::Hardware { mac, address } => format!("{mac} as {address}"),
+        other => other.address().to_string(),
+    };
+    let mut text = format!("{kind} to {to}, {} bytes\n", got.packet.len());
     let _ =
         writeln!(text, "  flags {:#06x}, yiaddr {}, siaddr {}, file {:?}", got.flags, got.yiaddr, got.siaddr, got.file);
     for code in got.order.iter().filter(|code| **code != 53) {

@@ -4,7 +4,7 @@ use crate::kit::*;
 use bennu_rules::{
     Machine, Records,
     decision::lease_key,
-    dhcp::{Reason, Request, request::Kind},
+    dhcp::{Reason, Request, SendTo, request::Kind},
     journey::Seen,
     settings::DhcpMode,
 };
@@ -295,13 +295,33 @@ fn line_20_a_renewal_from_behind_a_router_is_of_its_own_subnet() {
 #[test]
 fn line_21_where_answers_go() {
     let mut wire = Wire::full();
-    let to = |wire: &mut Wire, ask: &Ask| wire.ask(ask).unwrap().to.to_string();
-    assert_eq!(to(&mut wire, &Ask::new(DISCOVER, 1).relayed().flags(0x8000)), "10.88.0.1:67");
-    assert_eq!(to(&mut wire, &Ask::new(DISCOVER, 1).flags(0x8000)), "255.255.255.255:68");
-    assert_eq!(to(&mut wire, &Ask::new(DISCOVER, 1)), "255.255.255.255:68", "no raw frames yet: RFC 2131 §4.1 allows");
-    let address = wire.lease(1);
-    assert_eq!(to(&mut wire, &Ask::new(REQUEST, 1).ciaddr(address)), format!("{address}:68"));
-    assert_eq!(to(&mut wire, &Ask::new(INFORM, 1).ciaddr(address)), format!("{address}:68"));
+    let mut to = |ask: &Ask| wire.ask(ask).unwrap().send_to;
+    let unicast = |text: &str| SendTo::Unicast(text.parse().unwrap());
+    assert_eq!(to(&Ask::new(DISCOVER, 1).relayed().flags(0x8000)), unicast("10.88.0.1:67"));
+    assert_eq!(to(&Ask::new(DISCOVER, 1).relayed()), unicast("10.88.0.1:67"));
+    assert_eq!(to(&Ask::new(DISCOVER, 1).flags(0x8000)), SendTo::Broadcast);
+    assert_eq!(to(&Ask::new(INFORM, 2).ciaddr(ip("10.77.0.222"))), unicast("10.77.0.222:68"));
+}
+
+#[test]
+fn line_21_a_client_without_an_address_gets_frames_to_its_card() {
+    let mut wire = Wire::full();
+    let ask = Ask::new(DISCOVER, 1).flags(0x7fff);
+    let offer = wire.ask(&ask).unwrap();
+    let hardware = SendTo::Hardware { mac: mac(1), address: offer.yiaddr };
+    assert_eq!(offer.send_to, hardware);
+    let ack = wire.boot(ask);
+    assert_eq!(ack.send_to, hardware);
+    let reboot = wire.ask(&Ask::new(REQUEST, 1).address(50, ack.yiaddr)).unwrap();
+    assert_eq!(reboot.send_to, hardware);
+    let renewal = wire.ask(&Ask::new(REQUEST, 1).ciaddr(ack.yiaddr)).unwrap();
+    assert_eq!(renewal.send_to, SendTo::Unicast(format!("{}:68", ack.yiaddr).parse().unwrap()));
+}
+
+#[test]
+fn line_21_a_proxy_gives_no_address_and_so_broadcasts() {
+    let offer = Wire::proxy().ask(&Ask::new(DISCOVER, 1).pxe(7)).unwrap();
+    assert_eq!((offer.yiaddr, offer.send_to), (NONE, SendTo::Broadcast));
 }
 
 #[test]

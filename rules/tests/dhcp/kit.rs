@@ -168,6 +168,7 @@ pub fn received() -> Received {
 pub struct Got {
     pub packet: Vec<u8>,
     pub to: SocketAddrV4,
+    pub send_to: SendTo,
     pub kind: u8,
     pub xid: u32,
     pub flags: u16,
@@ -191,6 +192,7 @@ impl Got {
         assert_eq!((packet[0], packet[3], &packet[8..10]), (2, 0, &[0, 0][..]), "op, hops, secs");
         Self {
             to: send_to.address(),
+            send_to,
             kind: options[&53][0],
             xid: message.xid(),
             flags: message.flags().into(),
