@@ -1,21 +1,5 @@
-//! `bennu`: the bare-metal provisioning appliance, and its command line.
-
-mod appliance;
-mod cli;
-mod config;
-mod dhcp;
-mod doctor;
-mod http;
-mod interfaces;
-mod ledger;
-mod loaders;
-mod ndp;
-mod neighbours;
-mod observe;
-mod ports;
-mod serve;
-mod tftp;
+//! The `bennu` binary; everything is in the library beside it.
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    bennu_appliance::main()
 }

@@ -8,7 +8,7 @@ mod deadline;
 mod delivery;
 pub mod loaders;
 mod mapped;
-mod range;
+pub mod range;
 mod sendfile;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,26 @@
+//! `bennu`: the bare-metal provisioning appliance, and its command line.
+//!
+//! A library only so that its readers of foreign text can be fuzzed.
+
+mod appliance;
+mod cli;
+pub mod config;
+mod dhcp;
+mod doctor;
+mod http;
+mod interfaces;
+mod ledger;
+mod loaders;
+mod ndp;
+mod neighbours;
+mod observe;
+mod ports;
+mod serve;
+mod tftp;
+
+pub use http::range;
+
+/// Runs the command line.
+pub fn main() -> std::process::ExitCode {
+    cli::main()
+}
