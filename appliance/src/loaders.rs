@@ -20,8 +20,8 @@ struct Embedded {
 // EMBEDDED: &[Embedded] and STAGE1: &[u8].
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// Larger than any boot program; a disk image in the directory is a mistake.
-const MAX_LOADER: u64 = 64 << 20;
+/// Larger than any boot program, or an installer's initrd; a disk image in the directory is a mistake.
+const MAX_LOADER: u64 = 128 << 20;
 /// What the build and the set-up write beside loaders; not a loader.
 const VERSIONS: &str = "VERSIONS";
 

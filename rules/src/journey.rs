@@ -122,7 +122,7 @@ pub enum Seen {
         #[serde(default)]
         detail: String,
     },
-    /// A blob was read over HTTP.
+    /// A blob was read, over HTTP or TFTP.
     BlobRead {
         /// Which.
         digest: Digest,

@@ -1,19 +1,110 @@
-//! The bytes of a file that a transfer sends.
+//! What is served: an ordered list of routes from names to bytes.
 
-use bennu_rules::tftp::netascii;
+use crate::appliance::Appliance;
+use bennu_images::store::StoreError;
+use bennu_rules::{image::Digest, tftp::netascii};
 use bytes::Bytes;
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use std::{
+    fs::File,
+    future::Future,
+    io::{self, IoSliceMut},
+    net::IpAddr,
+    os::unix::fs::FileExt,
+    pin::Pin,
+    sync::Arc,
+};
 
 /// What travels as text is translated in memory before its first block.
 const MAX_NETASCII: usize = 4 << 20;
+/// Read at once where the page cache has nothing.
+const READ_AHEAD: usize = 256 << 10;
+
+/// The routes of the appliance, in the order they are tried. A route is one function: the bytes that a name stands
+/// for, or `None` where it does not know that name.
+pub fn routes(appliance: &Arc<Appliance>) -> Routes {
+    Routes(vec![route(appliance, loader), route(appliance, blob)])
+}
+
+/// A boot program: embedded, or from the directory in the configuration.
+async fn loader(appliance: Arc<Appliance>, wanted: Wanted) -> Option<Found> {
+    appliance.loaders.get(&wanted.name).map(|loader| Content::Memory(loader.bytes).into())
+}
+
+/// `blobs/sha256/<hex>`: any blob of the store, by its digest, as over HTTP.
+async fn blob(appliance: Arc<Appliance>, wanted: Wanted) -> Option<Found> {
+    let digest = Digest::from_hex(wanted.name.strip_prefix("blobs/sha256/")?).ok()?;
+    match appliance.store.open_blob(&digest) {
+        Ok((file, size)) => Some(Found { content: Content::File(Arc::new(file), size), blob: Some(digest) }),
+        Err(StoreError::Missing { .. }) => None,
+        Err(error) => {
+            tracing::error!(%error, "a blob cannot be served");
+            None
+        }
+    }
+}
+
+/// What is asked for, and by whom.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The name in its one form ([`bennu_rules::tftp::request::normalise`]).
+    pub name: String,
+    /// The client.
+    #[allow(dead_code)] // Files that are rendered for a machine depend on it; loaders and blobs do not.
+    pub peer: IpAddr,
+}
+
+/// What a route found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The bytes.
+    pub content: Content,
+    /// Set where the bytes are a blob of the store: its delivery is told as one.
+    pub blob: Option<Digest>,
+}
+
+impl From<Content> for Found {
+    fn from(content: Content) -> Self {
+        Self { content, blob: None }
+    }
+}
+
+/// What a route will have found.
+pub type Finding = Pin<Box<dyn Future<Output = Option<Found>> + Send>>;
+/// Finds the bytes of the names it knows.
+pub type Route = Box<dyn Fn(Wanted) -> Finding + Send + Sync>;
+
+/// Routes, in the order they are tried.
+pub struct Routes(pub Vec<Route>);
+
+impl Routes {
+    /// What the first route that knows the name found.
+    pub async fn find(&self, wanted: &Wanted) -> Option<Found> {
+        for route in &self.0 {
+            let found = route(wanted.clone()).await;
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+}
+
+fn route<F>(appliance: &Arc<Appliance>, find: fn(Arc<Appliance>, Wanted) -> F) -> Route
+where
+    F: Future<Output = Option<Found>> + Send + 'static,
+{
+    let appliance = appliance.clone();
+    Box::new(move |wanted| Box::pin(find(appliance.clone(), wanted)))
+}
 
 /// Where a file's bytes are.
 #[derive(Debug, Clone)]
 pub enum Content {
     /// Here.
     Memory(Bytes),
-    /// In a file that never changes, of this size.
-    #[allow(dead_code)] // Loaders lie in memory; images bring their own (shim, GRUB) in files.
+    /// In a file that never changes, of this size. It is read, not mapped: a bad sector under a mapping is a signal
+    /// that ends the appliance.
     File(Arc<File>, u64),
 }
 
@@ -38,14 +129,66 @@ impl Content {
     pub async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         match self {
             Self::Memory(bytes) => Ok(bytes.slice(offset as usize..offset as usize + length)),
-            Self::File(file, _) => {
-                let file = file.clone();
+            Self::File(file, size) => {
+                let mut bytes = vec![0; length];
+                if cached(file, offset, &mut bytes)? {
+                    return Ok(bytes.into());
+                }
+                let (file, ahead) = (file.clone(), (size - offset).min(READ_AHEAD as u64) as usize);
                 let read = move || {
-                    let mut bytes = vec![0; length];
-                    file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes))
+                    let mut bytes = vec![0; ahead.max(length)];
+                    file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes).slice(..length))
                 };
                 tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
             }
         }
+    }
+}
+
+/// Reads what the page cache holds; whether that was everything.
+fn cached(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<bool> {
+    match preadv2(file, &mut [IoSliceMut::new(bytes)], offset, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(read == bytes.len()),
+        // Nothing there, or a file system that cannot tell.
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn of(content: &'static [u8]) -> Route {
+        Box::new(move |wanted: Wanted| {
+            let known = wanted.name == "known";
+            Box::pin(async move { known.then(|| Content::Memory(Bytes::from_static(content)).into()) })
+        })
+    }
+
+    fn nothing() -> Route {
+        Box::new(|_| Box::pin(async { None }))
+    }
+
+    #[tokio::test]
+    async fn the_first_route_that_knows_a_name_answers() {
+        let routes = Routes(vec![nothing(), of(b"first"), of(b"second")]);
+        let wanted = |name: &str| Wanted { name: name.into(), peer: [10, 77, 0, 50].into() };
+        let found = routes.find(&wanted("known")).await.unwrap();
+        assert_eq!(found.content.read(0, 5).await.unwrap(), &b"first"[..]);
+        assert!(routes.find(&wanted("unknown")).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn any_stretch_of_a_file_is_read() {
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i / 3) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let content = Content::File(Arc::new(file), bytes.len() as u64);
+        for (offset, length) in [(0, 0), (0, 1), (7, 400_000), (999_999, 1), (1_000_000, 0)] {
+            assert_eq!(content.read(offset, length).await.unwrap(), bytes[offset as usize..][..length]);
+        }
+        assert!(content.read(999_999, 2).await.is_err(), "more than there is");
     }
 }

@@ -1,6 +1,5 @@
 //! TFTP: sockets, time and the bytes of files around the rules of `bennu_rules::tftp`.
 
-mod codec;
 mod content;
 mod registry;
 mod sender;
@@ -12,12 +11,9 @@ mod tests;
 use crate::{
     appliance::{Appliance, Counters},
     interfaces::Interface,
-    loaders::Loaders,
     observe,
     ports::{self, Transport},
 };
-use bennu_rules::tftp::Names;
-use content::Content;
 pub use server::Listener;
 use server::{Event, Service};
 use std::{io, net::SocketAddr, sync::Arc};
@@ -57,7 +53,7 @@ pub fn bind(interface: &Interface) -> Result<Listener, BindError> {
 pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> io::Result<()> {
     let counted = appliance.clone();
     let service = Service {
-        names: Arc::new(appliance.loaders.clone()),
+        routes: Arc::new(content::routes(&appliance)),
         observe: observe::to(&appliance),
         count: Arc::new(move |event| {
             Counters::count(match event {
@@ -71,12 +67,4 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> io::Result<
         shutdown: appliance.shutdown.clone(),
     };
     listener.serve(service).await
-}
-
-impl Names for Loaders {
-    type File = Content;
-
-    fn find(&self, name: &str) -> Option<Content> {
-        self.get(name).map(|loader| Content::Memory(loader.bytes))
-    }
 }

@@ -1,17 +1,12 @@
 //! The well-known port of one address, and what comes in there.
 
 use super::{
-    codec::Codec,
-    content::Content,
-    registry::{Admission, Registry},
+    content::{Routes, Wanted},
+    registry::{Admission, Place, Registry},
     session::Session,
 };
 use crate::observe::Observe;
-use bennu_rules::{
-    journey::Seen,
-    tftp::{Answer, ErrorCode, Names, Packet, Path, Request, answer, negotiate},
-};
-use futures_util::{SinkExt, StreamExt};
+use bennu_rules::tftp::{Answer, Packet, Path, Refusal, Request, answer, negotiate};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
@@ -21,12 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{net::UdpSocket, task::JoinSet};
-use tokio_util::{sync::CancellationToken, udp::UdpFramed};
+use tokio_util::sync::CancellationToken;
 
 /// A path whose width is unknown carries at least this (RFC 791, and in practice everything).
 const SAFE_MTU: u32 = 1500;
 /// Requests of a whole rack may come at once; the default of 208 KiB holds some 180.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// Requests have at most 512 bytes (RFC 2347); what is longer is cut and so malformed.
+const MAX_DATAGRAM: usize = 2048;
 
 /// A bound port.
 pub struct Listener {
@@ -39,7 +36,7 @@ pub struct Listener {
 #[derive(Clone)]
 pub struct Service {
     /// The files.
-    pub names: Arc<dyn Names<File = Content> + Send + Sync>,
+    pub routes: Arc<Routes>,
     /// Told of each transfer's end.
     pub observe: Observe,
     /// Told of each event that is only counted.
@@ -85,57 +82,123 @@ impl Listener {
 
     /// Serves until the service is shut down.
     pub async fn serve(self, service: Service) -> io::Result<()> {
-        let mut frames = UdpFramed::new(self.socket, Codec);
-        let registry = Registry::default();
-        let mut sessions = JoinSet::new();
+        let desk = Desk {
+            socket: Arc::new(self.socket),
+            local: self.local,
+            device: self.device.map(Into::into),
+            registry: Registry::default(),
+            service,
+        };
+        let mut transfers = JoinSet::new();
+        let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
-            let (packet, peer) = tokio::select! {
-                () = service.shutdown.cancelled() => break,
-                Some(_) = sessions.join_next() => continue,
-                frame = frames.next() => match frame {
-                    Some(Ok((Ok(packet), peer))) => (packet, peer),
-                    Some(Ok((Err(malformed), peer))) => {
-                        (service.count)(Event::Malformed);
-                        tracing::debug!(%peer, %malformed, "ignored a datagram");
-                        continue;
-                    }
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, local = %self.local, "the TFTP port cannot be read");
+            tokio::select! {
+                () = desk.service.shutdown.cancelled() => break,
+                Some(_) = transfers.join_next() => {}
+                received = desk.socket.recv_from(&mut datagram) => match received {
+                    Ok((length, peer)) => desk.take(&datagram[..length], peer, &mut transfers).await,
+                    Err(error) => {
+                        tracing::warn!(%error, local = %desk.local, "the TFTP port cannot be read");
                         tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
                     }
-                    None => break,
                 },
-            };
-            let refusal = match answer(&packet, &*service.names) {
-                Answer::Silence => {
-                    (service.count)(Event::Ignored);
-                    None
-                }
-                Answer::Refuse { code, message } => Some((code, message)),
-                Answer::Serve { file, name, netascii } => {
-                    let Packet::Read(request) = packet else { continue };
-                    let asked = Asked { request, name, file, netascii, peer };
-                    let place = Way { local: self.local, device: self.device.as_deref() };
-                    start(asked, place, &registry, &service, &mut sessions)
-                }
-            };
-            if let Some((code, message)) = refusal {
-                tracing::debug!(%peer, %code, message, "refused");
-                (service.count)(Event::Refused);
-                let _ = frames.send((Packet::Error { code, message }, peer)).await;
             }
         }
-        while sessions.join_next().await.is_some() {}
+        while transfers.join_next().await.is_some() {}
         Ok(())
     }
 }
 
-/// A request that names a file.
+/// Where requests are taken.
+#[derive(Clone)]
+struct Desk {
+    socket: Arc<UdpSocket>,
+    local: SocketAddr,
+    device: Option<Arc<str>>,
+    registry: Registry,
+    service: Service,
+}
+
+impl Desk {
+    async fn take(&self, datagram: &[u8], peer: SocketAddr, transfers: &mut JoinSet<()>) {
+        let packet = match Packet::parse(datagram) {
+            Ok(packet) => packet,
+            Err(malformed) => {
+                (self.service.count)(Event::Malformed);
+                tracing::debug!(%peer, %malformed, "ignored a datagram");
+                return;
+            }
+        };
+        match (answer(&packet), packet) {
+            (Answer::Read { name, netascii }, Packet::Read(request)) => match self.admit(peer, &request) {
+                Some(place) => {
+                    let asked = Asked { request, wanted: Wanted { name, peer: peer.ip() }, netascii, peer };
+                    let desk = self.clone();
+                    transfers.spawn(async move { desk.serve(asked, place).await });
+                }
+                None => (self.service.count)(Event::Ignored),
+            },
+            (Answer::Refuse(refusal), _) => self.refuse(refusal, peer).await,
+            _ => (self.service.count)(Event::Ignored),
+        }
+    }
+
+    fn admit(&self, peer: SocketAddr, request: &Request) -> Option<Place> {
+        match self.registry.admit(peer, request, Instant::now()) {
+            Admission::Start(place) => Some(place),
+            Admission::Repeated => None,
+            Admission::Busy => {
+                tracing::warn!(%peer, name = request.name, "too many transfers; this request was ignored");
+                None
+            }
+        }
+    }
+
+    async fn refuse(&self, refusal: Refusal, peer: SocketAddr) {
+        tracing::debug!(%peer, code = %refusal.code, message = refusal.message, "refused");
+        (self.service.count)(Event::Refused);
+        let _ = self.socket.send_to(&refusal.packet().to_bytes(), peer).await;
+    }
+
+    /// Finds the bytes and sends them, to the transfer's end.
+    async fn serve(&self, asked: Asked, place: Place) {
+        let Asked { request, wanted, netascii, peer } = asked;
+        let Some(mut found) = self.service.routes.find(&wanted).await else {
+            drop(place);
+            return self.refuse(Refusal::NOT_FOUND, peer).await;
+        };
+        if netascii {
+            let Some(content) = found.content.as_netascii() else {
+                drop(place);
+                return self.refuse(Refusal::TOO_LARGE, peer).await;
+            };
+            found = content.into();
+        }
+        let way = Way { local: self.local, device: self.device.as_deref() };
+        let socket = match transfer_socket(way) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%peer, name = wanted.name, %error, "no socket for a transfer");
+                return (self.service.count)(Event::Ignored);
+            }
+        };
+        let terms = negotiate(&request, found.content.len(), path_to(peer, way));
+        let shutdown = self.service.shutdown.clone();
+        (self.service.count)(Event::Started);
+        let session = Session { peer, name: wanted.name, found, terms, place, shutdown };
+        let (seen, complete) = session.run(socket).await;
+        tracing::debug!(%peer, %seen);
+        if !complete {
+            (self.service.count)(Event::Failed);
+        }
+        (self.service.observe)(peer.ip(), seen);
+    }
+}
+
+/// A request that deserves an answer.
 struct Asked {
     request: Request,
-    name: String,
-    file: Content,
+    wanted: Wanted,
     netascii: bool,
     peer: SocketAddr,
 }
@@ -145,56 +208,6 @@ struct Asked {
 struct Way<'a> {
     local: SocketAddr,
     device: Option<&'a str>,
-}
-
-/// Starts a transfer, or says why not.
-fn start(
-    asked: Asked,
-    way: Way<'_>,
-    registry: &Registry,
-    service: &Service,
-    sessions: &mut JoinSet<()>,
-) -> Option<(ErrorCode, String)> {
-    let Asked { request, name, file, netascii, peer } = asked;
-    let content = match netascii {
-        false => file,
-        true => match file.as_netascii() {
-            Some(content) => content,
-            None => return Some((ErrorCode::UNDEFINED, "too large for netascii: use octet (binary)".to_owned())),
-        },
-    };
-    let ignored = || {
-        (service.count)(Event::Ignored);
-        None
-    };
-    let place = match registry.admit(peer, &request, Instant::now()) {
-        Admission::Start(place) => place,
-        Admission::Repeated => return ignored(),
-        Admission::Busy => {
-            tracing::warn!(%peer, name, "too many transfers; this request was ignored");
-            return ignored();
-        }
-    };
-    let socket = match transfer_socket(way) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::warn!(%peer, name, %error, "no socket for a transfer");
-            return ignored();
-        }
-    };
-    let terms = negotiate(&request, content.len(), path_to(peer, way));
-    let session = Session { peer, name, content, terms, place, shutdown: service.shutdown.clone() };
-    let Service { observe, count, .. } = service.clone();
-    count(Event::Started);
-    sessions.spawn(async move {
-        let seen = session.run(socket).await;
-        tracing::debug!(%peer, %seen);
-        if !matches!(seen, Seen::LoaderRead { complete: true, .. }) {
-            count(Event::Failed);
-        }
-        observe(peer.ip(), seen);
-    });
-    None
 }
 
 /// A new transfer id (RFC 1350 §4): a fresh port, on the address that the request was sent to.

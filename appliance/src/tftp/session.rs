@@ -4,7 +4,7 @@
 //! while the transfer lives; a connected one would never see the stranger. Only for the last ACK it is connected:
 //! a client that has everything may be gone, and its host's "port unreachable" then tells.
 
-use super::{content::Content, registry::Place, sender::Sender};
+use super::{content::Found, registry::Place, sender::Sender};
 use bennu_rules::{
     journey::Seen,
     tftp::{Emit, End, ErrorCode, Packet, Terms, Then, Transfer},
@@ -29,7 +29,7 @@ pub struct Session {
     /// The file's name.
     pub name: String,
     /// The file.
-    pub content: Content,
+    pub found: Found,
     /// What was agreed.
     pub terms: Terms,
     /// Held while it goes on.
@@ -47,10 +47,10 @@ enum Outcome {
 }
 
 impl Session {
-    /// Runs the transfer to its end on a fresh socket, and says what was seen.
-    pub async fn run(self, socket: UdpSocket) -> Seen {
+    /// Runs the transfer to its end on a fresh socket; what was seen, and whether the whole file arrived.
+    pub async fn run(self, socket: UdpSocket) -> (Seen, bool) {
         let started = Instant::now();
-        let mut transfer = Transfer::new(self.content.len(), &self.terms);
+        let mut transfer = Transfer::new(self.found.content.len(), &self.terms);
         let sender = Sender::new(socket, self.peer, self.terms.blksize, self.terms.windowsize);
         let outcome = self.drive(&mut transfer, sender, started).await;
         self.report(&transfer, &outcome, started.elapsed())
@@ -111,7 +111,7 @@ impl Session {
         match emit {
             Emit::Nothing => Ok(()),
             Emit::OptionAck => sender.packet(&Packet::OptionAck(self.terms.answer.clone())).await,
-            Emit::Blocks(blocks) => sender.blocks(transfer, &self.content, blocks).await,
+            Emit::Blocks(blocks) => sender.blocks(transfer, &self.found.content, blocks).await,
         }
     }
 
@@ -121,9 +121,14 @@ impl Session {
         Outcome::Stopped
     }
 
-    fn report(&self, transfer: &Transfer, outcome: &Outcome, took: Duration) -> Seen {
+    fn report(&self, transfer: &Transfer, outcome: &Outcome, took: Duration) -> (Seen, bool) {
         let figures = transfer.figures();
         let complete = matches!(outcome, Outcome::Ended(end) if end.is_complete());
+        let bytes = if complete { self.found.content.len() } else { figures.bytes };
+        let took_ms = took.as_millis() as u64;
+        if let Some(digest) = self.found.blob {
+            return (Seen::BlobRead { digest, part: String::new(), bytes, complete, took_ms }, complete);
+        }
         let mut detail = format!("block {}, window {}", self.terms.blksize, self.terms.windowsize);
         if figures.resent > 0 {
             detail += &format!(", {} resends", figures.resent);
@@ -136,14 +141,9 @@ impl Session {
             Outcome::Stopped => detail = format!("the appliance stopped; {detail}"),
             Outcome::Failed(error) => detail = format!("could not be sent: {error}; {detail}"),
         }
-        Seen::LoaderRead {
-            by: "tftp".to_owned(),
-            file: self.name.clone(),
-            bytes: if complete { self.content.len() } else { figures.bytes },
-            complete,
-            detail,
-            took_ms: took.as_millis() as u64,
-        }
+        let seen =
+            Seen::LoaderRead { by: "tftp".to_owned(), file: self.name.clone(), bytes, complete, detail, took_ms };
+        (seen, complete)
     }
 }
 

@@ -1,13 +1,13 @@
 //! The shell on loopback, against clients of the tests' own: what the state machine's tests cannot see.
 
 use super::{
-    content::Content,
+    content::{Content, Routes, Wanted},
     server::{Event, Listener, Service},
 };
 use crate::observe::Observe;
 use bennu_rules::{
     journey::Seen,
-    tftp::{ErrorCode, Mode, Names, Packet, Request},
+    tftp::{ErrorCode, Mode, Packet, Request},
 };
 use bytes::Bytes;
 use std::{
@@ -26,17 +26,15 @@ fn pattern() -> Vec<u8> {
     (0..LENGTH).map(|i| (i * 7 + i / 251) as u8).collect()
 }
 
-struct Files(Content, Content);
-
-impl Names for Files {
-    type File = Content;
-    fn find(&self, name: &str) -> Option<Content> {
-        match name {
-            "memory.efi" => Some(self.0.clone()),
-            "file.efi" => Some(self.1.clone()),
+fn files(memory: Content, file: Content) -> Routes {
+    Routes(vec![Box::new(move |wanted: Wanted| {
+        let found = match wanted.name.as_str() {
+            "memory.efi" => Some(memory.clone().into()),
+            "file.efi" => Some(file.clone().into()),
             _ => None,
-        }
-    }
+        };
+        Box::pin(async { found })
+    })])
 }
 
 struct Lab {
@@ -51,8 +49,8 @@ impl Lab {
     fn open() -> Self {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&pattern()).unwrap();
-        let names =
-            Files(Content::Memory(Bytes::from(pattern())), Content::File(Arc::<File>::new(file), LENGTH as u64));
+        let routes =
+            files(Content::Memory(Bytes::from(pattern())), Content::File(Arc::<File>::new(file), LENGTH as u64));
         let (seen, counted) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<Mutex<Vec<Event>>>::default());
         let observe: Observe = Arc::new({
             let seen = seen.clone();
@@ -65,7 +63,7 @@ impl Lab {
         let shutdown = CancellationToken::new();
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
         let server = listener.local();
-        let service = Service { names: Arc::new(names), observe, count, shutdown: shutdown.clone() };
+        let service = Service { routes: Arc::new(routes), observe, count, shutdown: shutdown.clone() };
         Self { server, seen, counted, shutdown, task: tokio::spawn(listener.serve(service)) }
     }
 

@@ -13,5 +13,5 @@ pub mod transfer;
 
 pub use negotiate::{Path, Terms, negotiate};
 pub use packet::{ErrorCode, Mode, Packet, Request};
-pub use request::{Answer, Names, answer};
+pub use request::{Answer, Refusal, answer};
 pub use transfer::{Emit, End, Step, Then, Transfer};

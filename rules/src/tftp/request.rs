@@ -3,63 +3,66 @@
 
 use super::packet::{ErrorCode, Mode, Packet, Request};
 
-/// What is served, by name.
-pub trait Names {
-    /// Stands for one file's bytes.
-    type File;
-    /// The file of this name: relative, `/` between its parts, case as written.
-    fn find(&self, name: &str) -> Option<Self::File>;
-}
-
-/// What to say to a request.
+/// What to say to a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<F> {
-    /// Start a transfer.
-    Serve {
-        /// The file.
-        file: F,
-        /// Its name as it was found.
+pub enum Answer {
+    /// Look the name up, and start a transfer.
+    Read {
+        /// In its one form: relative, `/` between its parts, case as written.
         name: String,
-        /// Whether its bytes travel as [`super::netascii`].
+        /// Whether the bytes travel as [`super::netascii`].
         netascii: bool,
     },
     /// Send an ERROR.
-    Refuse {
-        /// Its code.
-        code: ErrorCode,
-        /// Its message, which is also the reason for the log.
-        message: String,
-    },
+    Refuse(Refusal),
     /// Send nothing: the packet belongs to a transfer and came to the wrong port. An answer to it could
     /// make two servers send errors to each other for ever.
     Silence,
 }
 
+/// An ERROR to send. Its message is also the reason for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its code.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: &'static str,
+}
+
+impl Refusal {
+    /// Nothing that is served has this name.
+    pub const NOT_FOUND: Self = Self { code: ErrorCode::NOT_FOUND, message: "file not found" };
+    /// What travels as text is translated in memory, and this is too much for it.
+    pub const TOO_LARGE: Self =
+        Self { code: ErrorCode::UNDEFINED, message: "too large for netascii: use octet (binary)" };
+    const WRITE: Self = Self { code: ErrorCode::ACCESS, message: "this server is read-only" };
+    const MODE: Self = Self { code: ErrorCode::ILLEGAL, message: "unknown transfer mode: use octet" };
+    const NO_NAME: Self = Self { code: ErrorCode::ACCESS, message: "no such name: names have no '..'" };
+
+    /// The packet that says it.
+    pub fn packet(&self) -> Packet {
+        Packet::Error { code: self.code, message: self.message.to_owned() }
+    }
+}
+
 /// Decides about a packet that came to port 69.
-pub fn answer<N: Names + ?Sized>(packet: &Packet, names: &N) -> Answer<N::File> {
-    let refuse = |code, message: &str| Answer::Refuse { code, message: message.to_owned() };
+pub fn answer(packet: &Packet) -> Answer {
     match packet {
-        Packet::Read(request) => read(request, names),
-        Packet::Write(_) => refuse(ErrorCode::ACCESS, "this server is read-only"),
+        Packet::Read(request) => read(request),
+        Packet::Write(_) => Answer::Refuse(Refusal::WRITE),
         Packet::Data { .. } | Packet::Ack(_) | Packet::Error { .. } | Packet::OptionAck(_) => Answer::Silence,
     }
 }
 
-fn read<N: Names + ?Sized>(request: &Request, names: &N) -> Answer<N::File> {
+fn read(request: &Request) -> Answer {
     let netascii = match &request.mode {
         Mode::Octet => false,
         Mode::Netascii => true,
-        Mode::Other(_) => {
-            let message = "unknown transfer mode: use octet".to_owned();
-            return Answer::Refuse { code: ErrorCode::ILLEGAL, message };
-        }
+        Mode::Other(_) => return Answer::Refuse(Refusal::MODE),
     };
-    let Some(name) = normalise(&request.name) else {
-        return Answer::Refuse { code: ErrorCode::ACCESS, message: "no such name: names have no '..'".to_owned() };
-    };
-    match names.find(&name) {
-        Some(file) => Answer::Serve { file, name, netascii },
-        None => Answer::Refuse { code: ErrorCode::NOT_FOUND, message: "file not found".to_owned() },
+    match normalise(&request.name) {
+        Some(name) => Answer::Read { name, netascii },
+        None => Answer::Refuse(Refusal::NO_NAME),
     }
 }
 
@@ -78,40 +81,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct Known;
-
-    impl Names for Known {
-        type File = usize;
-        fn find(&self, name: &str) -> Option<usize> {
-            ["ipxe.efi", "grub/grub.cfg"].iter().position(|known| *known == name)
-        }
+    fn ask(name: &str, mode: Mode) -> Answer {
+        answer(&Packet::Read(Request { name: name.to_owned(), mode, options: Vec::new() }))
     }
 
-    fn ask(name: &str, mode: Mode) -> Answer<usize> {
-        answer(&Packet::Read(Request { name: name.to_owned(), mode, options: Vec::new() }), &Known)
-    }
-
-    fn code(answer: Answer<usize>) -> u16 {
+    fn code(answer: Answer) -> u16 {
         match answer {
-            Answer::Refuse { code, .. } => code.0,
+            Answer::Refuse(refusal) => refusal.code.0,
             other => panic!("{other:?} is no refusal"),
         }
     }
 
     #[test]
-    fn every_way_to_write_a_known_name_finds_it() {
+    fn every_way_to_write_a_name_has_one_form() {
         for name in ["ipxe.efi", "/ipxe.efi", "//ipxe.efi", "\\ipxe.efi", "./ipxe.efi", "/./\\/ipxe.efi"] {
-            assert!(matches!(ask(name, Mode::Octet), Answer::Serve { file: 0, netascii: false, .. }), "{name}");
+            assert_eq!(ask(name, Mode::Octet), Answer::Read { name: "ipxe.efi".into(), netascii: false }, "{name}");
         }
         for name in ["grub/grub.cfg", "/grub//grub.cfg", "grub\\grub.cfg"] {
-            assert!(matches!(ask(name, Mode::Netascii), Answer::Serve { file: 1, netascii: true, .. }), "{name}");
-        }
-    }
-
-    #[test]
-    fn names_that_are_not_known_do_not_exist() {
-        for name in ["autoexec.ipxe", "revocations_sbat.efi", "shim_certificate_0.efi", "IPXE.EFI", "ipxe.efi/x"] {
-            assert_eq!(code(ask(name, Mode::Octet)), 1, "{name}");
+            assert_eq!(
+                ask(name, Mode::Netascii),
+                Answer::Read { name: "grub/grub.cfg".into(), netascii: true },
+                "{name}"
+            );
         }
     }
 
@@ -125,9 +116,9 @@ mod tests {
     #[test]
     fn writes_are_refused_and_strays_ignored() {
         let request = Request { name: "ipxe.efi".into(), mode: Mode::Octet, options: Vec::new() };
-        assert_eq!(code(answer(&Packet::Write(request), &Known)), 2);
+        assert_eq!(code(answer(&Packet::Write(request))), 2);
         assert_eq!(code(ask("ipxe.efi", Mode::Other("mail".into()))), 4);
-        assert_eq!(answer(&Packet::Ack(0), &Known), Answer::Silence);
+        assert_eq!(answer(&Packet::Ack(0)), Answer::Silence);
     }
 
     proptest! {
