@@ -11,7 +11,7 @@ use crate::{
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
 
 /// When a decision is taken, with what chance and under which configuration.
 #[derive(Debug, Clone)]
@@ -211,6 +211,17 @@ impl Live {
     /// What is known of an address on its wire, if that still counts at `now`.
     pub fn vetted(&self, address: Ipv4Addr, now: Timestamp) -> Option<&Vetted> {
         self.vetted.get(&address).filter(|vetted| now < vetted.until)
+    }
+
+    /// Addresses of a range of which the wire said that nobody uses them.
+    pub fn vetted_free(&self, range: RangeInclusive<Ipv4Addr>, now: Timestamp) -> impl Iterator<Item = Ipv4Addr> {
+        let counts = move |vetted: &&Vetted| vetted.taken_by.is_none() && now < vetted.until;
+        self.vetted.range(range).map(|(_, vetted)| vetted).filter(counts).map(|vetted| vetted.address)
+    }
+
+    /// How many offers are held.
+    pub fn offers_held(&self) -> usize {
+        self.offers.len()
     }
 
     /// Takes note of something a person should know. Gives back what followers should hear.

@@ -1,7 +1,7 @@
 //! Which address a client gets.
 
 use crate::{MacAddress, Timestamp, View, lease::LeaseKey, settings::Subnet};
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 /// An address pool as one client sees it.
 pub struct Pool<'a> {
@@ -24,7 +24,7 @@ pub struct Pool<'a> {
 /// Addresses looked at before a pool counts as exhausted. A pool of this size is searched whole; in a larger one,
 /// with one address in a hundred free, a search fails once in 10⁸ times, and a flood of requests costs a
 /// bounded time each.
-const MAX_PROBES: u64 = 2048;
+const MAX_PROBES: usize = 2048;
 
 impl Pool<'_> {
     /// The address to offer: the reservation, else in the order of RFC 2131 §4.3.1 the current, the previous, the
@@ -70,18 +70,20 @@ impl Pool<'_> {
     /// even when its record is lost, and neighbours do not crowd each other.
     fn free(&self) -> Option<Ipv4Addr> {
         let range = self.subnet.range.as_ref()?;
-        let first = u64::from(u32::from(*range.start()));
-        let size = u64::from(u32::from(*range.end())).checked_sub(first)? + 1;
-        let hash = fnv1a(&self.key.mac.0);
-        let start = hash % size;
-        let step = coprime_step(hash >> 32, size);
-        let probes =
-            || (0..size.min(MAX_PROBES)).map(|probe| Ipv4Addr::from((first + (start + probe * step) % size) as u32));
+        let probes = || walk(range, fnv1a(&self.key.mac.0)).take(MAX_PROBES);
         let untouched = |address: &Ipv4Addr| self.view.records.lease_at(*address).is_none();
         probes()
             .find(|address| untouched(address) && self.may_have(*address))
             .or_else(|| probes().find(|address| self.may_have(*address)))
     }
+}
+
+/// Every address of a range once, from a place and in steps that the seed says.
+pub(super) fn walk(range: &RangeInclusive<Ipv4Addr>, seed: u64) -> impl Iterator<Item = Ipv4Addr> {
+    let first = u64::from(u32::from(*range.start()));
+    let size = (u64::from(u32::from(*range.end())) + 1).saturating_sub(first);
+    let (start, step) = if size == 0 { (0, 0) } else { (seed % size, coprime_step(seed >> 32, size)) };
+    (0..size).map(move |place| Ipv4Addr::from((first + (start + place * step) % size) as u32))
 }
 
 /// A step that visits every one of `size` places before it comes back.

@@ -12,10 +12,12 @@ mod decide;
 mod full;
 pub mod loader;
 pub mod options;
+mod probe;
 mod proxy;
 pub mod reply;
 pub mod request;
 
 pub use decide::{DhcpAnswer, Reason, decide};
+pub use probe::{Probed, probe_ahead, probed, vetted};
 pub use reply::SendTo;
 pub use request::{BOOT_SERVER_PORT, CLIENT_PORT, Malformed, Received, Request, SERVER_PORT};
