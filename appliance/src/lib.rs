@@ -17,6 +17,7 @@ mod observe;
 mod ports;
 mod serve;
 mod tftp;
+mod wire;
 
 pub use http::range;
 

@@ -9,7 +9,7 @@ use crate::{
     ports::{self, Transport},
 };
 use bennu_rules::{
-    dhcp::{BOOT_SERVER_PORT, DhcpAnswer, Received, Request, SERVER_PORT, SendTo, decide},
+    dhcp::{BOOT_SERVER_PORT, DhcpAnswer, Received, Request, SERVER_PORT, decide},
     settings::DhcpMode,
 };
 use socket::DhcpSocket;
@@ -154,12 +154,8 @@ async fn answer(request: Request, socket: &DhcpSocket, appliance: &Appliance) ->
             tracing::debug!(%mac, %kind, %reason, interface = socket.interface(), "no answer");
         }
         DhcpAnswer::Reply { packet, send_to, .. } => {
-            // A broadcast does for a frame to a card, and every client takes it (RFC 2131 §4.1).
-            let to = match send_to {
-                SendTo::Hardware { .. } => SendTo::Broadcast.address(),
-                other => other.address(),
-            };
-            match socket.send(&packet, to).await {
+            let to = send_to.address();
+            match socket.send(&packet, send_to).await {
                 Ok(()) => {
                     Counters::count(&appliance.counters.dhcp_answered);
                     tracing::debug!(%mac, %kind, %to, interface = socket.interface(), "answered");

@@ -1,7 +1,10 @@
 //! A DHCP socket: one interface, one port, broadcasts and unicasts alike.
 
-use crate::interfaces::Interface;
-use bennu_rules::dhcp::Received;
+use crate::{
+    interfaces::Interface,
+    wire::{Card, Datagram, PacketSocket},
+};
+use bennu_rules::dhcp::{Received, SERVER_PORT, SendTo};
 use nix::{
     cmsg_space,
     sys::socket::{
@@ -27,6 +30,8 @@ pub struct DhcpSocket {
     interface: Interface,
     port: u16,
     mtu: u16,
+    /// For clients without an address; `None` where the interface is no Ethernet: they get broadcasts.
+    frames: Option<PacketSocket>,
 }
 
 impl DhcpSocket {
@@ -47,6 +52,7 @@ impl DhcpSocket {
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
             mtu: mtu(&interface.name),
+            frames: frames(interface, port)?,
             interface: interface.clone(),
             port,
         })
@@ -79,7 +85,19 @@ impl DhcpSocket {
     }
 
     /// Sends a packet from our address on the interface: the one that option 54 names, also where it has others.
-    pub async fn send(&self, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
+    pub async fn send(&self, packet: &[u8], to: SendTo) -> io::Result<()> {
+        match (to, &self.frames) {
+            (SendTo::Hardware { mac, .. }, Some(frames)) => {
+                let from = SocketAddrV4::new(self.interface.address, self.port);
+                let datagram = Datagram { from, to: to.address(), payload: packet };
+                frames.send(mac, &datagram.packet()?).await
+            }
+            (SendTo::Hardware { .. }, None) => self.send_datagram(packet, SendTo::Broadcast.address()).await,
+            (SendTo::Unicast(_) | SendTo::Broadcast, _) => self.send_datagram(packet, to.address()).await,
+        }
+    }
+
+    async fn send_datagram(&self, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
         let from = libc::in_pktinfo {
             ipi_ifindex: i32::try_from(self.interface.index).unwrap_or(0),
             ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(self.interface.address.octets()) },
@@ -92,6 +110,12 @@ impl DhcpSocket {
         };
         self.socket.async_io(Interest::WRITABLE, send).await.map(|_| ())
     }
+}
+
+/// Frames go out beside the port that clients without an address ask.
+fn frames(interface: &Interface, port: u16) -> io::Result<Option<PacketSocket>> {
+    let card = Card::of(&interface.name).filter(|_| port == SERVER_PORT);
+    card.map(|card| PacketSocket::sender(card, libc::ETH_P_IP)).transpose()
 }
 
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
@@ -134,7 +158,7 @@ mod tests {
         assert_eq!(received.destination, Ipv4Addr::new(127, 0, 0, 9));
         assert_eq!(received.interface_address, Ipv4Addr::LOCALHOST);
         assert_eq!(received.mtu, u16::MAX, "loopback carries 64 KiB");
-        ours.send(b"answer", received.source).await.unwrap();
+        ours.send(b"answer", SendTo::Unicast(received.source)).await.unwrap();
         let (length, from) = client.recv_from(&mut buffer).await.unwrap();
         assert_eq!((&buffer[..length], from.ip().to_string().as_str()), (&b"answer"[..], "127.0.0.1"));
     }
