@@ -19,6 +19,9 @@ use crate::{command, home::Home, wire::Namespace, workshop};
 pub struct Config {
     dhcp: &'static str,
     unknown: String,
+    boot: String,
+    subnet: String,
+    more: String,
     /// Whether it starts with the images of [`crate::seed`] in its store.
     pub(crate) with_images: bool,
 }
@@ -26,12 +29,43 @@ pub struct Config {
 impl Config {
     /// It gives addresses and loaders; the store is empty.
     pub fn full() -> Self {
-        Self { dhcp: "full", unknown: "discover".into(), with_images: false }
+        let nothing = String::new;
+        Self {
+            dhcp: "full",
+            unknown: "discover".into(),
+            boot: nothing(),
+            subnet: nothing(),
+            more: nothing(),
+            with_images: false,
+        }
     }
 
     /// It stands beside the site's DHCP server.
     pub fn proxy() -> Self {
         Self { dhcp: "proxy", ..Self::full() }
+    }
+
+    /// It gives loaders and scripts to whom somebody else's DHCP server sends here.
+    pub fn off() -> Self {
+        Self { dhcp: "off", ..Self::full() }
+    }
+
+    /// One more line of the table `boot`.
+    pub fn boot(mut self, line: &str) -> Self {
+        self.boot += &format!("{line}\n");
+        self
+    }
+
+    /// One more line for the subnet of the wire, 10.77.0.0/24.
+    pub fn subnet(mut self, line: &str) -> Self {
+        self.subnet += &format!("{line}\n");
+        self
+    }
+
+    /// More tables, such as another `[[boot.subnet]]`.
+    pub fn more(mut self, text: &str) -> Self {
+        self.more += &format!("{text}\n");
+        self
     }
 
     /// What an unassigned machine gets.
@@ -47,15 +81,16 @@ impl Config {
     }
 
     fn text(&self, state: &Path, socket: &Path, interface: &str) -> String {
-        let range =
-            if self.dhcp == "full" { "range = \"10.77.0.50-10.77.0.199\"\nrouter = \"10.77.0.1\"\n" } else { "" };
+        let Self { dhcp, unknown, boot, subnet, more, .. } = self;
+        let range = match *dhcp {
+            "full" if !subnet.contains("range") => "range = \"10.77.0.50-10.77.0.199\"\nrouter = \"10.77.0.1\"\n",
+            _ => "",
+        };
         format!(
-            "state_dir = \"{}\"\n\n[boot]\ninterface = \"{interface}\"\ndhcp = \"{}\"\nunknown = \"{}\"\n\n\
-             [[boot.subnet]]\nnetwork = \"10.77.0.0/24\"\n{range}\n[api]\nsocket = \"{}\"\n\n\
+            "state_dir = \"{}\"\n\n[boot]\ninterface = {interface}\ndhcp = \"{dhcp}\"\nunknown = \"{unknown}\"\n{boot}\n\
+             [[boot.subnet]]\nnetwork = \"10.77.0.0/24\"\n{range}{subnet}\n{more}\n[api]\nsocket = \"{}\"\n\n\
              [import]\n# Level 15, the default, takes four times as long for a tenth of the size.\ncompression_level = 3\n",
             state.display(),
-            self.dhcp,
-            self.unknown,
             socket.display()
         )
     }
@@ -73,11 +108,23 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    pub(crate) fn new(home: Rc<Home>, namespace: Namespace, interface: &str, config: &Config) -> Result<Self> {
+    pub(crate) fn new(home: Rc<Home>, namespace: Namespace, interfaces: &[&str], config: &Config) -> Result<Self> {
         let (dir, socket) = (home.dir().join("appliance"), home.socket("bennu.sock"));
         fs::create_dir_all(dir.join("state"))?;
-        fs::write(dir.join("bennu.toml"), config.text(&dir.join("state"), &socket, interface))?;
+        let interfaces: Vec<String> = interfaces.iter().map(|name| format!("{name:?}")).collect();
+        let interfaces = format!("[{}]", interfaces.join(", "));
+        fs::write(dir.join("bennu.toml"), config.text(&dir.join("state"), &socket, &interfaces))?;
         Ok(Self { home, namespace, binary: workshop::bennu_binary()?, dir, socket, process: None })
+    }
+
+    /// The namespace that it serves in.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 
     /// Its state directory.

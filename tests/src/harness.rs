@@ -26,9 +26,10 @@ pub struct Life {
 }
 
 impl Life {
-    /// Whether a filter names one of its tests; no filter names all.
+    /// Whether a filter names it or one of its tests; no filter names all.
     pub fn is_wanted(&self, filters: &[String]) -> bool {
-        filters.is_empty() || self.shows.iter().any(|show| filters.iter().any(|filter| show.contains(filter.as_str())))
+        let is_named = |name: &str| filters.iter().any(|filter| name.contains(filter.as_str()));
+        filters.is_empty() || is_named(self.name) || self.shows.iter().any(|show| is_named(show))
     }
 }
 
@@ -66,16 +67,22 @@ impl Story {
 
     /// One named test: from the test before it, or the beginning, to the end of `test`, whose text joins the report.
     pub fn show(&mut self, name: &'static str, test: impl FnOnce() -> Result<String>) -> Result<()> {
-        assert!(self.life.shows.contains(&name), "'{}' does not announce '{name}'", self.life.name);
         let outcome = test();
+        let took = self.since.elapsed();
+        self.since = Instant::now();
+        self.showed(name, took, outcome)
+    }
+
+    /// The same for a test that ran beside others, and took so long.
+    pub fn showed(&mut self, name: &'static str, took: Duration, outcome: Result<String>) -> Result<()> {
+        assert!(self.life.shows.contains(&name), "'{}' does not announce '{name}'", self.life.name);
         let failure = outcome.as_ref().err().map(|error| format!("{error:#}"));
         if failure.is_some()
             && let Some(boots) = self.rack.as_deref().and_then(boots_of)
         {
             eprintln!("{boots}");
         }
-        let verdict = Verdict { name, took: self.since.elapsed(), failure };
-        self.since = Instant::now();
+        let verdict = Verdict { name, took, failure };
         report(&verdict, outcome.as_deref().unwrap_or_default());
         self.verdicts.push(verdict);
         outcome.map(drop)

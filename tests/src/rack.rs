@@ -37,8 +37,19 @@ impl Rack {
 
     /// An appliance at 10.77.0.1, running.
     pub fn appliance(&self, config: Config) -> Result<Appliance> {
+        self.appliance_with(config, &["prov0"], |_| Ok(()))
+    }
+
+    /// The same with these interfaces, of which `prov0` is on the wire; `prepare` makes the others in its namespace.
+    pub fn appliance_with(
+        &self,
+        config: Config,
+        interfaces: &[&str],
+        prepare: impl FnOnce(&Namespace) -> Result<()>,
+    ) -> Result<Appliance> {
         let namespace = self.wire.plug("appliance", "prov0", "10.77.0.1/24")?;
-        let mut appliance = Appliance::new(Rc::clone(&self.home), namespace, "prov0", &config)?;
+        prepare(&namespace)?;
+        let mut appliance = Appliance::new(Rc::clone(&self.home), namespace, interfaces, &config)?;
         if config.with_images {
             seed::plant(&appliance.state())?;
         }

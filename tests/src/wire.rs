@@ -1,8 +1,9 @@
 //! The network of a rack: one bridge, with the appliance and the site's own servers on veth pairs and the
 //! machines on taps. All of it lives in namespaces of this rack, so that racks never see each other.
 
-use anyhow::Result;
-use std::{cell::Cell, process::Command, rc::Rc};
+use anyhow::{Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::{cell::Cell, fs::File, os::fd::AsFd, path::Path, process::Command, rc::Rc, thread};
 
 use crate::{command::call, home::Home};
 
@@ -32,6 +33,18 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, "setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
         command
+    }
+
+    /// Runs something inside. Sockets that it makes stay there, whoever uses them later.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(Path::new("/run/netns").join(&self.name))?;
+        thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+                work()
+            });
+            entered.join().unwrap_or_else(|_| bail!("panicked in a namespace"))
+        })
     }
 
     /// Runs `ip` on it, the arguments split at blanks.

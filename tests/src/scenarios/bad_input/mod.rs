@@ -16,20 +16,18 @@ pub use small_disk::SMALL_DISK;
 pub use starts::STARTS;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs,
     io::Read,
-    os::fd::AsFd,
     path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{appliance::Appliance, command::spoken, wire::Namespace};
+use crate::{appliance::Appliance, command::spoken};
 
 /// No refusal takes longer; a service that starts although it should not would run for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -160,18 +158,6 @@ fn each_leaves_all_as_it_was<'a, T>(
 /// What a test says of itself.
 fn counted(counts: impl IntoIterator<Item = usize>) -> Result<String> {
     Ok(format!("{} cases", counts.into_iter().sum::<usize>()))
-}
-
-/// Runs something inside a network namespace. Sockets that it makes stay there, whoever uses them later.
-fn inside<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let file = File::open(Path::new("/run/netns").join(namespace.name()))?;
-    thread::scope(|scope| {
-        let entered = scope.spawn(|| {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        });
-        entered.join().unwrap_or_else(|_| bail!("panicked in a namespace"))
-    })
 }
 
 /// Waits until something holds.

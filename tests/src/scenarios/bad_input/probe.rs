@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::inside;
 use crate::{wire::Namespace, workshop};
 
 /// The appliance.
@@ -72,7 +71,7 @@ fn option(packet: &[u8], code: u8) -> Option<&[u8]> {
 impl Probe {
     /// Opens the client's DHCP port in a namespace.
     pub fn new(namespace: &Namespace) -> Result<Self> {
-        let dhcp = inside(namespace, || {
+        let dhcp = namespace.inside(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 68))?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
             Ok(socket)
@@ -87,7 +86,7 @@ impl Probe {
 
     /// A new port of its own.
     pub fn udp(&self) -> Result<UdpSocket> {
-        inside(&self.namespace, || {
+        self.namespace.inside(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)
@@ -96,7 +95,7 @@ impl Probe {
 
     /// A new connection to the appliance's HTTP port.
     pub fn tcp(&self) -> Result<TcpStream> {
-        inside(&self.namespace, || {
+        self.namespace.inside(|| {
             let stream = TcpStream::connect_timeout(&SocketAddr::from((SERVER, 80)), PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;

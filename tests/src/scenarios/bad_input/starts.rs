@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{Kept, inside, refused, source::Tree};
+use super::{Kept, refused, source::Tree};
 use crate::{
     appliance::{Appliance, Config},
     harness::Life,
@@ -173,11 +173,10 @@ impl Drop for Holder {
 }
 
 fn ports(host: &Host) -> Result<String> {
-    let udp =
-        |port| inside(&host.namespace, move || Ok(OwnedFd::from(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?)));
-    let tcp = || inside(&host.namespace, || Ok(OwnedFd::from(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))?)));
+    let udp = |port| host.namespace.inside(move || Ok(OwnedFd::from(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?)));
+    let tcp = || host.namespace.inside(|| Ok(OwnedFd::from(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))?)));
     // As nginx and Apache listen: on all addresses of both families at once.
-    let both = || inside(&host.namespace, || Ok(OwnedFd::from(TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80))?)));
+    let both = || host.namespace.inside(|| Ok(OwnedFd::from(TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80))?)));
     type Taken<'a> = (&'a str, &'a dyn Fn() -> Result<OwnedFd>, &'a str);
     let sockets: [Taken<'_>; 5] = [
         ("67", &|| udp(67), "boot.dhcp = \"off\""),
