@@ -21,6 +21,7 @@
 
 pub mod appliance;
 pub mod command;
+pub mod conformance;
 pub mod console;
 pub mod demo;
 pub mod harness;

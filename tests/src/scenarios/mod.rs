@@ -10,12 +10,13 @@ mod power;
 mod proxy;
 mod waiting;
 
-use crate::harness::Life;
+use crate::{conformance, harness::Life};
 
 /// All of them, the longest first, so that two at a time end together.
 pub const LIVES: &[Life] = &[
     power::CYCLES,
     imports::TWO_STORES,
+    conformance::LINES,
     waiting::UNASSIGNED,
     faults::SIGKILL,
     firmware::UNDIONLY,
