@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 
-# Cases of each property test under `make fuzz`.
-CASES ?= 20000
+# Seconds on each target under `make fuzz`.
+SECONDS_EACH ?= 1440
 
 .PHONY: help setup build check test test-long demo bench fuzz clean
 
@@ -15,7 +15,7 @@ help:
 	@echo 'make build      the release binary, target/release/bennu'
 	@echo 'make test-long  the end-to-end tests again and again, resumable (needs root)'
 	@echo 'make bench      the figures in the README: size, memory, seconds to login (needs root)'
-	@echo 'make fuzz       the property tests with CASES=$(CASES) cases each'
+	@echo 'make fuzz       the fuzzer on each target, SECONDS_EACH=$(SECONDS_EACH)'
 	@echo 'make setup      installs what is missing'
 	@echo 'make clean      removes everything that was built or cached here'
 
@@ -47,7 +47,7 @@ bench: build
 	@DEMO_EXIT=1 target/debug/rack demo
 
 fuzz: setup
-	PROPTEST_CASES=$(CASES) cargo test --release --package bennu-rules --package bennu-images
+	@scripts/fuzz $(SECONDS_EACH)
 
 clean:
 	@if [ -x target/debug/rack ]; then target/debug/rack clean; fi
