@@ -1,6 +1,6 @@
 //! What every server of the appliance shares.
 
-use crate::{config::Config, interfaces::Interface, ledger::Ledger, loaders::Loaders};
+use crate::{config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders};
 use bennu_images::store::Store;
 use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
 use std::{
@@ -25,8 +25,8 @@ pub struct Appliance {
     pub loaders: Loaders,
     /// The initrd that holds stage 1, in the store.
     pub stage1: BlobRef,
-    /// The provisioning interfaces, as they are.
-    pub interfaces: Vec<Interface>,
+    /// The provisioning interfaces, as they are now.
+    pub interfaces: Interfaces,
     /// What was counted since the start.
     pub counters: Counters,
     /// When it started.
@@ -97,8 +97,9 @@ impl Appliance {
 
     /// Our address towards a client: the interface whose network holds it, else the first.
     pub fn origin_for(&self, client: Ipv4Addr) -> String {
-        let near = self.interfaces.iter().find(|interface| interface.network.contains(&client));
-        let address = near.or(self.interfaces.first()).map_or(Ipv4Addr::LOCALHOST, |interface| interface.address);
+        let interfaces = self.interfaces.now();
+        let near = interfaces.iter().find(|interface| interface.network.contains(&client));
+        let address = near.or(interfaces.first()).map_or(Ipv4Addr::LOCALHOST, |interface| interface.address);
         crate::config::http_origin(address, self.config.settings.http_port)
     }
 }

@@ -5,6 +5,7 @@ use rustix::fd::AsFd;
 use std::{
     net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 /// One interface and its first IPv4 address.
@@ -50,6 +51,38 @@ impl Interface {
     }
 }
 
+/// The interfaces that are served now: cables, addresses and whole interfaces come and go.
+#[derive(Debug, Default)]
+pub struct Interfaces(RwLock<Arc<[Interface]>>);
+
+impl Interfaces {
+    /// These, in the order of the configuration.
+    pub fn new(interfaces: impl Into<Arc<[Interface]>>) -> Self {
+        Self(RwLock::new(interfaces.into()))
+    }
+
+    /// As they are now.
+    pub fn now(&self) -> Arc<[Interface]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One is served no more.
+    pub fn remove(&self, name: &str) {
+        let mut interfaces = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *interfaces = interfaces.iter().filter(|known| known.name != name).cloned().collect();
+    }
+
+    /// One is served from now on, as it is now.
+    pub fn put(&self, interface: Interface, order: &[String]) {
+        let mut interfaces = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = interfaces.to_vec();
+        all.retain(|known| known.name != interface.name);
+        all.push(interface);
+        all.sort_by_key(|interface| order.iter().position(|name| *name == interface.name));
+        *interfaces = all.into();
+    }
+}
+
 /// Every interface of the host but loopback.
 pub fn names() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir("/sys/class/net")
@@ -84,5 +117,26 @@ mod ioctl {
         // SAFETY: both properties answer with a sockaddr_in in this union.
         let address = unsafe { *(&raw const request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>() };
         Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, last: u8) -> Interface {
+        let address = Ipv4Addr::new(10, 77, last, 1);
+        let network = Ipv4Net::new(address, 24).unwrap();
+        Interface { name: name.into(), index: u32::from(last), address, network }
+    }
+
+    #[test]
+    fn interfaces_come_and_go_and_keep_their_order() {
+        let order = ["eno1".to_owned(), "eno2".to_owned()];
+        let interfaces = Interfaces::new([interface("eno1", 1), interface("eno2", 2)]);
+        interfaces.remove("eno1");
+        assert_eq!(*interfaces.now(), [interface("eno2", 2)]);
+        interfaces.put(interface("eno1", 3), &order);
+        assert_eq!(*interfaces.now(), [interface("eno1", 3), interface("eno2", 2)]);
     }
 }

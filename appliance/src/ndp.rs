@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::{io::Interest, net::UdpSocket};
+use tokio_util::sync::CancellationToken;
 
 /// Where solicitations go (RFC 4291 §2.7.1).
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
@@ -38,12 +39,12 @@ pub struct Listener {
     interface: Interface,
 }
 
-/// Listens on every interface that has IPv6, where addresses are ours to give. In the other modes IPv6 is left to the
+/// Listens on an interface that has IPv6, where addresses are ours to give. In the other modes IPv6 is left to the
 /// site, like IPv4.
-pub fn bind(interfaces: &[Interface], mode: DhcpMode) -> Vec<Listener> {
+pub fn bind(interface: &Interface, mode: DhcpMode) -> Option<Listener> {
     match mode {
-        DhcpMode::Full => interfaces.iter().filter_map(listener).collect(),
-        DhcpMode::Proxy | DhcpMode::Off => Vec::new(),
+        DhcpMode::Full => listener(interface),
+        DhcpMode::Proxy | DhcpMode::Off => None,
     }
 }
 
@@ -98,13 +99,13 @@ fn only_solicitations() -> [SockFilter; 4] {
     ]
 }
 
-/// Answers until the appliance shuts down.
-pub async fn serve(listener: Listener, appliance: Arc<Appliance>) {
+/// Answers until it is stopped.
+pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: CancellationToken) {
     let name = &listener.interface.name;
     let mut buffer = [0; LARGEST];
     loop {
         let received = tokio::select! {
-            () = appliance.shutdown.cancelled() => return,
+            () = stop.cancelled() => return,
             received = listener.socket.async_io(Interest::READABLE, || receive(&listener.socket, &mut buffer)) => received,
         };
         let counters = &appliance.counters;
@@ -113,7 +114,7 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>) {
             Err(error) => {
                 tracing::warn!(interface = name, %error, "router solicitations cannot be read");
                 tokio::select! {
-                    () = appliance.shutdown.cancelled() => return,
+                    () = stop.cancelled() => return,
                     () = tokio::time::sleep(PAUSE) => continue,
                 }
             }

@@ -1,18 +1,21 @@
 //! Composition root: opens the state, binds every socket, runs the servers, joins them at the end.
 
+mod clock;
+mod interface;
+
 use crate::{
     appliance::{Appliance, Counters},
     config::Config,
-    dhcp, http,
-    interfaces::Interface,
+    http,
+    interfaces::{Interface, Interfaces},
     ledger::{Fault, Ledger},
     loaders::{self, Loaders},
-    ndp, tftp,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use bennu_images::store::Store;
 use bennu_rules::{Records, image::Digest, settings::DhcpMode};
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Instant};
+use interface::Bound;
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -47,6 +50,7 @@ async fn serve(config: Config) -> Result<()> {
         let stop = stop_flusher.clone();
         async move { flusher.keep_flushing(stop).await }
     });
+    tasks.spawn(clock::watch(appliance.clone()));
     announce(&appliance);
 
     let outcome = until_stopped(&mut tasks, &mut flushing).await;
@@ -62,7 +66,7 @@ async fn serve(config: Config) -> Result<()> {
 /// Opens what the appliance owns.
 fn open(config: Config) -> Result<Appliance> {
     let interfaces = config.interfaces.iter().map(|name| Interface::find(name)).collect::<Result<Vec<_>, _>>()?;
-    check_networks(&config, &interfaces)?;
+    interfaces.iter().try_for_each(|interface| check_network(&config, interface))?;
     let state = &config.state_dir;
     std::fs::create_dir_all(state).map_err(|error| {
         anyhow!("cannot make the state directory {}: {error}; write another state_dir", state.display())
@@ -78,7 +82,7 @@ fn open(config: Config) -> Result<Appliance> {
         store,
         loaders,
         stage1,
-        interfaces,
+        interfaces: Interfaces::new(interfaces),
         counters: Counters::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
@@ -92,45 +96,22 @@ fn open(config: Config) -> Result<Appliance> {
 }
 
 /// A subnet that no interface is on is reached by relays; an interface that no subnet covers cannot lease.
-fn check_networks(config: &Config, interfaces: &[Interface]) -> Result<()> {
-    if config.settings.dhcp != DhcpMode::Full {
-        return Ok(());
-    }
-    for interface in interfaces {
-        if config.settings.subnet_of(interface.address).is_none() {
-            bail!(
-                "interface {} has {}, and no [[boot.subnet]] holds that address; add one with network = \"{}\"",
-                interface.name,
-                interface.address,
-                interface.network.trunc()
-            );
-        }
+fn check_network(config: &Config, interface: &Interface) -> Result<()> {
+    if config.settings.dhcp == DhcpMode::Full && config.settings.subnet_of(interface.address).is_none() {
+        bail!(
+            "interface {} has {}, and no [[boot.subnet]] holds that address; add one with network = \"{}\"",
+            interface.name,
+            interface.address,
+            interface.network.trunc()
+        );
     }
     Ok(())
 }
 
 fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
-    for listener in dhcp::bind(&appliance.interfaces, appliance.config.settings.dhcp)? {
-        let appliance = appliance.clone();
-        tasks.spawn(async move { Ok(dhcp::serve(listener, appliance).await?) });
-    }
-    for listener in ndp::bind(&appliance.interfaces, appliance.config.settings.dhcp) {
-        let appliance = appliance.clone();
-        tasks.spawn(async move {
-            ndp::serve(listener, appliance).await;
-            Ok(())
-        });
-    }
-    for interface in &appliance.interfaces {
-        let listener = tftp::bind(interface)?;
-        let shared = appliance.clone();
-        tasks.spawn(async move { Ok(tftp::serve(listener, shared).await?) });
-        let address = SocketAddr::from((interface.address, appliance.config.settings.http_port));
-        let listener = http::connection::bind_tcp(address, &interface.name)?;
-        let router = http::provisioning_router(appliance.clone());
-        let (shutdown, shared) = (appliance.shutdown.clone(), appliance.clone());
-        let malformed = Arc::new(move || Counters::count(&shared.counters.http_malformed));
-        tasks.spawn(async move { Ok(http::connection::serve_tcp(listener, router, shutdown, malformed).await?) });
+    for interface in appliance.interfaces.now().iter() {
+        let bound = Bound::bind(interface, &appliance.config)?;
+        tasks.spawn(interface::keep_serving(bound, appliance.clone()));
     }
     let listener = bind_socket(&appliance.config.socket)?;
     let router = http::api::router(appliance.clone());
@@ -158,7 +139,7 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
 }
 
 fn announce(appliance: &Appliance) {
-    for interface in &appliance.interfaces {
+    for interface in appliance.interfaces.now().iter() {
         tracing::info!(
             interface = interface.name,
             address = %interface.address,

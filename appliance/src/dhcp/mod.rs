@@ -1,5 +1,6 @@
 //! DHCP: receives, asks the rules, answers.
 
+mod inbox;
 mod socket;
 
 use crate::{
@@ -12,10 +13,12 @@ use bennu_rules::{
     dhcp::{BOOT_SERVER_PORT, DhcpAnswer, Received, Request, SERVER_PORT, decide},
     settings::DhcpMode,
 };
+use futures_util::poll;
+use inbox::Inbox;
 use socket::DhcpSocket;
 use std::{io, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A port of one interface, ready to serve.
 pub struct Listener(Arc<DhcpSocket>);
@@ -61,28 +64,24 @@ pub enum BindError {
     },
 }
 
-/// Packets that are being decided at once. An ACK waits for the disk; behind it others are not to wait, and the more
-/// wait together, the more go into one commit. Beyond this the kernel's buffer holds them.
+/// Packets that wait for the disk at once. Behind an ACK others are not to wait, and the more wait together, the more go
+/// into one commit. Beyond this the kernel's buffer holds them.
 const AT_ONCE: usize = 1024;
-/// More than any client sends: EDK2 says 65280 and sends some 400 bytes.
-const LARGEST: usize = 4096;
 /// A socket that fails is asked again after this.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds what the mode needs on every interface: 67, and 4011 for firmware that asks a boot server. In full mode too: a
+/// Binds what the mode needs on an interface: 67, and 4011 for firmware that asks a boot server. In full mode too: a
 /// stray option 60 of another server sends it there.
-pub fn bind(interfaces: &[Interface], mode: DhcpMode) -> Result<Vec<Listener>, BindError> {
+pub fn bind(interface: &Interface, mode: DhcpMode) -> Result<Vec<Listener>, BindError> {
     let ports: &[u16] = match mode {
         DhcpMode::Off => &[],
         DhcpMode::Full | DhcpMode::Proxy => &[SERVER_PORT, BOOT_SERVER_PORT],
     };
-    let wanted = interfaces.iter().flat_map(|interface| ports.iter().map(move |port| (interface, *port)));
-    wanted
-        .map(|(interface, port)| {
-            let socket = DhcpSocket::bind(interface, port).map_err(|error| explain(interface, port, error))?;
-            Ok(Listener(Arc::new(socket)))
-        })
-        .collect()
+    let bind = |port: &u16| {
+        let socket = DhcpSocket::bind(interface, *port).map_err(|error| explain(interface, *port, error))?;
+        Ok(Listener(Arc::new(socket)))
+    };
+    ports.iter().map(bind).collect()
 }
 
 fn explain(interface: &Interface, port: u16, source: io::Error) -> BindError {
@@ -94,44 +93,51 @@ fn explain(interface: &Interface, port: u16, source: io::Error) -> BindError {
     }
 }
 
-/// Serves one port until the appliance shuts down. Ends by itself only when the ledger has failed for good: an
-/// address that cannot be stored must not be promised.
-pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> Result<(), Fault> {
+/// Serves one port until it is stopped. Ends by itself only when the ledger has failed for good: an address that cannot
+/// be stored must not be promised.
+pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: CancellationToken) -> Result<(), Fault> {
     let Listener(socket) = listener;
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let tasks = TaskTracker::new();
     let (failed, mut failure) = mpsc::channel::<Fault>(1);
-    let mut buffer = vec![0; LARGEST];
+    let mut inbox = Inbox::new();
     let outcome = loop {
         let received = tokio::select! {
-            () = appliance.shutdown.cancelled() => break Ok(()),
+            () = stop.cancelled() => break Ok(()),
             Some(fault) = failure.recv() => break Err(fault),
-            received = socket.receive(&mut buffer) => received,
+            received = socket.receive(&mut inbox) => received,
         };
-        let request = match received {
-            Ok((length, received)) => read(&buffer[..length], &received, &appliance.counters),
-            Err(error) => {
-                tracing::warn!(interface = socket.interface(), port = socket.port(), %error, "the DHCP port cannot be read");
-                tokio::time::sleep(PAUSE).await;
-                continue;
+        if let Err(error) = received {
+            tracing::warn!(interface = socket.interface(), port = socket.port(), %error, "the DHCP port cannot be read");
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        for packet in inbox.packets() {
+            let Some(request) = read(packet.bytes, &socket.received(&packet), &appliance.counters) else { continue };
+            let answering = answer(request, socket.clone(), appliance.clone(), failed.clone());
+            // Whatever needs no disk is answered here and now, without a task of its own.
+            let mut answering = Box::pin(answering);
+            if poll!(answering.as_mut()).is_pending() {
+                let Ok(place) = places.clone().acquire_owned().await else { break };
+                tasks.spawn(async move {
+                    answering.await;
+                    drop(place);
+                });
             }
-        };
-        let Some(request) = request else { continue };
-        let Ok(place) = places.clone().acquire_owned().await else { break Ok(()) };
-        let (socket, appliance, failed) = (socket.clone(), appliance.clone(), failed.clone());
-        tasks.spawn(async move {
-            if let Err(fault) = answer(request, &socket, &appliance).await {
-                tracing::error!(%fault, "a DHCP request could not be decided");
-                if appliance.ledger.is_closed() {
-                    let _ = failed.try_send(fault);
-                }
-            }
-            drop(place);
-        });
+        }
     };
     tasks.close();
     tasks.wait().await;
     outcome
+}
+
+async fn answer(request: Request, socket: Arc<DhcpSocket>, appliance: Arc<Appliance>, failed: mpsc::Sender<Fault>) {
+    if let Err(fault) = decide_and_send(request, &socket, &appliance).await {
+        tracing::error!(%fault, "a DHCP request could not be decided");
+        if appliance.ledger.is_closed() {
+            let _ = failed.try_send(fault);
+        }
+    }
 }
 
 fn read(bytes: &[u8], received: &Received, counters: &Counters) -> Option<Request> {
@@ -146,7 +152,7 @@ fn read(bytes: &[u8], received: &Received, counters: &Counters) -> Option<Reques
     }
 }
 
-async fn answer(request: Request, socket: &DhcpSocket, appliance: &Appliance) -> Result<(), Fault> {
+async fn decide_and_send(request: Request, socket: &DhcpSocket, appliance: &Appliance) -> Result<(), Fault> {
     let (mac, kind) = (request.mac, request.kind);
     match appliance.ledger.decide(request, decide).await? {
         DhcpAnswer::Silence(reason) => {

@@ -1,21 +1,16 @@
 //! A DHCP socket: one interface, one port, broadcasts and unicasts alike.
 
+use super::inbox::{Inbox, Packet};
 use crate::{
     interfaces::Interface,
     wire::{Card, Datagram, PacketSocket},
 };
 use bennu_rules::dhcp::{Received, SERVER_PORT, SendTo};
-use nix::{
-    cmsg_space,
-    sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
-        sockopt::Ipv4PacketInfo,
-    },
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt::Ipv4PacketInfo};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsRawFd,
 };
@@ -68,20 +63,22 @@ impl DhcpSocket {
         self.port
     }
 
-    /// Waits for a packet; `buffer` holds as much of it as it has room for.
-    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Received)> {
-        let (length, source, destination) =
-            self.socket.async_io(Interest::READABLE, || receive(&self.socket, buffer)).await?;
-        let received = Received {
+    /// Waits for packets, and takes as many as there is room for.
+    pub async fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
+        self.socket.async_io(Interest::READABLE, || inbox.take(&self.socket)).await
+    }
+
+    /// How a packet came in here.
+    pub fn received(&self, packet: &Packet<'_>) -> Received {
+        Received {
             interface: self.interface.name.clone(),
             interface_index: self.interface.index,
             interface_address: self.interface.address,
             mtu: self.mtu,
             port: self.port,
-            source,
-            destination,
-        };
-        Ok((length, received))
+            source: packet.source,
+            destination: packet.destination,
+        }
     }
 
     /// Sends a packet from our address on the interface: the one that option 54 names, also where it has others.
@@ -118,18 +115,6 @@ fn frames(interface: &Interface, port: u16) -> io::Result<Option<PacketSocket>> 
     card.map(|card| PacketSocket::sender(card, libc::ETH_P_IP)).transpose()
 }
 
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
-    let mut control = cmsg_space!(libc::in_pktinfo);
-    let mut data = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut data, Some(&mut control), MsgFlags::empty())?;
-    let source = message.address.map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
-    let destination = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())),
-        _ => None,
-    });
-    Ok((message.bytes, source, destination.unwrap_or(Ipv4Addr::BROADCAST)))
-}
-
 /// The interface's MTU; Ethernet's where the system does not say.
 fn mtu(interface: &str) -> u16 {
     let path = format!("/sys/class/net/{interface}/mtu");
@@ -151,16 +136,36 @@ mod tests {
         let port = ours.socket.local_addr().unwrap().port();
         let client = UdpSocket::bind("127.0.0.7:0").await.unwrap();
         client.send_to(b"hello", ("127.0.0.9", port)).await.unwrap();
-        let mut buffer = [0; 16];
-        let (length, received) = ours.receive(&mut buffer).await.unwrap();
-        assert_eq!(&buffer[..length], b"hello");
+        let mut inbox = Inbox::new();
+        ours.receive(&mut inbox).await.unwrap();
+        let packet = inbox.packets().next().unwrap();
+        assert_eq!(packet.bytes, b"hello");
+        let received = ours.received(&packet);
         assert_eq!(received.source.to_string(), client.local_addr().unwrap().to_string());
         assert_eq!(received.destination, Ipv4Addr::new(127, 0, 0, 9));
         assert_eq!(received.interface_address, Ipv4Addr::LOCALHOST);
         assert_eq!(received.mtu, u16::MAX, "loopback carries 64 KiB");
         ours.send(b"answer", SendTo::Unicast(received.source)).await.unwrap();
+        let mut buffer = [0; 16];
         let (length, from) = client.recv_from(&mut buffer).await.unwrap();
         assert_eq!((&buffer[..length], from.ip().to_string().as_str()), (&b"answer"[..], "127.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_taken_whole_and_in_order() {
+        let ours = on_loopback(0).unwrap();
+        let port = ours.socket.local_addr().unwrap().port();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for n in 0..1000_u32 {
+            client.send_to(&[&n.to_be_bytes()[..], &[0; 300]].concat(), ("127.0.0.1", port)).await.unwrap();
+        }
+        let (mut inbox, mut numbers) = (Inbox::new(), Vec::new());
+        while numbers.len() < 1000 {
+            ours.receive(&mut inbox).await.unwrap();
+            numbers
+                .extend(inbox.packets().map(|packet| u32::from_be_bytes(packet.bytes.first_chunk().copied().unwrap())));
+        }
+        assert!(numbers.into_iter().eq(0..1000));
     }
 
     #[tokio::test]

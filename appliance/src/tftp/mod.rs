@@ -17,6 +17,7 @@ use crate::{
 pub use server::Listener;
 use server::{Event, Service};
 use std::{io, net::SocketAddr, sync::Arc};
+use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 69;
 
@@ -49,8 +50,8 @@ pub fn bind(interface: &Interface) -> Result<Listener, BindError> {
     })
 }
 
-/// Serves until the appliance is shut down.
-pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> io::Result<()> {
+/// Serves until it is stopped.
+pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: CancellationToken) -> io::Result<()> {
     let counted = appliance.clone();
     let service = Service {
         routes: Arc::new(content::routes(&appliance)),
@@ -64,7 +65,7 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>) -> io::Result<
                 Event::Malformed => &counted.counters.tftp_malformed,
             });
         }),
-        shutdown: appliance.shutdown.clone(),
+        shutdown: stop,
     };
     listener.serve(service).await
 }

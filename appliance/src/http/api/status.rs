@@ -77,7 +77,7 @@ fn status(api: &Api) -> Answer<Status> {
         uptime_ms: api.started.elapsed().as_millis() as u64,
         pid: std::process::id(),
         dhcp: api.settings().dhcp,
-        interfaces: api.interfaces.iter().map(interface).collect(),
+        interfaces: api.interfaces.now().iter().map(interface).collect(),
         http_port: api.settings().http_port,
         machines: machines.len(),
         machines_by_state: by_state(api, machines.iter().map(|machine| machine.id))?,

@@ -7,7 +7,7 @@ mod watching;
 use crate::{
     appliance::{Appliance, Counters},
     config::Config,
-    interfaces::Interface,
+    interfaces::{Interface, Interfaces},
     ledger::Ledger,
     loaders::Loaders,
 };
@@ -70,7 +70,7 @@ impl Bench {
             stage1: store.put(b"stage 1").unwrap(),
             store,
             loaders: Loaders::with_directory(None).unwrap(),
-            interfaces: vec![interface],
+            interfaces: Interfaces::new([interface]),
             counters: Counters::default(),
             started: Instant::now(),
             shutdown: CancellationToken::new(),

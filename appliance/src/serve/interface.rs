@@ -1,0 +1,149 @@
+//! One provisioning interface: binds its servers and runs them, and does so again whenever the interface or its address
+//! is another. A service outlives its cables.
+
+use crate::{
+    appliance::{Appliance, Counters},
+    config::Config,
+    dhcp, http,
+    interfaces::Interface,
+    ndp, tftp,
+};
+use anyhow::{Result, bail};
+use bennu_rules::notice::Notice;
+use std::{future, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The interface is looked at this often.
+const PACE: Duration = Duration::from_secs(1);
+/// What a server's last words may take before its ports are bound anew. Open downloads end by themselves.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The servers of an interface, bound and not yet serving.
+pub struct Bound {
+    interface: Interface,
+    dhcp: Vec<dhcp::Listener>,
+    ndp: Option<ndp::Listener>,
+    tftp: tftp::Listener,
+    http: TcpListener,
+}
+
+impl Bound {
+    /// Binds every port that is served on an interface.
+    pub fn bind(interface: &Interface, config: &Config) -> Result<Self> {
+        let mode = config.settings.dhcp;
+        let http = SocketAddr::from((interface.address, config.settings.http_port));
+        Ok(Self {
+            interface: interface.clone(),
+            dhcp: dhcp::bind(interface, mode)?,
+            ndp: ndp::bind(interface, mode),
+            tftp: tftp::bind(interface)?,
+            http: http::connection::bind_tcp(http, &interface.name)?,
+        })
+    }
+
+    fn serve(self, appliance: &Arc<Appliance>) -> Running {
+        let stop = appliance.shutdown.child_token();
+        let mut servers = JoinSet::new();
+        for listener in self.dhcp {
+            let (shared, stop) = (appliance.clone(), stop.clone());
+            servers.spawn(async move { Ok(dhcp::serve(listener, shared, stop).await?) });
+        }
+        if let Some(listener) = self.ndp {
+            let (shared, stop) = (appliance.clone(), stop.clone());
+            servers.spawn(async move {
+                ndp::serve(listener, shared, stop).await;
+                Ok(())
+            });
+        }
+        let (shared, until) = (appliance.clone(), stop.clone());
+        servers.spawn(async move { Ok(tftp::serve(self.tftp, shared, until).await?) });
+        let router = http::provisioning_router(appliance.clone());
+        let (shared, until) = (appliance.clone(), stop.clone());
+        let malformed = Arc::new(move || Counters::count(&shared.counters.http_malformed));
+        servers.spawn(async move { Ok(http::connection::serve_tcp(self.http, router, until, malformed).await?) });
+        Running { interface: self.interface, stop, servers }
+    }
+}
+
+/// The servers of an interface.
+struct Running {
+    interface: Interface,
+    stop: CancellationToken,
+    servers: JoinSet<Result<()>>,
+}
+
+impl Running {
+    /// Stops them; what is left of them after a moment ends by itself.
+    async fn stop(mut self) {
+        self.stop.cancel();
+        let all = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(PARTING, all).await.is_err() {
+            self.servers.detach_all();
+        }
+    }
+}
+
+/// Serves an interface until the appliance shuts down. Ends by itself only with a fault that is not the interface's.
+pub async fn keep_serving(bound: Bound, appliance: Arc<Appliance>) -> Result<()> {
+    let name = bound.interface.name.clone();
+    let mut running = Some(bound.serve(&appliance));
+    let mut complaint = String::new();
+    loop {
+        tokio::select! {
+            () = appliance.shutdown.cancelled() => break,
+            // All end by themselves when they are told to.
+            outcome = ended(&mut running) => if appliance.shutdown.is_cancelled() { break } else { return outcome },
+            () = tokio::time::sleep(PACE) => {}
+        }
+        let found = Interface::find(&name).ok();
+        if found.as_ref() == running.as_ref().map(|running| &running.interface) {
+            continue;
+        }
+        if let Some(lost) = running.take() {
+            appliance.interfaces.remove(&name);
+            lost.stop().await;
+            appliance.ledger.notice(Notice::InterfaceLost { interface: name.clone() });
+        }
+        let Some(interface) = found else { continue };
+        match Bound::bind(&interface, &appliance.config) {
+            Ok(bound) => {
+                running = Some(bound.serve(&appliance));
+                complaint.clear();
+                back(&interface, &appliance);
+            }
+            Err(error) => complain(&mut complaint, format!("{error:#}")),
+        }
+    }
+    if let Some(mut running) = running {
+        while running.servers.join_next().await.is_some() {}
+    }
+    Ok(())
+}
+
+/// A server that ends before it is told to.
+async fn ended(running: &mut Option<Running>) -> Result<()> {
+    let Some(running) = running else { return future::pending().await };
+    match running.servers.join_next().await {
+        Some(Ok(Ok(()))) | None => bail!("a server of {} ended by itself", running.interface.name),
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(panic)) => Err(panic.into()),
+    }
+}
+
+fn back(interface: &Interface, appliance: &Appliance) {
+    appliance.interfaces.put(interface.clone(), &appliance.config.interfaces);
+    let notice = Notice::InterfaceBack { interface: interface.name.clone(), address: interface.address };
+    appliance.ledger.notice(notice);
+    if let Err(error) = super::check_network(&appliance.config, interface) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Says once why an interface cannot be served again.
+fn complain(complaint: &mut String, error: String) {
+    if *complaint != error {
+        tracing::warn!("{error}");
+        *complaint = error;
+    }
+}
