@@ -15,7 +15,7 @@ pub mod report;
 pub mod script;
 
 use crate::{
-    MacAddress, Machine, Moment, Timestamp, View,
+    MacAddress, Machine, Moment, Records, Timestamp, View,
     assignment::{Resolution, resolve},
     facts::ClientSystem,
     image::{BlobRef, Content, Digest, ImageReference},
@@ -293,6 +293,15 @@ impl Boot {
             self.state = State::Superseded;
         }
         self.closed.get_or_insert(at);
+    }
+
+    /// Whether its record says of it all that a restart must not forget. What is only in the volatile state may be on its
+    /// way to the disk, or have failed on it: nothing that rests on it may leave.
+    fn is_on_record(&self, records: &dyn Records) -> bool {
+        records.boot(&self.id).is_some_and(|stored| {
+            (stored.machine, &stored.token, &stored.image) == (self.machine, &self.token, &self.image)
+                && (stored.kernel, stored.stage1) == (self.kernel, self.stage1)
+        })
     }
 
     /// Whether anything more is expected of it.

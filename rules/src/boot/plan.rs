@@ -32,6 +32,8 @@ pub fn decide(request: &PlanRequest, view: &View<'_>, at: &Moment) -> Decision<O
     if newly_pinned && let Some(pinned) = &boot.image {
         let seen = Seen::Assigned { image: pinned.reference.to_string(), digest: pinned.digest };
         decision.observed.push((boot.machine, Observation::new(at.now, seen)));
+    }
+    if newly_pinned || (boot.image.is_some() && !boot.is_on_record(view.records)) {
         decision.changes.push(Change::PutBoot(boot.clone()));
         decision.volatile.push(Volatile::PutBoot(boot));
     }

@@ -233,7 +233,7 @@ impl Case<'_> {
                 Some(image) => {
                     let was_pinned = self.boot.image.is_some();
                     self.boot.image = pin(&wanted);
-                    let mut decision = self.start(&reference.clone(), &image, at);
+                    let mut decision = self.start(&reference.clone(), &image, view, at);
                     if !was_pinned {
                         let seen = Seen::Assigned { image: reference.to_string(), digest };
                         decision.observed.insert(0, (self.machine.id, Observation::new(at.now, seen)));
@@ -244,7 +244,7 @@ impl Case<'_> {
             },
             Resolution::Missing { reference, .. } => self.missing(&reference, at),
             Resolution::Discover { digest } => match view.records.image(&digest) {
-                Some(image) => self.start(&at.settings.discovery_image.clone(), &image, at),
+                Some(image) => self.start(&at.settings.discovery_image.clone(), &image, view, at),
                 None => self.simple(
                     Script::Wait { machine: self.request.mac, again: again(self.request) },
                     ScriptKind::Wait,
@@ -282,7 +282,7 @@ impl Case<'_> {
     }
 
     /// Hands out a kernel; the boot and its token are durable before the script leaves.
-    fn start(&mut self, reference: &ImageReference, image: &Image, at: &Moment) -> Decision<Script> {
+    fn start(&mut self, reference: &ImageReference, image: &Image, view: &View<'_>, at: &Moment) -> Decision<Script> {
         let content = &image.config.content;
         let before = self.boot.clone();
         let token = self.boot.token.get_or_insert_with(|| mint_token(at)).clone();
@@ -315,7 +315,7 @@ impl Case<'_> {
         let detail = format!("{reference} ({})", image.digest.short());
         let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
         let mut decision = Decision { observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
-        if self.boot != before {
+        if self.boot != before || !self.boot.is_on_record(view.records) {
             decision.changes.push(Change::PutBoot(self.boot.clone()));
             decision.volatile.push(Volatile::PutBoot(self.boot.clone()));
         }

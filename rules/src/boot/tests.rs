@@ -85,6 +85,14 @@ impl World {
         self.memory.apply(Change::PutMachine(machine));
     }
 
+    /// A decision whose batch is not committed yet, or failed: others see its volatile part, and no record.
+    fn run_uncommitted<R, A>(&mut self, request: &R, rule: fn(&R, &View<'_>, &Moment) -> Decision<A>) -> A {
+        let memory = self.memory.clone();
+        let (answer, _) = self.run(request, rule);
+        self.memory = memory;
+        answer
+    }
+
     fn script(&mut self) -> Script {
         self.run(&request(MAC), script::decide).0
     }
@@ -403,4 +411,45 @@ fn a_local_bios_is_told_apart_from_uefi() {
     asked.facts.firmware = Some(Firmware::Bios);
     let (script, _) = world.run(&asked, script::decide);
     assert!(matches!(script, Script::Local { firmware: Some(Firmware::Bios), .. }));
+}
+
+#[test]
+fn a_token_that_is_not_on_record_yet_is_written_before_its_script_leaves() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let Script::Boot(lost) = world.run_uncommitted(&request(MAC), script::decide) else { panic!() };
+    // Its volatile part is there, and says nothing: whoever asks next waits for the disk like the first.
+    let token = world.live.boot(MAC).unwrap().token.clone().unwrap();
+    let (again, changes) = world.run(&request(MAC), script::decide);
+    let written = changes.iter().find_map(|change| match change {
+        Change::PutBoot(boot) => boot.token.clone(),
+        _ => None,
+    });
+    assert_eq!((boot_script(again), written), (lost, Some(token)));
+    let (_, changes) = world.run(&request(MAC), script::decide);
+    assert!(changes.is_empty(), "once it is on record, nothing more is written: {changes:?}");
+}
+
+#[test]
+fn an_image_that_was_pinned_in_vain_is_pinned_on_record_before_its_plan_leaves() {
+    let mut world = World::new();
+    world.image(
+        "discovery:latest",
+        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into() },
+    );
+    boot_script(world.script());
+    let digest = world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let token = world.live.boot(MAC).unwrap().token.clone().unwrap();
+    let asked = PlanRequest { token, origin: "http://10.77.0.1".into() };
+    world.run_uncommitted(&asked, plan::decide).unwrap();
+    let (plan, changes) = world.run(&asked, plan::decide);
+    assert!(matches!(plan.unwrap().action, Action::Boot(_)));
+    assert!(
+        changes
+            .iter()
+            .any(|change| matches!(change, Change::PutBoot(boot) if boot.image.as_ref().unwrap().digest == digest))
+    );
+    assert!(world.run(&asked, plan::decide).1.is_empty());
 }
