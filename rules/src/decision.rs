@@ -265,12 +265,28 @@ impl Live {
         std::mem::take(&mut self.ended)
     }
 
+    /// Takes up a boot that a newer one replaced and that could not be stored when it was asked for.
+    pub fn keep_ended(&mut self, boot: Boot) {
+        if self.ended.len() < MAX_OPEN_BOOTS {
+            self.ended.push(boot);
+        }
+    }
+
+    /// Puts a machine's open boot back as it was, when what replaced it could not be made durable.
+    pub fn restore_boot(&mut self, machine: MacAddress, boot: Option<Boot>) {
+        self.drop_boot(machine);
+        if let Some(boot) = boot {
+            if let Some(token) = &boot.token {
+                self.tokens.insert(token.clone(), machine);
+            }
+            self.boots.insert(machine, boot);
+        }
+    }
+
     fn put_boot(&mut self, boot: Boot) {
         if let Some(mut earlier) = self.boots.get(&boot.machine).filter(|earlier| earlier.id != boot.id).cloned() {
             earlier.observe(Observation::new(boot.opened, Seen::Superseded));
-            if self.ended.len() < MAX_OPEN_BOOTS {
-                self.ended.push(earlier);
-            }
+            self.keep_ended(earlier);
         }
         self.drop_boot(boot.machine);
         if self.boots.len() >= MAX_OPEN_BOOTS {

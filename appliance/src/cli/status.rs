@@ -30,7 +30,11 @@ fn described(status: &Status) -> String {
         true => "none".to_owned(),
         false => format!("{}: {}", status.machines, states.join(", ")),
     };
-    let ledger = if status.ledger_closed { "closed after a disk fault: restart bennu on a healthy disk" } else { "" };
+    let ledger = match (status.ledger_closed, status.ledger_full) {
+        (true, _) => "closed after a disk fault: restart bennu on a healthy disk",
+        (_, true) => "its disk is full, so nothing is stored: make room, and it goes on by itself",
+        _ => "",
+    };
     let mut text = format!("bennu {} is up for {} (process {})\n", status.version, span(status.uptime_ms), status.pid);
     text += &fields(&[
         ("serving", status.interfaces.iter().map(interface).collect::<Vec<_>>().join(", ")),

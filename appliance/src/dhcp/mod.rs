@@ -133,7 +133,11 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: Cancella
 
 async fn answer(request: Request, socket: Arc<DhcpSocket>, appliance: Arc<Appliance>, failed: mpsc::Sender<Fault>) {
     if let Err(fault) = decide_and_send(request, &socket, &appliance).await {
-        tracing::error!(%fault, "a DHCP request could not be decided");
+        // The ledger says once that its disk is full; clients go on asking until it is not.
+        match fault {
+            Fault::Full(_) => tracing::debug!(%fault, "a DHCP request could not be granted"),
+            _ => tracing::error!(%fault, "a DHCP request could not be decided"),
+        }
         if appliance.ledger.is_closed() {
             let _ = failed.try_send(fault);
         }

@@ -28,6 +28,10 @@ fn judged(status: &Status) -> Finding {
         let help = "look at the disk (dmesg), then restart bennu";
         return Finding::fail("service", "a disk fault closed the ledger: nothing is stored any more", help);
     }
+    if status.ledger_full {
+        let help = "make room on the disk of state_dir: the service goes on by itself";
+        return Finding::fail("service", "its disk is full: leases, boots and commands are refused", help);
+    }
     let detail = format!("bennu {} answers, up for {}", status.version, output::span(status.uptime_ms));
     if status.version == env!("CARGO_PKG_VERSION") {
         return Finding::ok("service", detail);

@@ -5,6 +5,7 @@
 //! batch, gathers every proposal that is waiting, commits once, and only then releases all their answers:
 //! an acknowledgement never leaves before what it promises is on disk.
 
+mod disk;
 mod records;
 mod redb_file;
 mod storage;
@@ -119,20 +120,31 @@ impl Ledger {
         R: Send + Sync + 'static,
         A: Send + 'static,
     {
-        let moment = self.shared.moment();
-        {
-            let mut volatile = self.shared.volatile();
-            // Inside the lock, so that the picture is no older than the volatile state beside it.
-            let snapshot = self.shared.storage.snapshot()?;
-            let stored = Stored::new(&*snapshot);
-            let decision = rule(&request, &View { records: &stored, live: &volatile.live }, &moment);
-            stored.check()?;
-            if decision.changes.is_empty() {
-                self.shared.settle(&mut volatile, &decision);
-                return Ok(decision.answer);
-            }
+        let mut looked = self.look(&request, rule);
+        // A disk that ran full just now is read through another picture.
+        if matches!(looked, Err(Fault::Disk(_) | Fault::Full(_))) {
+            looked = self.look(&request, rule);
         }
-        self.writer.propose(request, rule).await
+        match looked? {
+            Some(answer) => Ok(answer),
+            None => self.writer.propose(request, rule).await,
+        }
+    }
+
+    /// The answer of a decision that changes nothing.
+    fn look<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Option<A>, Fault> {
+        let moment = self.shared.moment();
+        let mut volatile = self.shared.volatile();
+        // Inside the lock, so that the picture is no older than the volatile state beside it.
+        let snapshot = self.shared.storage.snapshot()?;
+        let stored = Stored::new(&*snapshot);
+        let decision = rule(request, &View { records: &stored, live: &volatile.live }, &moment);
+        stored.check()?;
+        if !decision.changes.is_empty() {
+            return Ok(None);
+        }
+        self.shared.settle(&mut volatile, &decision);
+        Ok(Some(decision.answer))
     }
 
     /// Notes something seen of a machine, if a boot of it is open. Delays nobody.
@@ -204,6 +216,11 @@ impl Ledger {
         self.writer.is_closed()
     }
 
+    /// Whether the disk is full. Nothing can be stored until there is room again; then it heals by itself.
+    pub fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
     /// Writes observations until `stop`, and once more then.
     pub async fn keep_flushing(&self, stop: CancellationToken) -> Result<(), Fault> {
         loop {
@@ -211,7 +228,11 @@ impl Ledger {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(FLUSH_PACE) => false,
             };
-            self.flush().await?;
+            match self.flush().await {
+                // They are kept, and tried again.
+                Ok(()) | Err(Fault::Full(_)) => {}
+                Err(fault) => return Err(fault),
+            }
             if stopped {
                 return Ok(());
             }
@@ -219,17 +240,21 @@ impl Ledger {
     }
 
     async fn flush(&self) -> Result<(), Fault> {
-        let boots = {
+        let boots: Arc<[Boot]> = {
             let mut volatile = self.shared.volatile();
             let dirty = std::mem::take(&mut volatile.dirty);
             let mut boots = volatile.live.take_ended();
             boots.extend(dirty.iter().filter_map(|machine| volatile.live.boot(*machine)).cloned());
-            boots
+            boots.into()
         };
         if boots.is_empty() {
             return Ok(());
         }
-        self.decide(boots.into(), store_boots).await
+        let outcome = self.decide(boots.clone(), store_boots).await;
+        if outcome.is_err() {
+            self.shared.keep_for_later(&boots);
+        }
+        outcome
     }
 }
 
@@ -250,9 +275,8 @@ fn check_format(storage: &dyn Storage) -> Result<(), Fault> {
         Some(found) if found > FORMAT => Err(Fault::TooNew { found, known: FORMAT }),
         Some(_) => Ok(()),
         None => {
-            let mut batch = storage.begin()?;
-            batch.put(storage::Table::Meta, key, &records::encode(storage::Table::Meta, &FORMAT)?)?;
-            batch.commit()
+            let format = records::encode(storage::Table::Meta, &FORMAT)?;
+            storage.write(&mut |batch| batch.put(storage::Table::Meta, key, &format).map(|()| true))
         }
     }
 }
@@ -312,6 +336,18 @@ impl Shared {
         let Some(told) = volatile.live.notice(notice, self.now()) else { return };
         tracing::warn!(advice = told.notice.advice(), "{}", told.notice);
         let _ = self.events.send(Event::Notice(told.clone()));
+    }
+
+    /// Boots that could not be stored are stored at the next flush.
+    fn keep_for_later(&self, boots: &[Boot]) {
+        let mut volatile = self.volatile();
+        for boot in boots {
+            if volatile.live.boot(boot.machine).is_some_and(|live| live.id == boot.id) {
+                volatile.dirty.insert(boot.machine);
+            } else {
+                volatile.live.keep_ended(boot.clone());
+            }
+        }
     }
 
     fn note(&self, volatile: &mut VolatileState, machine: MacAddress, observation: Observation) {

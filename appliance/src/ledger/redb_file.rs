@@ -1,13 +1,26 @@
-//! The ledger's storage in a redb file.
+//! The ledger's storage in a redb database.
 
-use super::storage::{Batch, Fault, Pair, Snapshot, Storage, Table};
-use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
-    WriteTransaction,
+use super::{
+    disk::{Attended, Disk, FileDisk, Troubles, fault_of},
+    storage::{Batch, Fault, Pair, Shot, Snapshot, Storage, Table, Work},
 };
-use std::path::Path;
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError, WriteTransaction,
+};
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type OpenTable<'w> = redb::Table<'w, &'static [u8], &'static [u8]>;
 
 /// redb's page cache. Its default of 1 GiB would make the appliance's memory grow with its history.
 const CACHE_BYTES: usize = 12 << 20;
@@ -25,59 +38,216 @@ const TABLES: [(Table, Definition); 10] = [
     (Table::BootsOfMachine, TableDefinition::new("boots_of_machine")),
 ];
 
-fn definition(table: Table) -> Definition {
-    TABLES[table as usize].1
+/// Written to see whether the disk takes commits again.
+const PROBE_KEY: &[u8] = b"probe";
+
+/// A redb database on a disk.
+pub struct RedbFile {
+    disk: Box<dyn Disk>,
+    /// Held by whoever writes or exchanges it.
+    database: Mutex<Option<Opened>>,
+    /// What readers look at: replaced after each commit, so that tables are opened once for all of them.
+    picture: RwLock<Result<Arc<Picture>, Fault>>,
+    /// Set from a fault until `database` is another: pictures taken meanwhile may not be readable.
+    exchanging: AtomicBool,
 }
 
-/// A redb database file.
-pub struct RedbFile {
+struct Opened {
     database: Database,
+    troubles: Arc<Troubles>,
+    /// Writes go to memory, so that nothing may be promised on them.
+    frozen: bool,
 }
 
 impl RedbFile {
     /// Opens the file, or makes it with every table.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        let refuse = |reason: String| Fault::Open { path: path.to_owned(), reason };
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => Fault::InUse(path.to_owned()),
-            other => refuse(other.to_string()),
-        })?;
-        let file = Self { database };
-        let batch = file.database.begin_write().map_err(|error| refuse(error.to_string()))?;
-        for (_, table) in TABLES {
-            batch.open_table(table).map_err(|error| refuse(error.to_string()))?;
+        if !path.exists() {
+            make(path).map_err(|error| Fault::Open { path: path.to_owned(), reason: error.to_string() })?;
         }
-        batch.commit().map_err(|error| refuse(error.to_string()))?;
-        Ok(file)
+        Self::on(Box::new(FileDisk::new(path)))
+    }
+
+    /// Opens the database on `disk`.
+    pub fn on(disk: Box<dyn Disk>) -> Result<Self, Fault> {
+        let opened = open(&*disk, false)?;
+        let picture = Picture::of(&opened.database)?;
+        Ok(Self {
+            disk,
+            database: Mutex::new(Some(opened)),
+            picture: RwLock::new(Ok(picture)),
+            exchanging: AtomicBool::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, picture: Result<Arc<Picture>, Fault>) {
+        *self.picture.write().unwrap_or_else(PoisonError::into_inner) = picture;
+    }
+
+    /// Goes on reading what is on the full disk.
+    fn freeze(&self, database: &mut Option<Opened>, fault: Fault) -> Fault {
+        *database = None;
+        let picture = open(&*self.disk, true).and_then(|opened| {
+            let picture = Picture::of(&opened.database);
+            *database = Some(opened);
+            picture
+        });
+        self.show(picture.map_err(|_| fault.clone()));
+        fault
     }
 }
 
-impl Storage for RedbFile {
-    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Fault> {
-        self.database.begin_read().map(|read| Box::new(read) as Box<dyn Snapshot>).map_err(disk)
+/// Makes a ledger aside and gives it its name when it is whole: a database that lost the power while it was made
+/// does not open.
+fn make(path: &Path) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let made = RedbFile::on(Box::new(FileDisk::new(&aside))).map_err(io::Error::other)?;
+    drop(made);
+    fs::rename(&aside, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
 
-    fn begin(&self) -> Result<Box<dyn Batch>, Fault> {
-        let mut write = self.database.begin_write().map_err(disk)?;
+fn open(disk: &dyn Disk, frozen: bool) -> Result<Opened, Fault> {
+    let path = disk.path();
+    let refuse = |reason: String| Fault::Open { path: path.to_owned(), reason };
+    let backend = disk.open().map_err(|error| refuse(error.to_string()))?;
+    let (backend, troubles) = match frozen {
+        true => Attended::frozen(backend).map_err(|error| refuse(error.to_string()))?,
+        false => Attended::new(backend),
+    };
+    let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+    let database = opened.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => Fault::InUse(path.to_owned()),
+        other => match troubles.met() {
+            Some(full @ Fault::Full(_)) => full,
+            _ => refuse(other.to_string()),
+        },
+    })?;
+    let opened = Opened { database, troubles, frozen };
+    make_tables(&opened).map_err(|fault| match fault {
+        Fault::Full(_) => fault,
+        other => refuse(other.to_string()),
+    })?;
+    Ok(opened)
+}
+
+/// Writes only where a table is missing, so that a ledger on a full disk opens.
+fn make_tables(opened: &Opened) -> Result<(), Fault> {
+    let read = opened.database.begin_read().map_err(disk_fault)?;
+    if TABLES.iter().all(|(_, table)| read.open_table(*table).is_ok()) {
+        return Ok(());
+    }
+    drop(read);
+    commit(opened, &mut |_, write| {
+        for (_, table) in TABLES {
+            write.open_table(table).map_err(disk_fault)?;
+        }
+        Ok(true)
+    })
+}
+
+/// One write transaction.
+fn commit(
+    opened: &Opened,
+    work: &mut dyn FnMut(&mut dyn Batch, &WriteTransaction) -> Result<bool, Fault>,
+) -> Result<(), Fault> {
+    opened.troubles.forget();
+    let mut run = || {
+        let mut write = opened.database.begin_write().map_err(disk_fault)?;
         // Quick repair writes the allocator state with each commit (and implies two-phase commit), so that a
         // crashed ledger of any size opens in milliseconds.
         write.set_quick_repair(true);
-        Ok(Box::new(write))
+        let mut tables = Tables { write: &write, open: Default::default() };
+        let changed = work(&mut tables, &write)?;
+        drop(tables);
+        if changed { write.commit().map_err(disk_fault) } else { Ok(()) }
+    };
+    run().map_err(|fault| opened.troubles.met().unwrap_or(fault))
+}
+
+impl Storage for RedbFile {
+    fn snapshot(&self) -> Result<Arc<Shot>, Fault> {
+        if self.exchanging.load(Ordering::Acquire) {
+            drop(self.lock());
+        }
+        let picture = self.picture.read().unwrap_or_else(PoisonError::into_inner);
+        picture.as_ref().map(|picture| picture.clone() as Arc<Shot>).map_err(Clone::clone)
+    }
+
+    fn write(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        let mut database = self.lock();
+        let opened = database.as_ref().ok_or(Fault::Closed)?;
+        if opened.frozen {
+            return Err(Fault::Full("since an earlier write".into()));
+        }
+        let mut changed = false;
+        let outcome = commit(opened, &mut |batch, _| {
+            changed = work(batch)?;
+            Ok(changed)
+        });
+        match outcome {
+            Ok(()) if changed => {
+                let picture = Picture::of(&opened.database);
+                self.show(picture.clone());
+                picture.map(drop)
+            }
+            Ok(()) => Ok(()),
+            Err(fault @ Fault::Full(_)) => {
+                self.exchanging.store(true, Ordering::Release);
+                let fault = self.freeze(&mut database, fault);
+                self.exchanging.store(false, Ordering::Release);
+                Err(fault)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn recover(&self) -> Result<(), Fault> {
+        self.disk.has_room().map_err(|error| fault_of(&error))?;
+        let mut database = self.lock();
+        self.exchanging.store(true, Ordering::Release);
+        *database = None;
+        let opened = open(&*self.disk, false).and_then(|opened| {
+            commit(&opened, &mut |batch, _| batch.put(Table::Meta, PROBE_KEY, &[0]).map(|()| true))?;
+            Ok((Picture::of(&opened.database)?, opened))
+        });
+        let outcome = match opened {
+            Ok((picture, opened)) => {
+                *database = Some(opened);
+                self.show(Ok(picture));
+                Ok(())
+            }
+            Err(fault @ Fault::Full(_)) => Err(self.freeze(&mut database, fault)),
+            Err(fault) => {
+                self.show(Err(fault.clone()));
+                Err(fault)
+            }
+        };
+        self.exchanging.store(false, Ordering::Release);
+        outcome
     }
 }
 
-fn disk(error: impl std::fmt::Display) -> Fault {
+fn disk_fault(error: impl std::fmt::Display) -> Fault {
     Fault::Disk(error.to_string())
 }
 
 fn get(table: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-    Ok(table.get(key).map_err(disk)?.map(|value| value.value().to_vec()))
+    Ok(table.get(key).map_err(disk_fault)?.map(|value| value.value().to_vec()))
 }
 
 fn scan(table: &impl ReadableTable<&'static [u8], &'static [u8]>, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
     let mut found = Vec::new();
-    for pair in table.range(prefix..).map_err(disk)? {
-        let (key, value) = pair.map_err(disk)?;
+    for pair in table.range(prefix..).map_err(disk_fault)? {
+        let (key, value) = pair.map_err(disk_fault)?;
         if !key.value().starts_with(prefix) {
             break;
         }
@@ -86,46 +256,80 @@ fn scan(table: &impl ReadableTable<&'static [u8], &'static [u8]>, prefix: &[u8])
     Ok(found)
 }
 
-fn table_fault(error: TableError) -> Fault {
-    disk(error)
+/// What is committed, for every reader until the next commit.
+struct Picture {
+    tables: [OnceLock<ReadOnlyTable<&'static [u8], &'static [u8]>>; TABLES.len()],
+    read: ReadTransaction,
 }
 
-impl Snapshot for ReadTransaction {
+impl Picture {
+    fn of(database: &Database) -> Result<Arc<Self>, Fault> {
+        let read = database.begin_read().map_err(disk_fault)?;
+        Ok(Arc::new(Self { tables: Default::default(), read }))
+    }
+
+    fn table(&self, table: Table) -> Result<&ReadOnlyTable<&'static [u8], &'static [u8]>, Fault> {
+        let (place, definition) = (&self.tables[table as usize], TABLES[table as usize].1);
+        match place.get() {
+            Some(open) => Ok(open),
+            None => {
+                let open = self.read.open_table(definition).map_err(table_fault)?;
+                Ok(place.get_or_init(|| open))
+            }
+        }
+    }
+}
+
+impl Snapshot for Picture {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        get(&self.open_table(definition(table)).map_err(table_fault)?, key)
+        get(self.table(table)?, key)
     }
 
     fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
-        scan(&self.open_table(definition(table)).map_err(table_fault)?, prefix)
+        scan(self.table(table)?, prefix)
     }
 }
 
-impl Snapshot for WriteTransaction {
+/// The tables of a write transaction, each opened once.
+struct Tables<'w> {
+    write: &'w WriteTransaction,
+    open: [RefCell<Option<OpenTable<'w>>>; TABLES.len()],
+}
+
+impl<'w> Tables<'w> {
+    fn with<T>(&self, table: Table, act: impl FnOnce(&mut OpenTable<'w>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut place = self.open[table as usize].borrow_mut();
+        match &mut *place {
+            Some(open) => act(open),
+            none => act(none.insert(self.write.open_table(TABLES[table as usize].1).map_err(table_fault)?)),
+        }
+    }
+}
+
+impl Snapshot for Tables<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        get(&self.open_table(definition(table)).map_err(table_fault)?, key)
+        self.with(table, |open| get(open, key))
     }
 
     fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
-        scan(&self.open_table(definition(table)).map_err(table_fault)?, prefix)
+        self.with(table, |open| scan(open, prefix))
     }
 }
 
-impl Batch for WriteTransaction {
+impl Batch for Tables<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Fault> {
-        self.open_table(definition(table)).map_err(table_fault)?.insert(key, value).map_err(disk)?;
-        Ok(())
+        self.with(table, |open| open.insert(key, value).map(drop).map_err(disk_fault))
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Fault> {
-        self.open_table(definition(table)).map_err(table_fault)?.remove(key).map_err(disk)?;
-        Ok(())
-    }
-
-    fn commit(self: Box<Self>) -> Result<(), Fault> {
-        (*self).commit().map_err(disk)
+        self.with(table, |open| open.remove(key).map(drop).map_err(disk_fault))
     }
 
     fn as_snapshot(&self) -> &dyn Snapshot {
         self
     }
+}
+
+fn table_fault(error: TableError) -> Fault {
+    disk_fault(error)
 }

@@ -1,7 +1,7 @@
 //! The narrow waist under the ledger: tables of bytes, snapshots, and one batch at a time.
 //! redb is behind it (`redb_file`); nothing outside this folder names redb.
 
-use std::{io, path::PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
 /// The tables. A new one is added at the end; names on disk never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,18 +60,17 @@ pub enum Fault {
         /// How.
         reason: String,
     },
+    /// No room on the disk, or in the quota.
+    #[error(
+        "the ledger's disk is full ({0}), so nothing can be stored. Make room: the ledger tries again every second, and needs no restart"
+    )]
+    Full(String),
     /// The disk refused.
     #[error("the ledger's disk failed: {0}; nothing is acknowledged until bennu is restarted on a healthy disk")]
     Disk(String),
     /// An earlier fault closed the ledger to writes.
     #[error("the ledger is closed after an earlier disk fault; restart bennu when the disk is healthy")]
     Closed,
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error.to_string())
-    }
 }
 
 /// A key and its value.
@@ -85,22 +84,30 @@ pub trait Snapshot {
     fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault>;
 }
 
+/// A picture that readers share.
+pub type Shot = dyn Snapshot + Send + Sync;
+
 /// The one open write: sees its own changes; lost unless committed.
 pub trait Batch: Snapshot {
     /// Adds or replaces.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Fault>;
     /// Removes, if it is there.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Fault>;
-    /// Returns when everything is on disk.
-    fn commit(self: Box<Self>) -> Result<(), Fault>;
     /// What this batch sees, as a snapshot.
     fn as_snapshot(&self) -> &dyn Snapshot;
 }
 
+/// What is done inside a batch; says whether there is anything to commit.
+pub type Work<'a> = dyn FnMut(&mut dyn Batch) -> Result<bool, Fault> + 'a;
+
 /// Where the ledger lives.
 pub trait Storage: Send + Sync + 'static {
     /// A picture of what is committed.
-    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Fault>;
-    /// Opens the one batch; waits while another is open.
-    fn begin(&self) -> Result<Box<dyn Batch>, Fault>;
+    fn snapshot(&self) -> Result<Arc<Shot>, Fault>;
+    /// Runs `work` in the one batch and commits what it did: when this returns `Ok`, everything is on disk, and
+    /// every later snapshot shows it. After [`Fault::Full`] nothing of it is, snapshots go on, and `recover` may
+    /// mend it; after any other fault nobody knows what is on disk.
+    fn write(&self, work: &mut Work<'_>) -> Result<(), Fault>;
+    /// After [`Fault::Full`]: looks whether the disk takes writes again.
+    fn recover(&self) -> Result<(), Fault>;
 }

@@ -5,21 +5,27 @@ use super::{
     records::{Stored, perform},
     storage::{Batch, Fault},
 };
-use bennu_rules::{Change, View};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-    mpsc,
+use bennu_rules::{Change, MacAddress, View, Volatile, boot::Boot};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
 /// Proposals in one batch at most, so that the first waits no longer than the disk makes it.
 const BATCH: usize = 512;
 
+/// A full disk is looked at this often.
+const RETRY_PACE: Duration = Duration::from_secs(1);
+
 /// The writer thread's owner: dropping it waits for the last commit.
 pub struct Writer {
     proposals: Option<mpsc::Sender<Box<dyn Pending>>>,
-    closed: Arc<AtomicBool>,
+    condition: Arc<Condition>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -33,9 +39,27 @@ impl Drop for Writer {
     }
 }
 
+/// Whether the ledger takes writes.
+#[derive(Default)]
+struct Condition(AtomicU8);
+
+impl Condition {
+    const SERVES: u8 = 0;
+    const FULL: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    fn is(&self, condition: u8) -> bool {
+        self.0.load(Ordering::Acquire) == condition
+    }
+
+    fn become_as(&self, condition: u8) {
+        self.0.store(condition, Ordering::Release);
+    }
+}
+
 /// A proposal without its types.
 trait Pending: Send {
-    fn run(&mut self, batch: &mut dyn Batch, shared: &Shared) -> Result<bool, Fault>;
+    fn run(&mut self, batch: &mut dyn Batch, shared: &Shared, undo: &mut Undo) -> Result<bool, Fault>;
     fn release(self: Box<Self>, outcome: Result<(), Fault>);
 }
 
@@ -48,7 +72,7 @@ struct Proposal<R, A> {
 
 impl<R: Send, A: Send> Pending for Proposal<R, A> {
     /// Decides again on what the batch holds by now; says whether anything was changed.
-    fn run(&mut self, batch: &mut dyn Batch, shared: &Shared) -> Result<bool, Fault> {
+    fn run(&mut self, batch: &mut dyn Batch, shared: &Shared, undo: &mut Undo) -> Result<bool, Fault> {
         let moment = shared.moment();
         let mut volatile = shared.volatile();
         let decision = {
@@ -57,17 +81,29 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
             stored.check()?;
             decision
         };
+        let changed = !decision.changes.is_empty();
         for change in &decision.changes {
             perform(batch, change)?;
             // A boot that ended says nothing of the one that replaced it.
             if let Change::PutBoot(boot) = change
                 && volatile.live.boot(boot.machine).is_some_and(|live| live.id == boot.id)
+                && volatile.dirty.remove(&boot.machine)
             {
-                volatile.dirty.remove(&boot.machine);
+                undo.cleaned.push(boot.machine);
+            }
+        }
+        if changed {
+            for change in &decision.volatile {
+                let machine = match change {
+                    Volatile::PutBoot(boot) => boot.machine,
+                    Volatile::DropBoot(machine) => *machine,
+                    // Offers and the like end by themselves, and promise nothing.
+                    _ => continue,
+                };
+                undo.boots.push((machine, volatile.live.boot(machine).cloned()));
             }
         }
         shared.settle(&mut volatile, &decision);
-        let changed = !decision.changes.is_empty();
         self.answer = Some(decision.answer);
         Ok(changed)
     }
@@ -79,16 +115,38 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
     }
 }
 
+/// What a batch did to the volatile state, and must not outlast it when it cannot be committed: a boot would
+/// seem to have a token, or a machine, that is nowhere on record.
+#[derive(Default)]
+struct Undo {
+    /// The open boots as they were, oldest first.
+    boots: Vec<(MacAddress, Option<Boot>)>,
+    /// Machines whose news were in the batch.
+    cleaned: Vec<MacAddress>,
+}
+
+impl Undo {
+    fn perform(self, shared: &Shared) {
+        let mut volatile = shared.volatile();
+        for (machine, boot) in self.boots.into_iter().rev() {
+            volatile.live.restore_boot(machine, boot);
+        }
+        volatile.dirty.extend(self.cleaned);
+    }
+}
+
 impl Writer {
     pub fn start(shared: Arc<Shared>) -> Self {
         let (proposals, waiting) = mpsc::channel();
-        let closed = Arc::new(AtomicBool::new(false));
-        let flag = closed.clone();
+        let condition = Arc::new(Condition::default());
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || work(&shared, &waiting, &flag))
+            .spawn({
+                let condition = condition.clone();
+                move || work(&shared, &waiting, &condition)
+            })
             .expect("the system starts one thread");
-        Self { proposals: Some(proposals), closed, thread: Some(thread) }
+        Self { proposals: Some(proposals), condition, thread: Some(thread) }
     }
 
     pub async fn propose<R, A>(&self, request: R, rule: Rule<R, A>) -> Result<A, Fault>
@@ -104,24 +162,78 @@ impl Writer {
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.condition.is(Condition::CLOSED)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.condition.is(Condition::FULL)
     }
 }
 
-fn work(shared: &Shared, waiting: &mpsc::Receiver<Box<dyn Pending>>, closed: &AtomicBool) {
-    while let Ok(first) = waiting.recv() {
-        if closed.load(Ordering::Acquire) {
-            first.release(Err(Fault::Closed));
+/// Serves proposals until there are no more askers.
+fn work(shared: &Shared, waiting: &mpsc::Receiver<Box<dyn Pending>>, condition: &Condition) {
+    let mut fault = None;
+    while let Some(first) = next(shared, waiting, condition, &mut fault) {
+        if let Some(fault) = &fault {
+            first.release(Err(fault.clone()));
             continue;
         }
         let (batch, outcome) = commit_together(shared, first, waiting);
-        // After a failed write or sync nobody knows what is on disk: nothing more is acknowledged.
-        if outcome.is_err() {
-            closed.store(true, Ordering::Release);
+        if let Err(met) = &outcome {
+            fault = Some(take_note(met, condition));
         }
         for proposal in batch {
             proposal.release(outcome.clone());
         }
+    }
+}
+
+/// What later proposals are told after a fault.
+fn take_note(met: &Fault, condition: &Condition) -> Fault {
+    if let Fault::Full(_) = met {
+        if !condition.is(Condition::FULL) {
+            tracing::error!(fault = %met, "leases, boots and commands are refused until there is room");
+        }
+        condition.become_as(Condition::FULL);
+        return met.clone();
+    }
+    // After a failed write or sync nobody knows what is on disk: nothing more is acknowledged.
+    condition.become_as(Condition::CLOSED);
+    Fault::Closed
+}
+
+/// The next proposal; while the disk is full it is looked at meanwhile. `None`: nobody is left to ask.
+fn next(
+    shared: &Shared,
+    waiting: &mpsc::Receiver<Box<dyn Pending>>,
+    condition: &Condition,
+    fault: &mut Option<Fault>,
+) -> Option<Box<dyn Pending>> {
+    let mut retry = Instant::now() + RETRY_PACE;
+    while condition.is(Condition::FULL) {
+        if Instant::now() >= retry {
+            *fault = look_again(shared, condition);
+            retry = Instant::now() + RETRY_PACE;
+            continue;
+        }
+        match waiting.recv_timeout(retry.saturating_duration_since(Instant::now())) {
+            Ok(proposal) => proposal.release(Err(fault.clone().unwrap_or(Fault::Closed))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    waiting.recv().ok()
+}
+
+/// What proposals are told from now on.
+fn look_again(shared: &Shared, condition: &Condition) -> Option<Fault> {
+    match shared.storage.recover() {
+        Ok(()) => {
+            condition.become_as(Condition::SERVES);
+            tracing::info!("the ledger's disk has room again: everything is stored as before");
+            None
+        }
+        Err(met) => Some(take_note(&met, condition)),
     }
 }
 
@@ -131,18 +243,20 @@ fn commit_together(
     waiting: &mpsc::Receiver<Box<dyn Pending>>,
 ) -> (Vec<Box<dyn Pending>>, Result<(), Fault>) {
     let mut proposals = vec![first];
-    let mut run = || {
-        let mut batch = shared.storage.begin()?;
-        let mut changed = proposals[0].run(&mut *batch, shared)?;
+    let mut undo = Undo::default();
+    let outcome = shared.storage.write(&mut |batch| {
+        let mut changed = proposals[0].run(batch, shared, &mut undo)?;
         while proposals.len() < BATCH
             && let Ok(mut next) = waiting.try_recv()
         {
-            let outcome = next.run(&mut *batch, shared);
+            let outcome = next.run(batch, shared, &mut undo);
             proposals.push(next);
             changed |= outcome?;
         }
-        if changed { batch.commit() } else { Ok(()) }
-    };
-    let outcome = run();
+        Ok(changed)
+    });
+    if outcome.is_err() {
+        undo.perform(shared);
+    }
     (proposals, outcome)
 }

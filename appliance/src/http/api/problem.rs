@@ -141,7 +141,11 @@ impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         tracing::error!(%fault, "a request of the API met a fault of the ledger");
         let (detail, advice) = parted(&fault.to_string());
-        let kind = if matches!(fault, Fault::Closed) { Kind::Unavailable } else { Kind::Internal };
+        let kind = match fault {
+            Fault::Full(_) => Kind::DiskFull,
+            Fault::Closed => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
         Self::new(kind, detail, advice)
     }
 }

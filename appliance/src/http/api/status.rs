@@ -41,6 +41,9 @@ pub struct Status {
     pub memory: u64,
     /// Whether a disk fault closed the ledger.
     pub ledger_closed: bool,
+    /// Whether the ledger's disk is full. It heals by itself when there is room again.
+    #[serde(default)]
+    pub ledger_full: bool,
     /// What a person should know of the wire and the host, the latest last.
     #[serde(default)]
     pub notices: Vec<Noticed>,
@@ -85,6 +88,7 @@ fn status(api: &Api) -> Answer<Status> {
         disk_free: api.store.free(),
         memory: resident_memory(),
         ledger_closed: api.ledger.is_closed(),
+        ledger_full: api.ledger.is_full(),
         notices,
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })
@@ -151,6 +155,7 @@ pub async fn metrics(State(api): Shared) -> Answer<Response> {
         ("bennu_disk_free_bytes", status.disk_free),
         ("bennu_memory_bytes", status.memory),
         ("bennu_ledger_closed", u64::from(status.ledger_closed)),
+        ("bennu_ledger_full", u64::from(status.ledger_full)),
     ];
     for (name, value) in gauges {
         sample(&mut text, name, "gauge", &[("", value)]);
@@ -180,6 +185,9 @@ pub async fn healthy() -> &'static str {
 /// `GET /readyz`: the ledger takes writes.
 pub async fn ready(State(api): Shared) -> Answer<&'static str> {
     api.ledger.read(|records, _| records.tags().len())?;
+    if api.ledger.is_full() {
+        return Err(Problem::new(Kind::Unavailable, "the ledger's disk is full", "make room; it heals by itself"));
+    }
     if api.ledger.is_closed() || api.shutdown.is_cancelled() {
         let detail = if api.ledger.is_closed() { "a disk fault closed the ledger" } else { "the service is stopping" };
         return Err(Problem::new(Kind::Unavailable, detail, "look at the service's log, then restart it"));

@@ -1,3 +1,8 @@
+mod disk_full;
+mod power_cut;
+mod simulated_disk;
+mod workload;
+
 use super::{storage::*, *};
 use bennu_rules::{
     Volatile,
@@ -7,7 +12,7 @@ use bennu_rules::{
 };
 use std::{
     net::Ipv4Addr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 fn settings() -> Arc<Settings> {
@@ -55,91 +60,36 @@ async fn many_askers_at_once_get_distinct_and_lasting_addresses() {
     }
 }
 
-/// A storage that counts commits, and fails every one once it is told to.
-struct Failing {
+/// A storage that counts commits.
+struct Counting {
     inner: redb_file::RedbFile,
-    broken: Arc<AtomicBool>,
     commits: Arc<AtomicUsize>,
 }
 
-struct FailingBatch {
-    inner: Box<dyn Batch>,
-    broken: Arc<AtomicBool>,
-    commits: Arc<AtomicUsize>,
-}
-
-impl Storage for Failing {
-    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Fault> {
+impl Storage for Counting {
+    fn snapshot(&self) -> Result<Arc<Shot>, Fault> {
         self.inner.snapshot()
     }
 
-    fn begin(&self) -> Result<Box<dyn Batch>, Fault> {
-        let (broken, commits) = (self.broken.clone(), self.commits.clone());
-        Ok(Box::new(FailingBatch { inner: self.inner.begin()?, broken, commits }))
-    }
-}
-
-impl Snapshot for FailingBatch {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        self.inner.get(table, key)
+    fn write(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        self.inner.write(&mut |batch| {
+            let changed = work(batch)?;
+            self.commits.fetch_add(usize::from(changed), Ordering::SeqCst);
+            Ok(changed)
+        })
     }
 
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
-        self.inner.scan(table, prefix)
+    fn recover(&self) -> Result<(), Fault> {
+        self.inner.recover()
     }
-}
-
-impl Batch for FailingBatch {
-    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Fault> {
-        self.inner.put(table, key, value)
-    }
-
-    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Fault> {
-        self.inner.delete(table, key)
-    }
-
-    fn commit(self: Box<Self>) -> Result<(), Fault> {
-        if self.broken.load(Ordering::SeqCst) {
-            return Err(Fault::Disk("Input/output error".into()));
-        }
-        self.commits.fetch_add(1, Ordering::SeqCst);
-        self.inner.commit()
-    }
-
-    fn as_snapshot(&self) -> &dyn Snapshot {
-        self
-    }
-}
-
-fn failing(directory: &Path) -> (Ledger, Arc<AtomicBool>, Arc<AtomicUsize>) {
-    let inner = redb_file::RedbFile::open(&directory.join("ledger.redb")).unwrap();
-    let (broken, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let storage = Failing { inner, broken: broken.clone(), commits: commits.clone() };
-    (Ledger::on(Box::new(storage), settings()).unwrap(), broken, commits)
-}
-
-#[tokio::test]
-async fn nothing_is_acknowledged_after_a_failed_commit() {
-    let directory = tempfile::tempdir().unwrap();
-    let (ledger, broken, _) = failing(directory.path());
-    ledger.decide(mac(1), lease_next).await.unwrap();
-    broken.store(true, Ordering::SeqCst);
-    assert!(matches!(ledger.decide(mac(2), lease_next).await, Err(Fault::Disk(_))));
-    broken.store(false, Ordering::SeqCst);
-    assert!(matches!(ledger.decide(mac(3), lease_next).await, Err(Fault::Closed)));
-    assert!(ledger.is_closed());
-    // What needs no write is still answered.
-    assert_eq!(ledger.decide(mac(1), lease_next).await.unwrap(), Ipv4Addr::new(10, 0, 0, 1));
-    drop(ledger);
-    let reopened = Ledger::open(directory.path(), settings()).unwrap();
-    let held = reopened.read(|records, _| records.leases().len()).unwrap();
-    assert_eq!(held, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_proposals_share_a_commit_and_reads_cost_none() {
     let directory = tempfile::tempdir().unwrap();
-    let (ledger, _, commits) = failing(directory.path());
+    let inner = redb_file::RedbFile::open(&directory.path().join("ledger.redb")).unwrap();
+    let commits = Arc::new(AtomicUsize::new(0));
+    let ledger = Ledger::on(Box::new(Counting { inner, commits: commits.clone() }), settings()).unwrap();
     let before = commits.load(Ordering::SeqCst);
     let asks = (0..200).map(|n| {
         let ledger = ledger.clone();
@@ -250,9 +200,8 @@ async fn a_second_owner_is_refused_with_what_to_do() {
 async fn a_newer_ledger_is_refused_clearly() {
     let directory = tempfile::tempdir().unwrap();
     let storage = redb_file::RedbFile::open(&directory.path().join("ledger.redb")).unwrap();
-    let mut batch = storage.begin().unwrap();
-    batch.put(Table::Meta, b"format", &records::encode(Table::Meta, &(FORMAT + 1)).unwrap()).unwrap();
-    batch.commit().unwrap();
+    let newer = records::encode(Table::Meta, &(FORMAT + 1)).unwrap();
+    storage.write(&mut |batch| batch.put(Table::Meta, b"format", &newer).map(|()| true)).unwrap();
     drop(storage);
     assert!(matches!(Ledger::open(directory.path(), settings()), Err(Fault::TooNew { found: 2, known: 1 })));
 }
