@@ -34,6 +34,7 @@ test: check
 	@scripts/test
 
 test-long: build
+	BENNU_POWER_CUT_IMAGES=10000 cargo test --quiet --package bennu --lib ledger::tests::power_cut
 	cargo build --quiet --package bennu-tests
 	target/debug/rack test --long
 
