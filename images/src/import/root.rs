@@ -3,13 +3,17 @@
 use super::{ImportError, ImportStep, Imported, Meter, Options, Progress, manifest};
 use crate::{
     kernel, modules,
-    squashfs::{BuildError, Mksquashfs, RootBuilder, RootOptions},
+    squashfs::{BuildError, Mksquashfs, RootBuilder, RootDirectory, RootOptions},
     store::Store,
     tree::{self, Indexed, Kind, ROOT},
 };
 use bennu_plan::INITS;
 use bennu_rules::image::{BlobRef, Content, ImageConfig};
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::Path,
+};
 
 /// An os-release is a few lines.
 const LONGEST_OS_RELEASE: u64 = 64 << 10;
@@ -133,13 +137,13 @@ fn build_root(
     let root_options = RootOptions { compression, memory: options.memory, processors: options.threads() };
     let mut feed =
         |pipe: &mut dyn std::io::Write| tree::emit(&indexed.tree, &indexed.spool, pipe, &mut |done| meter.at(done));
-    let root = &indexed.tree.inode(ROOT).meta;
+    let root = RootDirectory { meta: &indexed.tree.inode(ROOT).meta, others: owners(indexed) };
     let path: &Path = out.path();
     let watch = || {
         progress.check()?;
         store.check_room().map_err(|_| BuildError::Full)
     };
-    builder.build(root, path, &root_options, &mut feed, &watch).map_err(|error| match error {
+    builder.build(&root, path, &root_options, &mut feed, &watch).map_err(|error| match error {
         BuildError::Full => store.full().into(),
         BuildError::Cancelled(cancelled) => cancelled.into(),
         error => ImportError::from(error),
@@ -149,6 +153,20 @@ fn build_root(
     let blob = store.adopt(out)?;
     progress.step(ImportStep::Store, blob.size, Some(blob.size));
     Ok(blob)
+}
+
+/// Users and groups of everything below the root directory.
+fn owners(indexed: &Indexed) -> BTreeSet<u32> {
+    let mut owners = BTreeSet::new();
+    let walked: Result<(), std::convert::Infallible> = indexed.tree.walk(|_, id| {
+        if id != ROOT {
+            let meta = &indexed.tree.inode(id).meta;
+            owners.extend([meta.uid as u32, meta.gid as u32]);
+        }
+        Ok(())
+    });
+    let Ok(()) = walked;
+    owners
 }
 
 /// Bytes of all files, each inode once.

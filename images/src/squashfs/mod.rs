@@ -3,14 +3,16 @@
 //! With `-tar`, mksquashfs 4.5 gives parents without an entry mode 0777 and the present time, ignores the root's
 //! entry, takes the first of duplicates and crashes on a hard link that comes before its target. The tar it gets
 //! here has none of that (see [`crate::tree::emit`]), and the root's owner and mode come as flags. 4.5.1 also takes
-//! `-root-time` and then forgets it; [`root_time`] mends that. It reads sparse members too, but gets holes as
+//! `-root-time`, `-root-uid` and `-root-gid` and then forgets them; [`root_time`] and [`root_owner`] mend that. It reads sparse members too, but gets holes as
 //! zeros, which it finds again: one way through its code instead of four.
 
+mod root_owner;
 mod root_time;
 
 use crate::{import::Cancelled, tree::Metadata};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
+    collections::BTreeSet,
     io::{self, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -90,16 +92,25 @@ pub struct RootOptions {
     pub processors: usize,
 }
 
+/// The root directory, which no tar carries for mksquashfs.
+#[derive(Debug)]
+pub struct RootDirectory<'a> {
+    /// Its metadata.
+    pub meta: &'a Metadata,
+    /// Users and groups of everything but the root directory itself.
+    pub others: BTreeSet<u32>,
+}
+
 /// Something that makes a read-only root filesystem from a normalised tar.
 pub trait RootBuilder: Sync {
     /// Its name and version, for the image's config: they decide the bytes.
     fn tool(&self) -> (String, String);
 
-    /// Writes the filesystem to `out`. `feed` writes the tar; `root` is the root directory's metadata. `watch` is
+    /// Writes the filesystem to `out`. `feed` writes the tar; `root` is the root directory. `watch` is
     /// asked all the while, and ends the work with its error.
     fn build(
         &self,
-        root: &Metadata,
+        root: &RootDirectory<'_>,
         out: &Path,
         options: &RootOptions,
         feed: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
@@ -151,14 +162,14 @@ impl RootBuilder for Mksquashfs {
 
     fn build(
         &self,
-        root: &Metadata,
+        root: &RootDirectory<'_>,
         out: &Path,
         options: &RootOptions,
         feed: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
         watch: &(dyn Fn() -> Result<(), BuildError> + Sync),
     ) -> Result<(), BuildError> {
         let mut command = command();
-        command.arg("-").arg(out).args(arguments(root, options));
+        command.arg("-").arg(out).args(arguments(root.meta, options));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Running(command.spawn().map_err(BuildError::Run)?);
         let stdin = running.0.stdin.take();
@@ -182,8 +193,9 @@ impl RootBuilder for Mksquashfs {
         let status = running.0.wait().map_err(BuildError::Run)?;
         watched?;
         judge(fed, status, said.trim())?;
-        let time = root.mtime.try_into().unwrap_or(0);
-        root_time::set(out, time).map_err(|source| BuildError::Made { version: self.version.clone(), source })
+        let made = root_time::set(out, root.meta.mtime.try_into().unwrap_or(0))
+            .and_then(|()| root_owner::set(out, [root.meta.uid as u32, root.meta.gid as u32], &root.others));
+        made.map_err(|source| BuildError::Made { version: self.version.clone(), source })
     }
 }
 
@@ -302,12 +314,13 @@ mod tests {
     #[test]
     fn a_tool_that_fails_is_heard() {
         let meta = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+        let root = RootDirectory { meta: &meta, others: BTreeSet::new() };
         let options = RootOptions { compression: Compression::Zstd(99), memory: 64 << 20, processors: 1 };
         let dir = tempfile::tempdir().unwrap();
         let tool = Mksquashfs::find().unwrap();
         // More than any pipe holds, so that the tool's end is noticed here too.
         let mut feed = |pipe: &mut dyn Write| pipe.write_all(&vec![0; 8 << 20]);
-        let error = tool.build(&meta, &dir.path().join("out"), &options, &mut feed, &|| Ok(()));
+        let error = tool.build(&root, &dir.path().join("out"), &options, &mut feed, &|| Ok(()));
         let Err(BuildError::Failed { said, .. }) = error else { panic!("{error:?}") };
         assert!(said.contains("compression-level"), "{said}");
     }
@@ -315,16 +328,18 @@ mod tests {
     #[test]
     fn a_failed_feed_ends_the_tool() {
         let meta = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+        let root = RootDirectory { meta: &meta, others: BTreeSet::new() };
         let options = RootOptions { compression: Compression::Zstd(1), memory: 64 << 20, processors: 1 };
         let dir = tempfile::tempdir().unwrap();
         let mut feed = |_: &mut dyn Write| Err(io::Error::other("the spool broke"));
-        let error = Mksquashfs::find().unwrap().build(&meta, &dir.path().join("out"), &options, &mut feed, &|| Ok(()));
+        let error = Mksquashfs::find().unwrap().build(&root, &dir.path().join("out"), &options, &mut feed, &|| Ok(()));
         assert!(matches!(error, Err(BuildError::Feed(_))), "{error:?}");
     }
 
     #[test]
     fn a_tool_that_nobody_wants_any_more_is_ended() {
         let meta = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+        let root = RootDirectory { meta: &meta, others: BTreeSet::new() };
         let options = RootOptions { compression: Compression::Zstd(1), memory: 64 << 20, processors: 1 };
         let dir = tempfile::tempdir().unwrap();
         // A file that never ends: only the watch can end this.
@@ -341,7 +356,7 @@ mod tests {
             0..2 => Ok(()),
             _ => Err(Cancelled.into()),
         };
-        let error = Mksquashfs::find().unwrap().build(&meta, &dir.path().join("out"), &options, &mut feed, &watch);
+        let error = Mksquashfs::find().unwrap().build(&root, &dir.path().join("out"), &options, &mut feed, &watch);
         assert!(matches!(error, Err(BuildError::Cancelled(_))), "{error:?}");
     }
 }

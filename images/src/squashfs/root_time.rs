@@ -7,11 +7,11 @@
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 const MAGIC: &[u8] = b"hsqs";
-const SUPERBLOCK: usize = 96;
+pub(super) const SUPERBLOCK: usize = 96;
 /// Metadata lies in blocks of this size, each after a length of two bytes.
-const METADATA: u64 = 8192;
+pub(super) const METADATA: u64 = 8192;
 /// This bit of the length says that the block is not compressed.
-const PLAIN: u16 = 0x8000;
+pub(super) const PLAIN: u16 = 0x8000;
 /// Of the inode's header: type, mode, owner and group as indices, time.
 const TIME_AT: u64 = 8;
 /// Basic and extended directory.
@@ -20,29 +20,37 @@ const DIRECTORIES: [u16; 2] = [1, 8];
 /// Makes the root directory's time `time`.
 pub(super) fn set(image: &Path, time: u32) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(image)?;
+    Inode::root(&file, &superblock(&file)?)?.write(&file, TIME_AT, &time.to_le_bytes())
+}
+
+pub(super) fn superblock(file: &File) -> io::Result<[u8; SUPERBLOCK]> {
     let mut superblock = [0; SUPERBLOCK];
     file.read_exact_at(&mut superblock, 0)?;
-    if !superblock.starts_with(MAGIC) {
-        return Err(bad("it has no squashfs superblock"));
-    }
-    let root = word(&superblock, 32);
-    let inode = Inode { block: word(&superblock, 64).saturating_add(root >> 16), offset: root & 0xffff };
-    if !DIRECTORIES.contains(&u16::from_le_bytes([inode.byte(&file, 0)?, inode.byte(&file, 1)?])) {
-        return Err(bad("its root inode is no directory"));
-    }
-    for (at, byte) in (TIME_AT..).zip(time.to_le_bytes()) {
-        file.write_all_at(&[byte], inode.position(&file, at)?)?;
-    }
-    Ok(())
+    if superblock.starts_with(MAGIC) { Ok(superblock) } else { Err(bad("it has no squashfs superblock")) }
 }
 
 /// Where an inode lies: its metadata block, and its offset there.
-struct Inode {
+pub(super) struct Inode {
     block: u64,
     offset: u64,
 }
 
 impl Inode {
+    /// The root directory's.
+    pub(super) fn root(file: &File, superblock: &[u8; SUPERBLOCK]) -> io::Result<Self> {
+        let root = word(superblock, 32);
+        let inode = Self { block: word(superblock, 64).saturating_add(root >> 16), offset: root & 0xffff };
+        if !DIRECTORIES.contains(&u16::from_le_bytes([inode.byte(file, 0)?, inode.byte(file, 1)?])) {
+            return Err(bad("its root inode is no directory"));
+        }
+        Ok(inode)
+    }
+
+    /// Overwrites bytes of it.
+    pub(super) fn write(&self, file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+        (at..).zip(bytes).try_for_each(|(at, byte)| file.write_all_at(&[*byte], self.position(file, at)?))
+    }
+
     /// Where a byte of the inode lies in the file; an inode may begin in one block and end in the next.
     fn position(&self, file: &File, at: u64) -> io::Result<u64> {
         let at = self.offset + at;
@@ -62,13 +70,13 @@ impl Inode {
     }
 }
 
-fn word(superblock: &[u8; SUPERBLOCK], at: usize) -> u64 {
+pub(super) fn word(superblock: &[u8], at: usize) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&superblock[at..at + 8]);
     u64::from_le_bytes(bytes)
 }
 
-fn bad(what: &str) -> io::Error {
+pub(super) fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
