@@ -17,6 +17,9 @@ pub const DEFAULT_PATH: &str = "/etc/bennu/bennu.toml";
 /// The management socket unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/bennu/bennu.sock";
 
+/// Who the service runs as unless the configuration says otherwise.
+const DEFAULT_USER: &str = "bennu";
+
 /// Leases last this long unless the subnet says otherwise.
 const DEFAULT_LEASE_SECONDS: u32 = 3600;
 
@@ -25,6 +28,8 @@ const DEFAULT_LEASE_SECONDS: u32 = 3600;
 pub struct Config {
     /// Ledger and images.
     pub state_dir: PathBuf,
+    /// Who the service runs as, when root starts it.
+    pub user: String,
     /// Interfaces of the provisioning plane.
     pub interfaces: Vec<String>,
     /// Files here win over the embedded loaders.
@@ -69,6 +74,7 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct Written {
     state_dir: Option<PathBuf>,
+    user: Option<String>,
     // What must be there is looked for after the reading: a key that is missing is most often one that is misspelt,
     // and the reading names that one with its nearest.
     #[serde(default)]
@@ -198,7 +204,14 @@ impl Config {
         if !(1..=22).contains(&compression_level) {
             return Err(format!("import.compression_level: {compression_level} is no level of zstd; write 1 to 22"));
         }
+        let user = written.user.unwrap_or_else(|| DEFAULT_USER.into());
+        if user.is_empty() || user.contains([':', '/', '\0', '\n']) {
+            return Err(format!(
+                "user: '{user}' is no user's name; write one of this host, such as \"bennu\", or \"root\""
+            ));
+        }
         Ok(Self {
+            user,
             state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
             interfaces,
             loaders_dir: boot.loaders_dir,
@@ -333,6 +346,7 @@ mod tests {
     fn the_smallest_configuration_gets_every_default() {
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.state_dir, Path::new("/var/lib/bennu"));
+        assert_eq!(config.user, "bennu");
         assert_eq!(config.settings.http_port, 80);
         assert_eq!(config.settings.unknown, UnknownPolicy::Discover);
         assert_eq!(config.settings.discovery_image, "discovery:latest".parse::<ImageReference>().unwrap());

@@ -15,6 +15,7 @@ mod ndp;
 mod neighbours;
 mod observe;
 mod ports;
+mod privileges;
 mod serve;
 mod tftp;
 mod wire;

@@ -1,6 +1,6 @@
 //! Who holds a port, for messages that say what to do about it.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::OnceLock};
 
 /// A kind of port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +32,30 @@ pub fn others(transport: Transport, port: u16) -> Vec<String> {
     let us = format!(" (pid {})", std::process::id());
     let mut found = holders(transport, port);
     found.retain(|holder| !holder.ends_with(&us));
+    if found.is_empty() {
+        let of_port = |held: &&(Transport, u16, Vec<String>)| held.0 == transport && held.1 == port;
+        let remembered = REMEMBERED.get().and_then(|all| all.iter().find(of_port));
+        found = remembered.map(|held| held.2.clone()).unwrap_or_default();
+    }
     found
+}
+
+/// Who held our ports when the service started and was still root: later we may not see it.
+static REMEMBERED: OnceLock<Vec<(Transport, u16, Vec<String>)>> = OnceLock::new();
+
+/// Looks who holds these ports now, for [`others`] to tell.
+pub fn remember(ports: &[u16]) {
+    let both = ports.iter().flat_map(|port| [(Transport::Udp, *port), (Transport::Tcp, *port)]);
+    let held = both.map(|(transport, port)| (transport, port, others(transport, port)));
+    let _ = REMEMBERED.set(held.filter(|(_, _, holders)| !holders.is_empty()).collect());
 }
 
 /// Why a port cannot be bound, as the end of a sentence.
 pub fn why(transport: Transport, port: u16, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => format!("the port is in use by {}", named(&others(transport, port))),
+        io::ErrorKind::AddrInUse => {
+            format!("the port is in use by {}", named(&others(transport, port)))
+        }
         _ => error.to_string(),
     }
 }

@@ -10,11 +10,13 @@ use crate::{
     interfaces::{Interface, Interfaces},
     ledger::{Fault, Ledger},
     loaders::{self, Loaders},
+    privileges,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bennu_images::store::Store;
 use bennu_rules::{Records, image::Digest, settings::DhcpMode};
 use interface::Bound;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
 use tokio::{
     net::UnixListener,
@@ -23,11 +25,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Clients of the management socket that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
 /// Runs the appliance until it is told to stop.
 pub fn run(config: &Path) -> Result<()> {
     let config = Config::load(config)?;
+    // What cannot be served is said before anything is made.
+    find_interfaces(&config)?;
     raise_descriptor_limit();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    // In a directory that may be root's alone, so while we are root.
+    let socket = bind_socket(&config.socket)?;
+    privileges::enter(&config)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, socket))
 }
 
 /// Every transfer and connection holds a descriptor, and a rack boots at once: the usual soft limit of 1024 exists for
@@ -40,10 +50,11 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, socket: Socket) -> Result<()> {
     let appliance = Arc::new(open(config)?);
     let mut tasks = JoinSet::new();
     bind(&appliance, &mut tasks)?;
+    serve_api(&appliance, socket, &mut tasks)?;
     let flusher = appliance.ledger.clone();
     let stop_flusher = CancellationToken::new();
     let mut flushing = tokio::spawn({
@@ -65,12 +76,8 @@ async fn serve(config: Config) -> Result<()> {
 
 /// Opens what the appliance owns.
 fn open(config: Config) -> Result<Appliance> {
-    let interfaces = config.interfaces.iter().map(|name| Interface::find(name)).collect::<Result<Vec<_>, _>>()?;
-    interfaces.iter().try_for_each(|interface| check_network(&config, interface))?;
+    let interfaces = find_interfaces(&config)?;
     let state = &config.state_dir;
-    std::fs::create_dir_all(state).map_err(|error| {
-        anyhow!("cannot make the state directory {}: {error}; write another state_dir", state.display())
-    })?;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
     let store = Store::open(state.join("images"))?;
@@ -95,6 +102,12 @@ fn open(config: Config) -> Result<Appliance> {
     Ok(appliance)
 }
 
+fn find_interfaces(config: &Config) -> Result<Vec<Interface>> {
+    let interfaces = config.interfaces.iter().map(|name| Interface::find(name)).collect::<Result<Vec<_>, _>>()?;
+    interfaces.iter().try_for_each(|interface| check_network(config, interface))?;
+    Ok(interfaces)
+}
+
 /// A subnet that no interface is on is reached by relays; an interface that no subnet covers cannot lease.
 fn check_network(config: &Config, interface: &Interface) -> Result<()> {
     if config.settings.dhcp == DhcpMode::Full && config.settings.subnet_of(interface.address).is_none() {
@@ -113,7 +126,13 @@ fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<(
         let bound = Bound::bind(interface, &appliance.config)?;
         tasks.spawn(interface::keep_serving(bound, appliance.clone()));
     }
-    let listener = bind_socket(&appliance.config.socket)?;
+    Ok(())
+}
+
+/// The last to begin: whoever can connect finds everything served.
+fn serve_api(appliance: &Arc<Appliance>, socket: Socket, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from_std(socket.into())?;
     let router = http::api::router(appliance.clone());
     let shutdown = appliance.shutdown.clone();
     tasks.spawn(async move { Ok(http::connection::serve_unix(listener, router, shutdown).await?) });
@@ -121,7 +140,7 @@ fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<(
 }
 
 /// The management socket: root's alone. One left by a killed service is replaced, one in use is not.
-fn bind_socket(path: &Path) -> Result<UnixListener> {
+fn bind_socket(path: &Path) -> Result<Socket> {
     use std::os::unix::{fs::PermissionsExt, net::UnixStream};
     if UnixStream::connect(path).is_ok() {
         bail!(
@@ -133,9 +152,12 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     }
     let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot make the socket {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let bind = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map(|()| socket)
+    };
+    bind().with_context(|| format!("cannot make the socket {}", path.display()))
 }
 
 fn announce(appliance: &Appliance) {

@@ -22,6 +22,7 @@ pub struct Config {
     boot: String,
     subnet: String,
     more: String,
+    user: Option<&'static str>,
     /// Whether it starts with the images of [`crate::seed`] in its store.
     pub(crate) with_images: bool,
 }
@@ -36,6 +37,7 @@ impl Config {
             boot: nothing(),
             subnet: nothing(),
             more: nothing(),
+            user: None,
             with_images: false,
         }
     }
@@ -74,6 +76,12 @@ impl Config {
         self
     }
 
+    /// Who it runs as, when not its own user.
+    pub fn user(mut self, user: &'static str) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// Starts with `debian:v1`, `debian:v2` and the discovery image already imported.
     pub fn with_images(mut self) -> Self {
         self.with_images = true;
@@ -81,13 +89,14 @@ impl Config {
     }
 
     fn text(&self, state: &Path, socket: &Path, interface: &str) -> String {
-        let Self { dhcp, unknown, boot, subnet, more, .. } = self;
+        let Self { dhcp, unknown, boot, subnet, more, user, .. } = self;
         let range = match *dhcp {
             "full" if !subnet.contains("range") => "range = \"10.77.0.50-10.77.0.199\"\nrouter = \"10.77.0.1\"\n",
             _ => "",
         };
+        let user = user.map_or(String::new(), |user| format!("user = \"{user}\"\n"));
         format!(
-            "state_dir = \"{}\"\n\n[boot]\ninterface = {interface}\ndhcp = \"{dhcp}\"\nunknown = \"{unknown}\"\n{boot}\n\
+            "{user}state_dir = \"{}\"\n\n[boot]\ninterface = {interface}\ndhcp = \"{dhcp}\"\nunknown = \"{unknown}\"\n{boot}\n\
              [[boot.subnet]]\nnetwork = \"10.77.0.0/24\"\n{range}{subnet}\n{more}\n[api]\nsocket = \"{}\"\n\n\
              [import]\n# Level 15, the default, takes four times as long for a tenth of the size.\ncompression_level = 3\n",
             state.display(),
@@ -101,6 +110,8 @@ impl Config {
 pub struct Appliance {
     home: Rc<Home>,
     namespace: Namespace,
+    /// As the configuration names them.
+    interfaces: String,
     binary: PathBuf,
     dir: PathBuf,
     socket: PathBuf,
@@ -113,8 +124,10 @@ impl Appliance {
         fs::create_dir_all(dir.join("state"))?;
         let interfaces: Vec<String> = interfaces.iter().map(|name| format!("{name:?}")).collect();
         let interfaces = format!("[{}]", interfaces.join(", "));
-        fs::write(dir.join("bennu.toml"), config.text(&dir.join("state"), &socket, &interfaces))?;
-        Ok(Self { home, namespace, binary: workshop::bennu_binary()?, dir, socket, process: None })
+        let binary = workshop::bennu_binary()?;
+        let appliance = Self { home, namespace, interfaces, binary, dir, socket, process: None };
+        appliance.configure(config)?;
+        Ok(appliance)
     }
 
     /// The namespace that it serves in.
@@ -135,6 +148,12 @@ impl Appliance {
     /// Its log, of all its starts.
     pub fn log(&self) -> PathBuf {
         self.dir.join("bennu.log")
+    }
+
+    /// Changes how it will start next.
+    pub fn configure(&self, config: &Config) -> Result<()> {
+        let text = config.text(&self.state(), &self.socket, &self.interfaces);
+        fs::write(self.dir.join("bennu.toml"), text).context("cannot write the configuration")
     }
 
     /// Starts it, and waits until it answers.
@@ -195,12 +214,17 @@ impl Appliance {
         command::run(&mut tc).map(drop)
     }
 
+    /// A line of what the kernel tells of its process (`proc_pid_status(5)`).
+    pub fn process_status(&self, key: &str) -> Result<String> {
+        let pid = self.pid().context("the appliance does not run")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let value = |line: &str| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned());
+        status.lines().find_map(value).with_context(|| format!("/proc/PID/status has no {key}"))
+    }
+
     /// Memory it holds now, in bytes.
     pub fn memory(&self) -> Result<u64> {
-        let pid = self.process.as_ref().context("the appliance does not run")?.id();
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        let kilobytes: u64 = self.process_status("VmRSS")?.trim_end_matches(" kB").parse()?;
         Ok(kilobytes << 10)
     }
 

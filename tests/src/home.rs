@@ -1,6 +1,6 @@
 //! What a rack leaves on the machine it runs on, and how all of it goes away again.
 //!
-//! Every rack has a directory `.cache/racks/bn-<pid>-<n>`: files of its machines, and records of the processes
+//! Every rack has a directory `bn-<pid>-<n>` in `.cache/racks`: files of its machines, and records of the processes
 //! it started (`pids/`) and the namespaces it made (`namespaces/`). So whoever finds the directory later can
 //! undo the rack, even when the process that made it was killed.
 
@@ -37,7 +37,7 @@ impl Home {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         undo_on_signals();
         let id = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = workshop::cache("racks")?.join(&id);
+        let dir = workshop::racks()?.join(&id);
         for part in ["pids", "namespaces"] {
             fs::create_dir_all(dir.join(part)).with_context(|| format!("cannot make {}", dir.display()))?;
         }
@@ -153,7 +153,7 @@ fn is_zombie(pid: u32) -> bool {
 
 /// Undoes racks whose process is gone; the names of those it undid.
 pub fn clean() -> Result<Vec<String>> {
-    let racks = workshop::cache("racks")?;
+    let racks = workshop::racks()?;
     let mut undone = Vec::new();
     for id in entries(&racks).into_iter().filter(|id| id.starts_with(PREFIX)) {
         let owner = fs::read_to_string(racks.join(&id).join("owner")).unwrap_or_default();

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,19 @@ pub fn cache(name: &str) -> Result<PathBuf> {
     let dir = checkout().join(".cache").join(name);
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Where racks keep their files: a directory that the appliance's own user can get to. That is `.cache/racks`, but for a
+/// checkout in somebody's home that is closed to others.
+pub fn racks() -> Result<PathBuf> {
+    let here = cache("racks")?.canonicalize()?;
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0);
+    if here.ancestors().all(open) {
+        return Ok(here);
+    }
+    let elsewhere = PathBuf::from("/var/tmp/bennu-racks");
+    fs::create_dir_all(&elsewhere).with_context(|| format!("cannot make {}", elsewhere.display()))?;
+    Ok(elsewhere)
 }
 
 /// Keeps every other process out of `.cache/<name>` until it is dropped.

@@ -45,6 +45,7 @@ fn described(status: &Status) -> String {
         ("disk", format!("{} free", bytes(status.disk_free))),
         ("memory", bytes(status.memory)),
         ("ledger", ledger.to_owned()),
+        ("privileges", status.privileges.as_ref().map(ToString::to_string).unwrap_or_default()),
     ]);
     for noticed in &status.notices {
         text += &format!("\n{}  {}{}\n", noticed.until, noticed.notice, times(noticed.count));

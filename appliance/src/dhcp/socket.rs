@@ -3,21 +3,18 @@
 use super::inbox::{Inbox, Packet};
 use crate::{
     interfaces::Interface,
+    privileges,
     wire::{Card, Datagram, PacketSocket},
 };
 use bennu_rules::dhcp::{Received, SERVER_PORT, SendTo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt::Ipv4PacketInfo};
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Domain;
 use std::{
     io::{self, IoSlice},
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsRawFd,
 };
 use tokio::{io::Interest, net::UdpSocket};
-
-/// A rack that is switched on asks at once, and each packet takes some 800 bytes of the kernel's accounting: the default of 208 KiB holds 250 of them.
-const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A bound port of one interface.
 pub struct DhcpSocket {
@@ -34,16 +31,12 @@ impl DhcpSocket {
     ///
     /// Without SO_REUSEADDR: Linux would then let two servers share the port, and neither would know.
     pub fn bind(interface: &Interface, port: u16) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_broadcast(true)?;
-        socket.bind_device(Some(interface.name.as_bytes()))?;
-        setsockopt(&socket, Ipv4PacketInfo, &true)?;
-        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-            // Without CAP_NET_ADMIN the kernel cuts it down to net.core.rmem_max.
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        }
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        let socket = privileges::receiver(Domain::IPV4, |socket| {
+            socket.set_broadcast(true)?;
+            socket.bind_device(Some(interface.name.as_bytes()))?;
+            setsockopt(socket, Ipv4PacketInfo, &true)?;
+            socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
+        })?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
             mtu: mtu(&interface.name),

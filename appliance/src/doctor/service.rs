@@ -5,6 +5,7 @@ use crate::{
     cli::{client::Client, error::CliError, output},
     config::{Config, DEFAULT_SOCKET},
     http::api::{images::ImageShown, status::Status},
+    privileges::{NEEDED, Privileges},
 };
 use bennu_rules::settings::UnknownPolicy;
 use serde::de::DeserializeOwned;
@@ -14,6 +15,9 @@ pub fn look(server: &str, config: Option<&Config>, tell: &mut dyn FnMut(Finding)
     match ask::<Status>(&of(server, config), "/v1/status") {
         Ok(status) => {
             tell(judged(&status));
+            if let Some(privileges) = &status.privileges {
+                tell(harmless(privileges));
+            }
             Some(status)
         }
         Err(error) => {
@@ -38,6 +42,23 @@ fn judged(status: &Status) -> Finding {
     }
     let detail = format!("{detail}; this command is {}", env!("CARGO_PKG_VERSION"));
     Finding::warn("service", detail, "restart the service, so that it runs the version that is installed")
+}
+
+/// What a hostile packet could do through the service.
+fn harmless(privileges: &Privileges) -> Finding {
+    const CHECK: &str = "privileges";
+    let detail = privileges.to_string();
+    if privileges.uid == 0 {
+        let help = "let it run as a user of its own: remove user = \"root\" from the configuration, then restart it";
+        return Finding::warn(CHECK, detail, help);
+    }
+    match NEEDED.iter().find(|needed| !privileges.capabilities.contains(&needed.to_string())) {
+        Some(missing) => {
+            let help = format!("start it as root, or give it {missing}, as its systemd unit does");
+            Finding::warn(CHECK, format!("{detail}; without {missing} it cannot do all of its work"), help)
+        }
+        None => Finding::ok(CHECK, detail),
+    }
 }
 
 /// Whether the image that unassigned machines boot exists.

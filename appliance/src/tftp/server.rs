@@ -5,9 +5,8 @@ use super::{
     registry::{Admission, Place, Registry},
     session::Session,
 };
-use crate::observe::Observe;
+use crate::{observe::Observe, privileges};
 use bennu_rules::tftp::{Answer, Packet, Path, Refusal, Request, answer, negotiate};
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
@@ -20,8 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A path whose width is unknown carries at least this (RFC 791, and in practice everything).
 const SAFE_MTU: u32 = 1500;
-/// Requests of a whole rack may come at once; the default of 208 KiB holds some 180.
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// Requests have at most 512 bytes (RFC 2347); what is longer is cut and so malformed.
 const MAX_DATAGRAM: usize = 2048;
 
@@ -64,12 +61,9 @@ impl Listener {
     /// Binds one address, and the interface it is on: a request that comes by another way is not ours, and one that
     /// was broadcast does not reach a socket bound to a unicast address (RFC 1123 §4.2.3.5 wants it ignored).
     pub fn bind(local: SocketAddr, device: Option<&str>) -> io::Result<Self> {
-        let socket = bound(local, device)?;
+        // Requests of a whole rack may come at once.
+        let socket = privileges::receiver(Domain::for_address(local), |socket| bind(socket, local, device))?;
         let local = socket.local_addr()?.as_socket().unwrap_or(local);
-        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-            // Without CAP_NET_ADMIN the kernel cuts it down to net.core.rmem_max.
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        }
         let socket = UdpSocket::from_std(socket.into())?;
         Ok(Self { socket, local, device: device.map(str::to_owned) })
     }
@@ -231,9 +225,12 @@ fn path_to(peer: SocketAddr, way: Way<'_>) -> Path {
 
 fn bound(local: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    bind(&socket, local, device).map(|()| socket)
+}
+
+fn bind(socket: &Socket, local: SocketAddr, device: Option<&str>) -> io::Result<()> {
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes()))?;
     }
-    socket.bind(&SockAddr::from(local))?;
-    Ok(socket)
+    socket.bind(&SockAddr::from(local))
 }

@@ -7,6 +7,7 @@ mod firmware;
 mod imports;
 pub mod long;
 mod power;
+mod privileges;
 mod proxy;
 mod waiting;
 
@@ -32,4 +33,5 @@ pub const LIVES: &[Life] = &[
     bad_input::COMMANDS,
     bad_input::STARTS,
     bad_input::SMALL_DISK,
+    privileges::DROPPED,
 ];

@@ -4,6 +4,7 @@ use super::{
     Api, Shared,
     problem::{Answer, Kind, Problem},
 };
+use crate::privileges::Privileges;
 use axum::{
     Json,
     extract::State,
@@ -47,6 +48,9 @@ pub struct Status {
     /// What a person should know of the wire and the host, the latest last.
     #[serde(default)]
     pub notices: Vec<Noticed>,
+    /// What the service may do to its host.
+    #[serde(default)]
+    pub privileges: Option<Privileges>,
     /// Counted since the start.
     pub counters: BTreeMap<String, u64>,
 }
@@ -90,6 +94,7 @@ fn status(api: &Api) -> Answer<Status> {
         ledger_closed: api.ledger.is_closed(),
         ledger_full: api.ledger.is_full(),
         notices,
+        privileges: crate::privileges::now().cloned(),
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })
 }

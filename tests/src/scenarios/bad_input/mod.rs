@@ -6,7 +6,7 @@ mod imports;
 mod packets;
 mod probe;
 mod small_disk;
-mod source;
+pub(super) mod source;
 mod starts;
 
 pub use commands::COMMANDS;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a command that must fail with exit code 1: its last words are one `error:` that holds all `parts`, and one
 /// `help:`.
-fn refused(command: &mut Command, parts: &[&str]) -> Result<()> {
+pub(super) fn refused(command: &mut Command, parts: &[&str]) -> Result<()> {
     let (code, said) = ended(command)?;
     let told = || format!("{}: exit code {code:?}:\n{said}", spoken(command));
     ensure!(code == Some(1), "{}", told());

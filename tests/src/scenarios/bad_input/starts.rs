@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -191,7 +191,9 @@ fn ports(host: &Host) -> Result<String> {
         let state = host.dir.join("held");
         let mut serve = host.serve(&state.to_string_lossy(), GOOD)?;
         refused(&mut serve, &[port, "in use by", &names, advice])?;
-        ensure!(!host.dir.join("bennu.sock").exists(), "it left its socket");
+        // Its user may not take the socket's name away again; nobody must be behind it.
+        ensure!(UnixStream::connect(host.dir.join("bennu.sock")).is_err(), "somebody answers on its socket");
+        let _ = fs::remove_file(host.dir.join("bennu.sock"));
     }
     Ok(String::new())
 }
