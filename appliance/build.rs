@@ -1,8 +1,9 @@
-//! Gathers what `bennu` carries in itself: the iPXE loaders of the distribution, and stage 1, built here as a static
-//! program.
+//! Gathers what `bennu` carries in itself: the iPXE loaders of the distribution, its signed shim and GRUB, and stage 1,
+//! built here as a static program.
 //!
 //! - `BENNU_LOADERS`: the directory of the loaders; without it the workspace's `.cache/loaders` (`make setup` fills
-//!   it) and `/usr/lib/ipxe` (the package `ipxe`) are looked at.
+//!   it) and `/usr/lib/ipxe` (the package `ipxe`) are looked at. `signed/` in it has shim and GRUB; without that the
+//!   installed packages `shim-signed` and `grub-efi-amd64-signed` are taken.
 //! - `BENNU_STAGE1`: a stage 1 that was built elsewhere, as when cross-building or packaging.
 
 use std::{
@@ -16,6 +17,11 @@ use std::{
 /// Loaders every appliance has.
 const LOADERS: [&str; 3] = ["undionly.kpxe", "snponly.efi", "ipxe.efi"];
 const INSTALLED: &str = "/usr/lib/ipxe";
+/// The loaders that Secure Boot accepts, and where the packages have them.
+const SIGNED: [(&str, &str); 2] = [
+    ("shimx64.efi", "/usr/lib/shim/shimx64.efi.signed"),
+    ("grubx64.efi", "/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"),
+];
 const STAGE1_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
@@ -27,18 +33,46 @@ fn main() {
     let loaders = find_loaders(&workspace);
     let (version, source) = provenance(&loaders);
     for name in LOADERS {
-        let path = watched(&loaders.join(name));
-        let path =
-            path.canonicalize().unwrap_or_else(|error| fail(&format!("cannot find {}: {error}", path.display())));
-        let _ = writeln!(
-            code,
-            "    Embedded {{ name: {name:?}, bytes: include_bytes!({path:?}), version: {version:?}, source: {source:?} }},"
-        );
+        embed(&mut code, name, &loaders.join(name), &version, &source);
+    }
+    for (name, installed) in SIGNED {
+        let (path, version, source) = find_signed(&workspace, name, installed);
+        embed(&mut code, name, &path, &version, &source);
     }
     let stage1 = stage1(&workspace, &out);
     let _ = writeln!(code, "];\n/// The program.\npub static STAGE1: &[u8] = include_bytes!({stage1:?});");
     let file = out.join("embedded.rs");
     fs::write(&file, code).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", file.display())));
+}
+
+fn embed(code: &mut String, name: &str, path: &Path, version: &str, source: &str) {
+    let path = watched(path);
+    let path = path.canonicalize().unwrap_or_else(|error| fail(&format!("cannot find {}: {error}", path.display())));
+    let _ = writeln!(
+        code,
+        "    Embedded {{ name: {name:?}, bytes: include_bytes!({path:?}), version: {version:?}, source: {source:?} }},"
+    );
+}
+
+/// A signed loader with its version and source.
+fn find_signed(workspace: &Path, name: &str, installed: &str) -> (PathBuf, String, String) {
+    let gathered = env::var_os("BENNU_LOADERS").map_or_else(|| workspace.join(".cache/loaders"), PathBuf::from);
+    let gathered = gathered.join("signed");
+    let path = watched(&gathered.join(name));
+    if path.is_file() {
+        let versions = fs::read_to_string(watched(&gathered.join("VERSIONS"))).unwrap_or_default();
+        let value = |key: &str| {
+            let key = format!("{name} {key} ");
+            versions.lines().find_map(|line| line.strip_prefix(&key)).unwrap_or("unknown").to_owned()
+        };
+        return (path, value("version"), value("source"));
+    }
+    let installed = PathBuf::from(installed);
+    if installed.is_file() {
+        let source = installed.display().to_string();
+        return (installed, "unknown".to_owned(), source);
+    }
+    fail(&format!("{name} is not in {} and {} is not there: run `make setup`", gathered.display(), installed.display()))
 }
 
 /// The first directory that has every loader.

@@ -138,7 +138,14 @@ mod tests {
     #[test]
     fn the_loaders_of_every_firmware_are_embedded() {
         let loaders = Loaders::with_directory(None).unwrap();
-        for (name, magic) in [("undionly.kpxe", None), ("snponly.efi", Some(b"MZ")), ("ipxe.efi", Some(b"MZ"))] {
+        let efi = Some(b"MZ");
+        for (name, magic) in [
+            ("undionly.kpxe", None),
+            ("snponly.efi", efi),
+            ("ipxe.efi", efi),
+            ("shimx64.efi", efi),
+            ("grubx64.efi", efi),
+        ] {
             let loader = loaders.get(name).unwrap_or_else(|| panic!("{name} is missing"));
             assert!(loader.bytes.len() > 50_000 && magic.is_none_or(|magic| loader.bytes.starts_with(magic)), "{name}");
             assert!(!loader.version.is_empty() && !loader.source.is_empty());
@@ -155,7 +162,7 @@ mod tests {
         let loaders = Loaders::with_directory(Some(directory.path())).unwrap();
         assert_eq!(loaders.get("snponly.efi").unwrap().bytes, &b"MZ of the site"[..]);
         let names: Vec<&str> = loaders.iter().map(|loader| loader.name.as_str()).collect();
-        assert_eq!(names, ["ipxe.efi", "shimx64.efi", "snponly.efi", "undionly.kpxe"]);
+        assert_eq!(names, ["grubx64.efi", "ipxe.efi", "shimx64.efi", "snponly.efi", "undionly.kpxe"]);
     }
 
     #[test]
