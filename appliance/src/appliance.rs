@@ -96,10 +96,14 @@ impl Appliance {
     }
 
     /// Our address towards a client: the interface whose network holds it, else the first.
-    pub fn origin_for(&self, client: Ipv4Addr) -> String {
+    pub fn address_for(&self, client: Ipv4Addr) -> Ipv4Addr {
         let interfaces = self.interfaces.now();
         let near = interfaces.iter().find(|interface| interface.network.contains(&client));
-        let address = near.or(interfaces.first()).map_or(Ipv4Addr::LOCALHOST, |interface| interface.address);
-        crate::config::http_origin(address, self.config.settings.http_port)
+        near.or(interfaces.first()).map_or(Ipv4Addr::LOCALHOST, |interface| interface.address)
+    }
+
+    /// Where that address serves HTTP.
+    pub fn origin_for(&self, client: Ipv4Addr) -> String {
+        crate::config::http_origin(self.address_for(client), self.config.settings.http_port)
     }
 }

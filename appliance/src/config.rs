@@ -95,6 +95,7 @@ struct WrittenBoot {
     discovery_image: Option<String>,
     loaders_dir: Option<PathBuf>,
     overlay_limit_mib: Option<u64>,
+    secure_boot: Option<String>,
     allow_servers: Vec<Ipv4Addr>,
     probe_addresses: Option<bool>,
     subnet: Vec<WrittenSubnet>,
@@ -186,6 +187,10 @@ impl Config {
                 "boot.overlay_limit_mib: write how many MiB a machine may write to its root, at least 16".into()
             );
         }
+        let written_secure_boot = boot.secure_boot.as_deref().unwrap_or("auto");
+        let secure_boot = written_secure_boot.parse().map_err(|()| {
+            format!("boot.secure_boot: '{written_secure_boot}' is no choice; write auto, always or never")
+        })?;
         let settings = Settings {
             dhcp,
             subnets,
@@ -199,6 +204,7 @@ impl Config {
             overlay_limit: boot.overlay_limit_mib.map(|mib| mib << 20),
             allow_servers: boot.allow_servers,
             probe_addresses: boot.probe_addresses.unwrap_or(true),
+            secure_boot,
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {
@@ -377,6 +383,11 @@ mod tests {
                 "interface = \"eno2\"",
                 "interface = \"e\"\ndhcp = \"on\"",
                 "boot.dhcp: 'on' is no mode; write full, proxy or off",
+            ),
+            (
+                "interface = \"eno2\"",
+                "interface = \"e\"\nsecure_boot = \"on\"",
+                "boot.secure_boot: 'on' is no choice; write auto, always or never",
             ),
         ] {
             assert_eq!(Config::parse(&GOOD.replacen(change, with, 1)).unwrap_err(), says);

@@ -1,8 +1,9 @@
-//! Boot scripts in iPXE's language (<https://ipxe.org/scripting>).
+//! Boot scripts in iPXE's language (<https://ipxe.org/scripting>), and in GRUB's ([`grub`]).
 //!
 //! Every value that enters a script is checked first: a line break would start a command of its own, and `${` would be
 //! expanded by the loader. `netX` is the interface iPXE opened last, the one it booted from.
 
+pub mod grub;
 mod value;
 
 pub use value::UnsafeValue;
@@ -78,6 +79,8 @@ pub fn render(script: &Script) -> Result<String, UnsafeValue> {
             value::check("again", again)?;
             Ok(rendered(&Wait { machine: machine.to_string(), again }))
         }
+        // Only shim and GRUB are tied to a vendor's kernels.
+        Script::Restart { .. } => Ok("#!ipxe\nreboot\n".to_owned()),
         Script::Local { machine, firmware } => {
             Ok(rendered(&Local { machine: machine.to_string(), bios: *firmware != Some(Firmware::Uefi) }))
         }

@@ -9,6 +9,12 @@ pub struct UnsafeValue {
     problem: &'static str,
 }
 
+impl UnsafeValue {
+    pub(crate) fn new(what: &'static str, value: &str, problem: &'static str) -> Self {
+        Self { what, value: value.chars().take(120).collect(), problem }
+    }
+}
+
 /// Checks a value that stands in a line of a script, spaces allowed.
 pub fn check(what: &'static str, value: &str) -> Result<(), UnsafeValue> {
     let problem = if value.chars().any(char::is_control) {
@@ -22,14 +28,14 @@ pub fn check(what: &'static str, value: &str) -> Result<(), UnsafeValue> {
     } else {
         return Ok(());
     };
-    Err(UnsafeValue { what, value: value.chars().take(120).collect(), problem })
+    Err(UnsafeValue::new(what, value, problem))
 }
 
 /// Checks a value that must be one word.
 pub fn check_word(what: &'static str, value: &str) -> Result<(), UnsafeValue> {
     check(what, value)?;
     if value.is_empty() || value.contains(char::is_whitespace) {
-        return Err(UnsafeValue { what, value: value.into(), problem: "it must be one word" });
+        return Err(UnsafeValue::new(what, value, "it must be one word"));
     }
     Ok(())
 }

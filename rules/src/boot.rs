@@ -9,6 +9,7 @@
 //! ```
 
 pub mod arguments;
+pub mod chain;
 pub mod explain;
 pub mod plan;
 pub mod report;
@@ -22,6 +23,7 @@ use crate::{
     journey::{Diagnosis, Observation, ScriptKind, Seen},
 };
 use bennu_plan::Step;
+use chain::Chain;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -145,6 +147,9 @@ pub struct Boot {
     /// Why it failed and what to do.
     #[serde(default)]
     pub diagnosis: Option<Diagnosis>,
+    /// Which loaders its firmware is given.
+    #[serde(default)]
+    pub chain: Chain,
 }
 
 /// A timeline longer than this loses its middle.
@@ -186,6 +191,7 @@ impl Boot {
             bytes: 0,
             timeline: Vec::new(),
             diagnosis: None,
+            chain: Chain::default(),
         }
     }
 
@@ -202,7 +208,13 @@ impl Boot {
         match (current, asker) {
             (Some(boot), _) if joins => Some((boot.clone(), false)),
             (_, Asker::System) => None,
-            _ => Some((Self::open(machine, record, view, at), true)),
+            (_, Asker::Loader) => Some((Self::open(machine, record, view, at), true)),
+            (last, Asker::Firmware) => {
+                let mut boot = Self::open(machine, record, view, at);
+                boot.chain = Chain::choose(record, last, &at.settings);
+                boot.chain.image = boot.chain.signed.then(|| signing_image(&boot, record, view, at)).flatten();
+                Some((boot, true))
+            }
         }
     }
 
@@ -287,6 +299,18 @@ impl Boot {
         }
     }
 
+    /// A newer boot of the machine takes its place.
+    pub fn give_way(&mut self, newer: &Self) {
+        if newer.chain.unheard != chain::Unheard::default()
+            && let Some(stuck) = chain::stuck_at(self)
+        {
+            let next = newer.chain.describe();
+            self.observe(Observation::new(newer.opened, Seen::LoaderNotRun { reason: stuck.reason(), next }));
+            self.diagnosis = Some(stuck.diagnose(&self.chain));
+        }
+        self.observe(Observation::new(newer.opened, Seen::Superseded));
+    }
+
     /// The firmware started again. What the boot came to stays in its record.
     fn end(&mut self, at: Timestamp) {
         if !matches!(self.state, State::Up | State::Local | State::Failed) {
@@ -327,6 +351,16 @@ fn next_state(seen: &Seen) -> Option<State> {
         Seen::Superseded => Some(State::Superseded),
         _ => None,
     }
+}
+
+/// The image whose own shim and GRUB a boot's firmware is given: the one that it will boot, if it brings them.
+fn signing_image(boot: &Boot, record: Option<&Machine>, view: &View<'_>, at: &Moment) -> Option<Digest> {
+    let pinned = boot.image.as_ref().map(|pinned| pinned.digest);
+    let digest = pinned.or_else(|| match resolve(record, view.records, &at.settings) {
+        Resolution::Discover { digest } => Some(digest),
+        _ => None,
+    })?;
+    view.records.image(&digest)?.config.signed.map(|_| digest)
 }
 
 /// The image that a resolution pins; `None` while the machine has none.

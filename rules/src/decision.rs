@@ -4,7 +4,7 @@ use crate::{
     MacAddress, Machine, Timestamp,
     boot::{Boot, BootId, Token},
     image::{Digest, Image, ImageName, Tag},
-    journey::{Observation, Seen},
+    journey::Observation,
     lease::{Lease, LeaseKey},
     notice::{Notice, Noticed, Notices},
     settings::Settings,
@@ -285,7 +285,7 @@ impl Live {
 
     fn put_boot(&mut self, boot: Boot) {
         if let Some(mut earlier) = self.boots.get(&boot.machine).filter(|earlier| earlier.id != boot.id).cloned() {
-            earlier.observe(Observation::new(boot.opened, Seen::Superseded));
+            earlier.give_way(&boot);
             self.keep_ended(earlier);
         }
         self.drop_boot(boot.machine);

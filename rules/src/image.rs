@@ -246,12 +246,32 @@ pub struct ImageConfig {
     /// Parts.
     #[serde(flatten)]
     pub content: Content,
+    /// shim and GRUB as the kernel's vendor signed them, where the source carries both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedLoaders>,
     /// `PRETTY_NAME` of the root's os-release.
     #[serde(default)]
     pub os: Option<String>,
     /// Tools and versions that made it: `mksquashfs` → `4.5.1`.
     #[serde(default)]
     pub tools: BTreeMap<String, String>,
+}
+
+/// A vendor's chain of loaders: its shim trusts its GRUB, and both trust its kernels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedLoaders {
+    /// shim, signed by Microsoft.
+    pub shim: BlobRef,
+    /// GRUB that can boot from the network, signed by the vendor.
+    pub grub: BlobRef,
+}
+
+impl ImageConfig {
+    /// Every blob the image needs, in the order of its manifest's layers.
+    pub fn blobs(&self) -> Vec<&BlobRef> {
+        let signed = self.signed.iter().flat_map(|signed| [&signed.shim, &signed.grub]);
+        self.content.blobs().into_iter().chain(signed).collect()
+    }
 }
 
 /// An image in the ledger.
@@ -274,7 +294,7 @@ pub struct Image {
 impl Image {
     /// Bytes on disk of all its blobs, shared ones counted in full.
     pub fn size(&self) -> u64 {
-        let parts: u64 = self.config.content.blobs().iter().map(|blob| blob.size).sum();
+        let parts: u64 = self.config.blobs().iter().map(|blob| blob.size).sum();
         parts + self.manifest_size + self.config_blob.size
     }
 }

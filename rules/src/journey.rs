@@ -1,6 +1,10 @@
 //! What was seen of a boot, and what it means when it goes no further.
 
-use crate::{Timestamp, boot::State, image::Digest};
+use crate::{
+    Timestamp,
+    boot::{State, chain},
+    image::Digest,
+};
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr};
@@ -43,6 +47,7 @@ pub enum ScriptKind {
     Wait,
     Local,
     Refused,
+    Restart,
 }
 
 impl ScriptKind {
@@ -53,6 +58,7 @@ impl ScriptKind {
             Self::Wait => State::Waiting,
             Self::Local => State::Local,
             Self::Refused => State::Failed,
+            Self::Restart => State::Loader,
         }
     }
 }
@@ -154,6 +160,18 @@ pub enum Seen {
         /// As resolved.
         digest: Digest,
     },
+    /// The firmware fetched a loader and nothing was heard of it.
+    LoaderNotRun {
+        /// What happened.
+        reason: String,
+        /// What the next boot is given.
+        next: String,
+    },
+    /// Which loaders the firmware is given, where that is not the usual one.
+    ChainChosen {
+        /// Which, and why.
+        given: String,
+    },
     /// The firmware started again.
     Superseded,
 }
@@ -208,13 +226,14 @@ impl fmt::Display for Seen {
                     ScriptKind::Wait => "asked to wait for an assignment",
                     ScriptKind::Local => "sent to its own disk",
                     ScriptKind::Refused => "refused",
+                    ScriptKind::Restart => "sent to start again, for the loaders of its image",
                 };
                 f.write_str(name)?;
                 if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
             }
             Self::BlobRead { digest, part, bytes, complete, took_ms } => {
                 let part = if part.is_empty() { "blob" } else { part };
-                write!(f, "http read {part} {}: {bytes} bytes in {took_ms} ms{}", digest.short(), whole(complete))
+                write!(f, "read {part} {}: {bytes} bytes in {took_ms} ms{}", digest.short(), whole(complete))
             }
             Self::Reported { step, message, progress } => {
                 let name = match step {
@@ -237,6 +256,8 @@ impl fmt::Display for Seen {
                 if *progress > 0 { write!(f, " ({progress} bytes)") } else { Ok(()) }
             }
             Self::Assigned { image, digest } => write!(f, "assigned {image} ({})", digest.short()),
+            Self::LoaderNotRun { reason, next } => write!(f, "{reason}; the next boot is given {next}"),
+            Self::ChainChosen { given } => write!(f, "given {given}"),
             Self::Superseded => f.write_str("the firmware started again"),
         }
     }
@@ -284,6 +305,9 @@ pub fn diagnose(boot: &crate::boot::Boot, now: Timestamp) -> Option<Diagnosis> {
     let last = boot.timeline.last()?;
     if !boot.is_open() || now.since(last.until.unwrap_or(last.at)) < SILENCE_MS {
         return None;
+    }
+    if let Some(stuck) = chain::stuck_at(boot).filter(|_| boot.state == State::Loader) {
+        return Some(stuck.diagnose(&boot.chain));
     }
     let loader = boot.timeline.iter().rev().find_map(|seen| match &seen.seen {
         Seen::LoaderRead { file, complete, .. } => Some((file.clone(), *complete)),

@@ -99,6 +99,9 @@ pub struct Machine {
     pub facts: Facts,
     /// When it was first seen or declared.
     pub first_seen: Timestamp,
+    /// Since when it is known that its firmware runs no unsigned loader, and boots through shim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_loader: Option<Timestamp>,
 }
 
 impl Machine {
@@ -113,6 +116,7 @@ impl Machine {
             arguments: String::new(),
             facts: Facts::default(),
             first_seen: at,
+            signed_loader: None,
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct BootSettings {
     pub arguments: String,
     /// Whether an iPXE in ROM is replaced by our loader even when it can do HTTP.
     pub replace_rom_ipxe: bool,
+    /// Whether its UEFI firmware is given shim and GRUB, which Secure Boot accepts, by PXE.
+    pub signed_loader: bool,
 }
 
 /// Facts a model shows of itself.

@@ -54,6 +54,32 @@ impl fmt::Display for UnknownPolicy {
     }
 }
 
+/// Whether UEFI firmware is given the signed chain of loaders (shim and GRUB).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecureBoot {
+    /// Where a hardware profile says so, or the firmware was seen to refuse an unsigned loader.
+    #[default]
+    Auto,
+    /// To every UEFI firmware that boots by PXE.
+    Always,
+    /// To none.
+    Never,
+}
+
+impl FromStr for SecureBoot {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(()),
+        }
+    }
+}
+
 /// One provisioning network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
@@ -99,6 +125,8 @@ pub struct Settings {
     pub allow_servers: Vec<Ipv4Addr>,
     /// Whether an address is looked for on its wire before it is first offered (RFC 2131 §3.1).
     pub probe_addresses: bool,
+    /// Whether UEFI firmware is given signed loaders.
+    pub secure_boot: SecureBoot,
 }
 
 impl Default for Settings {
@@ -114,6 +142,7 @@ impl Default for Settings {
             overlay_limit: None,
             allow_servers: Vec::new(),
             probe_addresses: true,
+            secure_boot: SecureBoot::Auto,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::http::api::{
     machines::{AssignmentBody, MachineShown, Patch},
 };
 use bennu_plan::{Inventory, Plan};
-use bennu_rules::{MacAddress, assignment::Assignment, assignment::Resolution, facts::Facts};
+use bennu_rules::{MacAddress, Timestamp, assignment::Assignment, assignment::Resolution, facts::Facts};
 use clap::Subcommand;
 use http::Method;
 use serde::Deserialize;
@@ -131,6 +131,7 @@ impl FromStr for Reservation {
 struct Explanation {
     resolution: Resolution,
     profile: Option<String>,
+    loader: String,
     script: String,
     plan: Option<Plan>,
 }
@@ -248,6 +249,7 @@ fn described(shown: &MachineShown) -> String {
         ("UUID", facts.uuid.clone().unwrap_or_default()),
         ("architecture", lower(facts.architecture.map(|architecture| format!("{architecture:?}")))),
         ("firmware", lower(facts.firmware.map(|firmware| format!("{firmware:?}")))),
+        ("loader", machine.signed_loader.map(signed_since).unwrap_or_default()),
         ("first seen", time(machine.first_seen)),
     ]);
     if let Some(inventory) = &facts.inventory {
@@ -255,6 +257,10 @@ fn described(shown: &MachineShown) -> String {
         text += &fields(&hardware(inventory));
     }
     text
+}
+
+fn signed_since(at: Timestamp) -> String {
+    format!("shim and GRUB: its firmware refused an unsigned loader (Secure Boot), {}", time(at))
 }
 
 fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
@@ -286,9 +292,10 @@ async fn explain(client: &Client, mac: MacAddress, output: Json) -> Done {
     if output.json {
         return say_json(&client.get::<Value>(&path).await?);
     }
-    let Explanation { resolution, profile, script, plan } = client.get(&path).await?;
+    let Explanation { resolution, profile, loader, script, plan } = client.get(&path).await?;
     let mut text = format!("{mac} {}\n", told(&resolution));
     text += &format!("hardware profile: {}\n", profile.as_deref().unwrap_or("none matches"));
+    text += &format!("UEFI loader: {loader}\n");
     text += &format!("\nboot script\n{}\n", indented(&script));
     match plan {
         Some(plan) => {

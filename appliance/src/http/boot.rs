@@ -53,6 +53,8 @@ pub struct Explanation {
     pub resolution: Resolution,
     /// The hardware profile that matches.
     pub profile: Option<String>,
+    /// The loaders that a UEFI firmware is given by PXE, and why.
+    pub loader: String,
     /// The script, its token all zero.
     pub script: String,
     /// The plan for stage 1.
@@ -68,10 +70,15 @@ pub fn explain(appliance: &Appliance, mac: MacAddress) -> Result<Explanation, Fa
         stage1: appliance.stage1.clone(),
         starts: true,
         vouched: true,
+        tftp: None,
     };
+    let chain = appliance.ledger.ponder(&request, explain::chain)?.answer;
+    let request = ScriptRequest { tftp: chain.signed.then(|| appliance.address_for(Ipv4Addr::UNSPECIFIED)), ..request };
     let Explained { resolution, profile, script, plan } = appliance.ledger.ponder(&request, explain::decide)?.answer;
-    let script = bennu_ipxe::render(&script).unwrap_or_else(|error| format!("# {error}\n"));
-    Ok(Explanation { resolution, profile, script, plan })
+    let rendered = if chain.signed { bennu_ipxe::grub::render(&script) } else { bennu_ipxe::render(&script) };
+    let script = rendered.unwrap_or_else(|error| format!("# {error}\n"));
+    let loader = chain.describe();
+    Ok(Explanation { resolution, profile, loader, script, plan })
 }
 
 /// Where the machine behind a connection reaches us.
@@ -103,8 +110,8 @@ async fn machine_script(
         return (StatusCode::NOT_FOUND, "Bennu: boot scripts are at /boot/<mac>.ipxe\n").into_response();
     };
     let again = format!("{origin}/boot/{}.ipxe", mac.hyphened());
-    if let Some(refusal) = check_neighbour(&appliance, mac, peer, &again) {
-        return refusal;
+    if let Some(refusal) = refuse_stranger(&appliance, mac, peer.0.ip(), &again) {
+        return rendered(&refusal, &again);
     }
     let request = ScriptRequest {
         mac,
@@ -113,6 +120,7 @@ async fn machine_script(
         stage1: appliance.stage1.clone(),
         starts: uri.query().is_some(),
         vouched: appliance.machine_at(peer.0.ip()) == Some(mac),
+        tftp: None,
     };
     let answer = if method == Method::HEAD {
         appliance.ledger.ponder(&request, script::decide).map(|decision| decision.answer)
@@ -127,8 +135,8 @@ async fn machine_script(
 
 /// On our own wire the kernel knows which card has the client's address: nobody fetches another machine's script, and with
 /// it the token of its boot.
-fn check_neighbour(appliance: &Appliance, mac: MacAddress, peer: PeerAddr, again: &str) -> Option<Response> {
-    let IpAddr::V4(address) = peer.0.ip().to_canonical() else { return None };
+pub fn refuse_stranger(appliance: &Appliance, mac: MacAddress, peer: IpAddr, again: &str) -> Option<Script> {
+    let IpAddr::V4(address) = peer.to_canonical() else { return None };
     let seen = crate::neighbours::mac_of(address)?;
     let same = seen == mac
         || appliance
@@ -143,13 +151,12 @@ fn check_neighbour(appliance: &Appliance, mac: MacAddress, peer: PeerAddr, again
     }
     Counters::count(&appliance.counters.http_refused);
     tracing::warn!(%mac, %seen, %address, "refused a boot script: it was asked for by another card");
-    let script = Script::Refused {
+    Some(Script::Refused {
         machine: mac,
         reason: format!("its script was asked for by the card {seen}"),
         advice: format!("If both cards are of one machine, join them: bennu machine join {mac} {seen}"),
         again: again.to_owned(),
-    };
-    Some(rendered(&script, again))
+    })
 }
 
 fn rendered(script: &Script, again: &str) -> Response {

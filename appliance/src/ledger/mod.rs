@@ -258,12 +258,13 @@ impl Ledger {
     }
 }
 
-/// Boots worth keeping: those that were given a script, and those of machines on record. A flood of
-/// invented addresses writes nothing.
+/// Boots worth keeping: those that were given a script or have failed at something, and those of machines on record. A
+/// flood of invented addresses writes nothing: without a transfer there is nothing to fail at.
 fn store_boots(boots: &Arc<[Boot]>, view: &View<'_>, _at: &Moment) -> Decision<()> {
     // Between the flush and this batch more may have been seen, or the token minted: the newest is written.
     let newest = |boot: &Boot| view.live.boot(boot.machine).filter(|live| live.id == boot.id).unwrap_or(boot).clone();
-    let worth = |boot: &Boot| boot.token.is_some() || view.records.machine(boot.machine).is_some();
+    let worth =
+        |boot: &Boot| boot.token.is_some() || boot.diagnosis.is_some() || view.records.machine(boot.machine).is_some();
     let changes = boots.iter().map(newest).filter(worth).map(Change::PutBoot).collect();
     Decision { changes, ..Decision::just(()) }
 }

@@ -49,7 +49,7 @@ pub fn foreign<K: Read, I: Read>(
     let content = Content::Foreign { kernel, initrds: blobs };
     let tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let cmdline = cmdline.trim().to_owned();
-    manifest::seal(ImageConfig { architecture, cmdline, content, os: None, tools }, store, hold)
+    manifest::seal(ImageConfig { architecture, cmdline, content, signed: None, os: None, tools }, store, hold)
 }
 
 /// Kernel arguments end up in boot scripts and in `/proc/cmdline`: one printable line.

@@ -66,7 +66,7 @@ pub fn root_from_tar(
         }
     };
     let cmdline = options.cmdline.trim().to_owned();
-    let config = ImageConfig { architecture: kernel.architecture, cmdline, content, os, tools };
+    let config = ImageConfig { architecture: kernel.architecture, cmdline, content, signed: None, os, tools };
     manifest::seal(config, store, hold)
 }
 

@@ -30,7 +30,7 @@ fn key(word: &str) -> &str {
 }
 
 /// Words of a kernel command line: spaces inside double quotes belong to the word (`lib/cmdline.c`, `next_arg`).
-fn split(arguments: &str) -> Vec<&str> {
+pub fn split(arguments: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let (mut start, mut quoted) = (None, false);
     for (at, char) in arguments.char_indices() {

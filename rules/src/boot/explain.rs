@@ -1,12 +1,14 @@
 //! What a machine would get at its next boot, and why, with nothing minted.
 
 use super::{
+    chain::Chain,
     plan,
     script::{self, Script, ScriptRequest},
 };
 use crate::{
     Decision, Live, Moment, View, Volatile,
     assignment::{Resolution, resolve},
+    facts::Firmware,
     profile,
 };
 use bennu_plan::Plan;
@@ -22,6 +24,17 @@ pub struct Explained {
     pub script: Script,
     /// What stage 1 would be told.
     pub plan: Option<Plan>,
+}
+
+/// The chain of loaders that a UEFI firmware would be given by PXE.
+pub fn chain(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision<Chain> {
+    let record = view.records.machine(request.mac);
+    let machine = record.as_ref().map_or(request.mac, |machine| machine.id);
+    // What a BIOS boots is not signed.
+    let is_bios = record.as_ref().is_some_and(|machine| machine.facts.firmware == Some(Firmware::Bios));
+    let last = view.live.boot(machine).filter(|_| !is_bios);
+    let chain = Chain::choose(record.as_ref(), last, &at.settings);
+    Decision::just(if is_bios { Chain::default() } else { chain })
 }
 
 /// Decides as at a boot that opens now, whatever goes on, and stores nothing.

@@ -11,6 +11,7 @@ use crate::{
     settings::DhcpMode,
 };
 use serde::Serialize;
+use std::net::Ipv4Addr;
 
 /// A loader asks what to do.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct ScriptRequest {
     pub starts: bool,
     /// Whether the asker's address is this card's, by a lease or by the neighbour table.
     pub vouched: bool,
+    /// Where GRUB, which asks, reaches our TFTP server. Without it iPXE asks, and fetches over HTTP.
+    pub tftp: Option<Ipv4Addr>,
 }
 
 /// A file and the name a script gives it.
@@ -35,7 +38,7 @@ pub struct ScriptRequest {
 pub struct NamedUrl {
     /// Name, as `initrd=` uses it.
     pub name: String,
-    /// Absolute URL.
+    /// Absolute URL; for GRUB a file with its device.
     pub url: String,
 }
 
@@ -50,6 +53,13 @@ pub enum Script {
         machine: MacAddress,
         /// Where to ask again.
         again: String,
+    },
+    /// Start again: the loaders that run would not start the image's kernel.
+    Restart {
+        /// For the console.
+        machine: MacAddress,
+        /// Why.
+        reason: String,
     },
     /// Boot the machine's own disk.
     Local {
@@ -109,6 +119,7 @@ struct Case<'a> {
     machine: Machine,
     boot: Boot,
     profile: Option<&'a Profile>,
+    view: &'a View<'a>,
 }
 
 /// Decides what the loader of a machine gets. Mints the boot's token with its first boot script; later ones are the same.
@@ -142,13 +153,16 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
         machine.macs.push(request.mac);
     }
     let mut changes = Vec::new();
+    let (boot, mut volatile) = open_boot(request, &machine, is_known, is_joining, view, at);
+    if let Some(signs) = boot.chain.learn(request.tftp.is_some(), machine.signed_loader.is_some()) {
+        machine.signed_loader = signs.then_some(at.now);
+    }
     if known.as_ref() != Some(&machine) {
         changes.push(Change::PutMachine(machine.clone()));
     }
-    let (boot, mut volatile) = open_boot(request, &machine, is_known, is_joining, view, at);
     let profile = profile::find(&at.settings.profiles, &machine.facts);
-    let case = Case { request, machine, boot, profile };
-    let mut decision = case.answer(resolution, view, at);
+    let case = Case { request, machine, boot, profile, view };
+    let mut decision = case.answer(resolution, at);
     decision.changes.splice(0..0, changes);
     volatile.append(&mut decision.volatile);
     decision.volatile = volatile;
@@ -212,7 +226,7 @@ fn refused(request: &ScriptRequest, reason: &str, advice: &str) -> Script {
 }
 
 impl Case<'_> {
-    fn answer(mut self, resolution: Resolution, view: &View<'_>, at: &Moment) -> Decision<Script> {
+    fn answer(mut self, resolution: Resolution, at: &Moment) -> Decision<Script> {
         if self.boot.scripts >= MAX_SCRIPTS {
             let reason = "this boot asked for its script again and again without ever starting it";
             return self.refuse(
@@ -229,11 +243,11 @@ impl Case<'_> {
             (None, resolution) => resolution,
         };
         match wanted {
-            Resolution::Image { ref reference, digest, .. } => match view.records.image(&digest) {
+            Resolution::Image { ref reference, digest, .. } => match self.view.records.image(&digest) {
                 Some(image) => {
                     let was_pinned = self.boot.image.is_some();
                     self.boot.image = pin(&wanted);
-                    let mut decision = self.start(&reference.clone(), &image, view, at);
+                    let mut decision = self.start(&reference.clone(), &image, at);
                     if !was_pinned {
                         let seen = Seen::Assigned { image: reference.to_string(), digest };
                         decision.observed.insert(0, (self.machine.id, Observation::new(at.now, seen)));
@@ -243,8 +257,8 @@ impl Case<'_> {
                 None => self.missing(reference, at),
             },
             Resolution::Missing { reference, .. } => self.missing(&reference, at),
-            Resolution::Discover { digest } => match view.records.image(&digest) {
-                Some(image) => self.start(&at.settings.discovery_image.clone(), &image, view, at),
+            Resolution::Discover { digest } => match self.view.records.image(&digest) {
+                Some(image) => self.start(&at.settings.discovery_image.clone(), &image, at),
                 None => self.simple(
                     Script::Wait { machine: self.request.mac, again: again(self.request) },
                     ScriptKind::Wait,
@@ -282,8 +296,13 @@ impl Case<'_> {
     }
 
     /// Hands out a kernel; the boot and its token are durable before the script leaves.
-    fn start(&mut self, reference: &ImageReference, image: &Image, view: &View<'_>, at: &Moment) -> Decision<Script> {
+    fn start(&mut self, reference: &ImageReference, image: &Image, at: &Moment) -> Decision<Script> {
         let content = &image.config.content;
+        if self.request.tftp.is_some() && self.needs_other_loaders(image) {
+            let reason = format!("the loaders that run are not those that {reference} brings for its kernel");
+            let script = Script::Restart { machine: self.request.mac, reason };
+            return self.simple(script, ScriptKind::Restart, at);
+        }
         let before = self.boot.clone();
         let token = self.boot.token.get_or_insert_with(|| mint_token(at)).clone();
         let uses_stage1 = !matches!(content, Content::Foreign { .. });
@@ -315,15 +334,28 @@ impl Case<'_> {
         let detail = format!("{reference} ({})", image.digest.short());
         let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
         let mut decision = Decision { observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
-        if self.boot != before || !self.boot.is_on_record(view.records) {
+        if self.boot != before || !self.boot.is_on_record(self.view.records) {
             decision.changes.push(Change::PutBoot(self.boot.clone()));
             decision.volatile.push(Volatile::PutBoot(self.boot.clone()));
         }
         decision
     }
 
+    /// A kernel is started by the shim and GRUB of its own vendor, where the image has them: another vendor's do not
+    /// trust it. They were chosen when the boot began, which may have been before its assignment.
+    fn needs_other_loaders(&self, image: &Image) -> bool {
+        let chain = &self.boot.chain;
+        chain.signed && image.config.signed.is_some() && chain.image != Some(image.digest) && {
+            let running = chain.image.and_then(|digest| self.view.records.image(&digest));
+            running.and_then(|image| image.config.signed) != image.config.signed
+        }
+    }
+
     fn blob_url(&self, blob: &BlobRef) -> String {
-        blob_url(&self.request.origin, &blob.digest)
+        match self.request.tftp {
+            None => blob_url(&self.request.origin, &blob.digest),
+            Some(server) => format!("(tftp,{server})/blobs/sha256/{}", blob.digest.hex()),
+        }
     }
 
     fn initrds(&self, content: &Content) -> Vec<NamedUrl> {
@@ -344,7 +376,12 @@ impl Case<'_> {
                 profile.settings.consoles.iter().map(|console| format!("console={console}")).collect::<Vec<_>>();
             (consoles.join(" "), profile.settings.arguments.clone())
         });
-        let ours = boot_url.map_or(String::new(), |url| format!("{}={url}", bennu_plan::ARG_BOOT));
+        let mut ours = boot_url.map_or(String::new(), |url| format!("{}={url}", bennu_plan::ARG_BOOT));
+        if self.request.tftp.is_some() {
+            // iPXE's script adds this by itself, and its address. GRUB knows no netmask and no router, so stage 1 asks
+            // DHCP for its own.
+            ours = format!("{ours} {}=01-{}", bennu_plan::ARG_BOOTIF, self.request.mac.hyphened());
+        }
         // A kernel that panics before stage 1 can speak would stay dead until somebody comes.
         let ours_first = if boot_url.is_some() { "panic=60" } else { "" };
         arguments::with_consoles(arguments::join(&[

@@ -62,6 +62,7 @@ impl World {
             architecture: Architecture::X86_64,
             cmdline: "quiet".into(),
             content,
+            signed: None,
             os: None,
             tools: Default::default(),
         };
@@ -130,7 +131,7 @@ fn root(kernel: u8) -> Content {
 
 fn request(mac: MacAddress) -> ScriptRequest {
     let origin = "http://10.77.0.1".into();
-    ScriptRequest { mac, facts: Facts::default(), origin, stage1: blob(7), starts: true, vouched: true }
+    ScriptRequest { mac, facts: Facts::default(), origin, stage1: blob(7), starts: true, vouched: true, tftp: None }
 }
 
 fn boot_script(script: Script) -> script::BootScript {

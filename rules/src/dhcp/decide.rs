@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Decision, MacAddress, Machine, Moment, View, Volatile,
     assignment::{Resolution, resolve},
-    boot::Boot,
+    boot::{Boot, chain::Why},
     journey::{Observation, Seen},
     profile::{self, BootSettings},
     settings::DhcpMode,
@@ -128,6 +128,8 @@ pub(super) struct Asking<'a> {
 pub(super) struct Step {
     pub next: Next,
     volatile: Vec<Volatile>,
+    /// What to note of the loaders that a firmware is given, once in a boot.
+    chosen: Option<(MacAddress, Observation)>,
 }
 
 impl<'a> Asking<'a> {
@@ -149,7 +151,7 @@ impl<'a> Asking<'a> {
         let http_port = self.at.settings.http_port;
         let next =
             loader::choose(self.request, &self.client, opened.as_ref().map(|o| &o.0), &self.profile(), http_port);
-        let mut step = Step { next, volatile: Vec::new() };
+        let mut step = Step { next, volatile: Vec::new(), chosen: None };
         let Some((mut boot, is_new)) = opened else { return step };
         let before = boot.clone();
         let said = self.client.system().and_then(|system| system.known);
@@ -162,6 +164,10 @@ impl<'a> Asking<'a> {
         if is_chained && boot.chained_xid != Some(self.request.xid) {
             boot.chained_xid = Some(self.request.xid);
             boot.loaders_chained += 1;
+        }
+        let by_pxe = matches!(&self.client, Client::Firmware(system) if loader::has_signed_loader(system));
+        if is_new && by_pxe && boot.chain.why != Why::Plain {
+            step.chosen = Some(self.note(Seen::ChainChosen { given: boot.chain.describe() }));
         }
         if is_new || boot != before {
             step.volatile.push(Volatile::PutBoot(boot));
@@ -223,6 +229,9 @@ impl Step {
     /// Adds what the step changes to a decision.
     pub fn join(self, mut decision: Decision<DhcpAnswer>) -> Decision<DhcpAnswer> {
         decision.volatile.splice(0..0, self.volatile);
+        // After the question, before the answer.
+        let place = decision.observed.len().min(1);
+        decision.observed.splice(place..place, self.chosen);
         decision
     }
 }

@@ -5,7 +5,10 @@ use super::{
     request::Request,
 };
 use crate::{
-    boot::Boot,
+    boot::{
+        Boot,
+        chain::{self, Chain},
+    },
     facts::{Architecture, Firmware},
     journey::Seen,
     profile::BootSettings,
@@ -83,11 +86,27 @@ pub fn choose(request: &Request, client: &Client, boot: Option<&Boot>, profile: 
         }
         Client::Ipxe { .. } => Next::Script(url("boot.ipxe")),
         Client::Firmware(system) => {
-            loader(system).map_or(Next::NoLoader(*system), |name| Next::Loader(BootFile { name, server }))
+            let chain = boot.map(|boot| boot.chain).filter(|chain| chain.signed && has_signed_loader(system));
+            let name = chain.map(|chain| shim(&chain)).or_else(|| loader(system));
+            name.map_or(Next::NoLoader(*system), |name| Next::Loader(BootFile { name, server }))
         }
+        // Debian's signed GRUB cannot load over HTTP: there is no signed chain for HTTP boot.
         Client::HttpFirmware(system) => {
             loader(system).map_or(Next::NoLoader(*system), |name| Next::Loader(url(&format!("loader/{name}"))))
         }
+    }
+}
+
+/// Whether there is a signed chain of loaders for this firmware.
+pub fn has_signed_loader(system: &System) -> bool {
+    system.known.is_some_and(|known| (known.architecture, known.firmware) == (Architecture::X86_64, Firmware::Uefi))
+}
+
+/// shim's name: Bennu's own, or that of an image. shim asks for GRUB beside itself.
+fn shim(chain: &Chain) -> String {
+    match chain.image {
+        None => chain::SHIM.to_owned(),
+        Some(image) => format!("{}/{}/{}", chain::OF_IMAGES, image.hex(), chain::SHIM),
     }
 }
 

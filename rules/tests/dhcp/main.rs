@@ -9,3 +9,4 @@ mod kit;
 mod options;
 mod properties;
 mod pxe;
+mod secure_boot;

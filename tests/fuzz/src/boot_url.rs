@@ -39,12 +39,13 @@ pub fn run(data: &[u8]) {
 fn machine(mac: MacAddress, facts: &Facts) {
     let mut world = World::new(DhcpMode::Full);
     let stage1 = BlobRef { digest: Digest([7; 32]), size: 1000 };
-    for vouched in [false, true] {
-        let (facts, stage1) = (facts.clone(), stage1.clone());
-        let request = ScriptRequest { mac, facts, origin: format!("http://{OURS}"), stage1, starts: true, vouched };
+    for (vouched, tftp) in [(false, None), (true, None), (true, Some(OURS))] {
+        let (facts, stage1, origin) = (facts.clone(), stage1.clone(), format!("http://{OURS}"));
+        let request = ScriptRequest { mac, facts, origin, stage1, starts: true, vouched, tftp };
         let script = world.decide(&request, script::decide);
-        let Ok(text) = bennu_ipxe::render(&script) else { continue };
-        assert!(text.starts_with("#!ipxe\n"));
+        let rendered = if tftp.is_some() { bennu_ipxe::grub::render(&script) } else { bennu_ipxe::render(&script) };
+        let Ok(text) = rendered else { continue };
+        assert_eq!(text.starts_with("#!ipxe\n"), tftp.is_none());
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "a script has a control character");
     }
 }

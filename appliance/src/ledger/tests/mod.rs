@@ -136,8 +136,15 @@ async fn a_boots_token_is_durable_when_its_script_leaves_and_opens_it_after_a_re
     let ledger = Ledger::open(directory.path(), settings()).unwrap();
     ledger.decide(image(), assign).await.unwrap();
     let origin = "http://10.0.0.1".into();
-    let request =
-        ScriptRequest { mac: mac(1), facts: Default::default(), origin, stage1: stage1(), starts: true, vouched: true };
+    let request = ScriptRequest {
+        mac: mac(1),
+        facts: Default::default(),
+        origin,
+        stage1: stage1(),
+        starts: true,
+        vouched: true,
+        tftp: None,
+    };
     let Script::Boot(first) = ledger.decide(request.clone(), script::decide).await.unwrap() else { panic!() };
     let Script::Boot(again) = ledger.decide(request, script::decide).await.unwrap() else { panic!() };
     assert_eq!(first, again, "repeated fetches give the same script");

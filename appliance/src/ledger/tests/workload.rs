@@ -149,7 +149,7 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
             }
             let origin = format!("http://{OURS}");
             let facts = bennu_rules::facts::Facts { serial: Some(format!("{n}")), ..Default::default() };
-            let asks = ScriptRequest { mac, facts, origin, stage1: stage1(), starts: true, vouched: true };
+            let asks = ScriptRequest { mac, facts, origin, stage1: stage1(), starts: true, vouched: true, tftp: None };
             let Script::Boot(boot) = ledger.decide(asks, script::decide).await? else { return Ok(None) };
             ledger.observe(mac, Seen::DhcpNak { reason: "something to flush".into() });
             Ok(Some(Promise::Boot(boot.boot)))

@@ -30,6 +30,7 @@ fn made(seed: u8, content: Content) -> Image {
             architecture: Architecture::X86_64,
             cmdline: String::new(),
             content,
+            signed: None,
             os: None,
             tools: Default::default(),
         },
