@@ -1,5 +1,6 @@
 //! What is served: an ordered list of routes from names to bytes.
 
+use super::grub;
 use crate::appliance::Appliance;
 use bennu_images::store::StoreError;
 use bennu_rules::{image::Digest, tftp::netascii};
@@ -23,7 +24,13 @@ const READ_AHEAD: usize = 256 << 10;
 /// The routes of the appliance, in the order they are tried. A route is one function: the bytes that a name stands
 /// for, or `None` where it does not know that name.
 pub fn routes(appliance: &Arc<Appliance>) -> Routes {
-    Routes(vec![route(appliance, loader), route(appliance, blob)])
+    Routes(vec![
+        route(appliance, loader),
+        route(appliance, blob),
+        route(appliance, grub::loader_of_image),
+        route(appliance, grub::script),
+        route(appliance, grub::entry),
+    ])
 }
 
 /// A boot program: embedded, or from the directory in the configuration.
@@ -35,7 +42,7 @@ async fn loader(appliance: Arc<Appliance>, wanted: Wanted) -> Option<Found> {
 async fn blob(appliance: Arc<Appliance>, wanted: Wanted) -> Option<Found> {
     let digest = Digest::from_hex(wanted.name.strip_prefix("blobs/sha256/")?).ok()?;
     match appliance.store.open_blob(&digest) {
-        Ok((file, size)) => Some(Found { content: Content::File(Arc::new(file), size), blob: Some(digest) }),
+        Ok((file, size)) => Some(Found { blob: Some(digest), ..Content::File(Arc::new(file), size).into() }),
         Err(StoreError::Missing { .. }) => None,
         Err(error) => {
             tracing::error!(%error, "a blob cannot be served");
@@ -50,8 +57,9 @@ pub struct Wanted {
     /// The name in its one form ([`bennu_rules::tftp::request::normalise`]).
     pub name: String,
     /// The client.
-    #[allow(dead_code)] // Files that are rendered for a machine depend on it; loaders and blobs do not.
     pub peer: IpAddr,
+    /// Our address that it asks.
+    pub local: IpAddr,
 }
 
 /// What a route found.
@@ -61,11 +69,13 @@ pub struct Found {
     pub content: Content,
     /// Set where the bytes are a blob of the store: its delivery is told as one.
     pub blob: Option<Digest>,
+    /// Whether a delivery is told: that of a rendered script is not, since the rule that made it has told of it.
+    pub is_told: bool,
 }
 
 impl From<Content> for Found {
     fn from(content: Content) -> Self {
-        Self { content, blob: None }
+        Self { content, blob: None, is_told: true }
     }
 }
 
@@ -174,7 +184,8 @@ mod tests {
     #[tokio::test]
     async fn the_first_route_that_knows_a_name_answers() {
         let routes = Routes(vec![nothing(), of(b"first"), of(b"second")]);
-        let wanted = |name: &str| Wanted { name: name.into(), peer: [10, 77, 0, 50].into() };
+        let wanted =
+            |name: &str| Wanted { name: name.into(), peer: [10, 77, 0, 50].into(), local: [10, 77, 0, 1].into() };
         let found = routes.find(&wanted("known")).await.unwrap();
         assert_eq!(found.content.read(0, 5).await.unwrap(), &b"first"[..]);
         assert!(routes.find(&wanted("unknown")).await.is_none());

@@ -1,6 +1,7 @@
 //! TFTP: sockets, time and the bytes of files around the rules of `bennu_rules::tftp`.
 
 mod content;
+mod grub;
 mod registry;
 mod sender;
 mod server;

@@ -1,7 +1,7 @@
 //! The well-known port of one address, and what comes in there.
 
 use super::{
-    content::{Routes, Wanted},
+    content::{Found, Routes, Wanted},
     registry::{Admission, Place, Registry},
     session::Session,
 };
@@ -126,7 +126,12 @@ impl Desk {
         match (answer(&packet), packet) {
             (Answer::Read { name, netascii }, Packet::Read(request)) => match self.admit(peer, &request) {
                 Some(place) => {
-                    let asked = Asked { request, wanted: Wanted { name, peer: peer.ip() }, netascii, peer };
+                    let asked = Asked {
+                        request,
+                        wanted: Wanted { name, peer: peer.ip(), local: self.local.ip() },
+                        netascii,
+                        peer,
+                    };
                     let desk = self.clone();
                     transfers.spawn(async move { desk.serve(asked, place).await });
                 }
@@ -166,8 +171,9 @@ impl Desk {
                 drop(place);
                 return self.refuse(Refusal::TOO_LARGE, peer).await;
             };
-            found = content.into();
+            found = Found { content, ..found };
         }
+        let is_told = found.is_told;
         let way = Way { local: self.local, device: self.device.as_deref() };
         let socket = match transfer_socket(way) {
             Ok(socket) => socket,
@@ -185,7 +191,9 @@ impl Desk {
         if !complete {
             (self.service.count)(Event::Failed);
         }
-        (self.service.observe)(peer.ip(), seen);
+        if is_told {
+            (self.service.observe)(peer.ip(), seen);
+        }
     }
 }
 
