@@ -28,6 +28,8 @@ pub enum Firmware {
     UefiPxe,
     /// OVMF, HTTP boot alone.
     UefiHttp,
+    /// OVMF, PXE, with Secure Boot on and Microsoft's keys of 2011.
+    UefiSecureBoot,
 }
 
 impl fmt::Display for Firmware {
@@ -36,6 +38,7 @@ impl fmt::Display for Firmware {
             Self::Bios => "BIOS PXE",
             Self::UefiPxe => "UEFI PXE",
             Self::UefiHttp => "UEFI HTTP boot",
+            Self::UefiSecureBoot => "UEFI PXE, Secure Boot",
         })
     }
 }
@@ -79,7 +82,7 @@ impl Spec {
             manufacturer: "Bennu Virtual Rack".into(),
             product: match firmware {
                 Firmware::Bios => "VR-100".into(),
-                Firmware::UefiPxe | Firmware::UefiHttp => "VR-200".into(),
+                Firmware::UefiPxe | Firmware::UefiHttp | Firmware::UefiSecureBoot => "VR-200".into(),
             },
             serial: format!("{}-{number}", home.id()),
             uuid: format!("b3220000-0000-4000-8000-{:08x}{number:04x}", std::process::id()),
@@ -140,7 +143,11 @@ impl Spec {
         let dir = self.home.dir().join(&name);
         fs::create_dir_all(&dir)?;
         if self.firmware != Firmware::Bios {
-            let vars = installed(&["/usr/share/OVMF/OVMF_VARS_4M.fd", "/usr/share/OVMF/OVMF_VARS.fd"], "ovmf")?;
+            let vars = match self.firmware {
+                Firmware::UefiSecureBoot => ["/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS.ms.fd"],
+                _ => ["/usr/share/OVMF/OVMF_VARS_4M.fd", "/usr/share/OVMF/OVMF_VARS.fd"],
+            };
+            let vars = installed(&vars, "ovmf")?;
             fs::copy(vars, dir.join("vars.fd")).context("cannot copy the firmware's variables")?;
         }
         if let Some(bytes) = self.scratch {
@@ -201,8 +208,18 @@ impl Spec {
             qemu.args(["-machine", "pc,graphics=off"]);
             return Ok(());
         }
-        let code = installed(&["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"], "ovmf")?;
-        qemu.args(["-machine", "q35"]);
+        let secure = self.firmware == Firmware::UefiSecureBoot;
+        let code = match secure {
+            true => ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_CODE.secboot.fd"],
+            false => ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"],
+        };
+        let code = installed(&code, "ovmf")?;
+        if secure {
+            // Such firmware keeps its variables from all that does not run in system management mode.
+            qemu.args(["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        } else {
+            qemu.args(["-machine", "q35"]);
+        }
         qemu.arg("-drive").arg(format!("if=pflash,unit=0,format=raw,readonly=on,file={}", code.display()));
         qemu.arg("-drive").arg(format!("if=pflash,unit=1,format=raw,file={}", dir.join("vars.fd").display()));
         if self.firmware == Firmware::UefiHttp {

@@ -9,6 +9,7 @@ pub mod long;
 mod power;
 mod privileges;
 mod proxy;
+mod secure_boot;
 mod waiting;
 
 use crate::{conformance, harness::Life};
@@ -16,6 +17,7 @@ use crate::{conformance, harness::Life};
 /// All of them, the longest first, so that two at a time end together.
 pub const LIVES: &[Life] = &[
     power::CYCLES,
+    secure_boot::SECURE_BOOT,
     imports::TWO_STORES,
     conformance::LINES,
     waiting::UNASSIGNED,
