@@ -83,9 +83,7 @@ fn examine(path: &Path, server: &str, tell: &mut dyn FnMut(Finding)) {
         for interface in &interfaces {
             host::ports(interface, config, tell);
         }
-        for interface in &interfaces {
-            wire::other_dhcp_servers(interface, &interfaces, config.settings.dhcp, tell);
-        }
+        wire::other_dhcp_servers(&interfaces, &config.settings, tell);
         service::discovery_image(server, config, status.is_some(), tell);
     }
     clock::look(tell);

@@ -1,6 +1,7 @@
 //! Composition root: opens the state, binds every socket, runs the servers, joins them at the end.
 
 mod clock;
+mod first;
 mod interface;
 
 use crate::{
@@ -53,7 +54,14 @@ fn raise_descriptor_limit() {
 async fn serve(config: Config, socket: Socket) -> Result<()> {
     let appliance = Arc::new(open(config)?);
     let mut tasks = JoinSet::new();
-    bind(&appliance, &mut tasks)?;
+    // Bound before others are looked for: whoever is on this host is found at once.
+    let interfaces = appliance.interfaces.now();
+    let bound = interfaces.iter().map(|interface| Bound::bind(interface, &appliance.config));
+    let bound = bound.collect::<Result<Vec<_>>>()?;
+    first::look(&appliance).await?;
+    for bound in bound {
+        tasks.spawn(interface::keep_serving(bound, appliance.clone()));
+    }
     serve_api(&appliance, socket, &mut tasks)?;
     let flusher = appliance.ledger.clone();
     let stop_flusher = CancellationToken::new();
@@ -117,14 +125,6 @@ fn check_network(config: &Config, interface: &Interface) -> Result<()> {
             interface.address,
             interface.network.trunc()
         );
-    }
-    Ok(())
-}
-
-fn bind(appliance: &Arc<Appliance>, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
-    for interface in appliance.interfaces.now().iter() {
-        let bound = Bound::bind(interface, &appliance.config)?;
-        tasks.spawn(interface::keep_serving(bound, appliance.clone()));
     }
     Ok(())
 }

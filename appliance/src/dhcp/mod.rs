@@ -1,5 +1,6 @@
 //! DHCP: receives, asks the rules, answers.
 
+mod desk;
 mod inbox;
 mod socket;
 
@@ -8,11 +9,13 @@ use crate::{
     interfaces::Interface,
     ledger::Fault,
     ports::{self, Transport},
+    wire::{Hints, Prober},
 };
 use bennu_rules::{
-    dhcp::{BOOT_SERVER_PORT, DhcpAnswer, Received, Request, SERVER_PORT, decide},
+    dhcp::{BOOT_SERVER_PORT, Received, Request, SERVER_PORT},
     settings::DhcpMode,
 };
+use desk::Desk;
 use futures_util::poll;
 use inbox::Inbox;
 use socket::DhcpSocket;
@@ -64,8 +67,8 @@ pub enum BindError {
     },
 }
 
-/// Packets that wait for the disk at once. Behind an ACK others are not to wait, and the more wait together, the more go
-/// into one commit. Beyond this the kernel's buffer holds them.
+/// Packets that wait for the disk or the wire at once. Behind an ACK others are not to wait, and the more wait together,
+/// the more go into one commit. Beyond this the kernel's buffer holds them.
 const AT_ONCE: usize = 1024;
 /// A socket that fails is asked again after this.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -93,13 +96,28 @@ fn explain(interface: &Interface, port: u16, source: io::Error) -> BindError {
     }
 }
 
+/// What a DHCP server has on its wire beside its ports; nothing where addresses are not ours to give.
+#[derive(Clone, Default)]
+pub struct Beside {
+    /// Looks for addresses before they are offered.
+    pub prober: Option<Arc<Prober>>,
+    /// Hears of other servers.
+    pub hints: Option<Hints>,
+}
+
 /// Serves one port until it is stopped. Ends by itself only when the ledger has failed for good: an address that cannot
 /// be stored must not be promised.
-pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: CancellationToken) -> Result<(), Fault> {
+pub async fn serve(
+    listener: Listener,
+    beside: Beside,
+    appliance: Arc<Appliance>,
+    stop: CancellationToken,
+) -> Result<(), Fault> {
     let Listener(socket) = listener;
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let tasks = TaskTracker::new();
     let (failed, mut failure) = mpsc::channel::<Fault>(1);
+    let desk = Arc::new(Desk { socket: socket.clone(), beside, appliance: appliance.clone(), failed });
     let mut inbox = Inbox::new();
     let outcome = loop {
         let received = tokio::select! {
@@ -114,9 +132,8 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: Cancella
         }
         for packet in inbox.packets() {
             let Some(request) = read(packet.bytes, &socket.received(&packet), &appliance.counters) else { continue };
-            let answering = answer(request, socket.clone(), appliance.clone(), failed.clone());
-            // Whatever needs no disk is answered here and now, without a task of its own.
-            let mut answering = Box::pin(answering);
+            // Whatever needs neither the disk nor the wire is answered here and now, without a task of its own.
+            let mut answering = Box::pin(desk.clone().serve(request));
             if poll!(answering.as_mut()).is_pending() {
                 let Ok(place) = places.clone().acquire_owned().await else { break };
                 tasks.spawn(async move {
@@ -131,19 +148,6 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: Cancella
     outcome
 }
 
-async fn answer(request: Request, socket: Arc<DhcpSocket>, appliance: Arc<Appliance>, failed: mpsc::Sender<Fault>) {
-    if let Err(fault) = decide_and_send(request, &socket, &appliance).await {
-        // The ledger says once that its disk is full; clients go on asking until it is not.
-        match fault {
-            Fault::Full(_) => tracing::debug!(%fault, "a DHCP request could not be granted"),
-            _ => tracing::error!(%fault, "a DHCP request could not be decided"),
-        }
-        if appliance.ledger.is_closed() {
-            let _ = failed.try_send(fault);
-        }
-    }
-}
-
 fn read(bytes: &[u8], received: &Received, counters: &Counters) -> Option<Request> {
     Counters::count(&counters.dhcp_received);
     match Request::parse(bytes, received) {
@@ -154,28 +158,4 @@ fn read(bytes: &[u8], received: &Received, counters: &Counters) -> Option<Reques
             None
         }
     }
-}
-
-async fn decide_and_send(request: Request, socket: &DhcpSocket, appliance: &Appliance) -> Result<(), Fault> {
-    let (mac, kind) = (request.mac, request.kind);
-    match appliance.ledger.decide(request, decide).await? {
-        DhcpAnswer::Silence(reason) => {
-            Counters::count(&appliance.counters.dhcp_silent);
-            tracing::debug!(%mac, %kind, %reason, interface = socket.interface(), "no answer");
-        }
-        DhcpAnswer::Reply { packet, send_to, .. } => {
-            let to = send_to.address();
-            match socket.send(&packet, send_to).await {
-                Ok(()) => {
-                    Counters::count(&appliance.counters.dhcp_answered);
-                    tracing::debug!(%mac, %kind, %to, interface = socket.interface(), "answered");
-                }
-                Err(error) => {
-                    Counters::count(&appliance.counters.dhcp_unsent);
-                    tracing::warn!(%mac, %kind, %to, %error, "an answer could not be sent");
-                }
-            }
-        }
-    }
-    Ok(())
 }

@@ -155,15 +155,8 @@ impl Ledger {
     }
 
     /// Notes something that a person should know. Delays nobody.
-    #[allow(dead_code, reason = "for the watch over the wire, which comes next")]
     pub fn notice(&self, notice: Notice) {
         self.shared.notice(&mut self.shared.volatile(), notice);
-    }
-
-    /// Notes what the wire told, without a rule.
-    #[allow(dead_code, reason = "for the watch over the wire, which comes next")]
-    pub fn learn(&self, news: bennu_rules::Volatile) {
-        self.shared.volatile().live.apply(news);
     }
 
     /// Looks at the state as it is now.

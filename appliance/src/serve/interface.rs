@@ -7,10 +7,15 @@ use crate::{
     dhcp, http,
     interfaces::Interface,
     ndp, tftp,
+    wire::{Hints, Prober, Watch},
 };
 use anyhow::{Result, bail};
-use bennu_rules::notice::Notice;
-use std::{future, net::SocketAddr, sync::Arc, time::Duration};
+use bennu_rules::{
+    notice::Notice,
+    settings::{DhcpMode, Settings},
+};
+use futures_util::FutureExt;
+use std::{future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +31,35 @@ pub struct Bound {
     ndp: Option<ndp::Listener>,
     tftp: tftp::Listener,
     http: TcpListener,
+    wire: OnWire,
+}
+
+/// What watches and asks an interface's wire, where addresses are ours to give.
+#[derive(Default)]
+struct OnWire {
+    prober: Option<Arc<Prober>>,
+    watch: Option<(Watch, Hints)>,
+}
+
+impl OnWire {
+    fn open(interface: &Interface, settings: &Settings) -> Self {
+        if settings.dhcp != DhcpMode::Full {
+            return Self::default();
+        }
+        let prober = if settings.probe_addresses { Prober::open(interface) } else { Ok(None) };
+        Self {
+            prober: opened(interface, "addresses are offered without being looked for", prober).map(Arc::new),
+            watch: opened(interface, "other DHCP servers are not noticed", Watch::open(&interface.name)),
+        }
+    }
+}
+
+/// Says what is missing where the wire cannot be had.
+fn opened<T>(interface: &Interface, otherwise: &str, outcome: io::Result<Option<T>>) -> Option<T> {
+    outcome.unwrap_or_else(|error| {
+        tracing::warn!(interface = interface.name, %error, "{otherwise}; run bennu as root, or give it CAP_NET_RAW");
+        None
+    })
 }
 
 impl Bound {
@@ -39,22 +73,29 @@ impl Bound {
             ndp: ndp::bind(interface, mode),
             tftp: tftp::bind(interface)?,
             http: http::connection::bind_tcp(http, &interface.name)?,
+            wire: OnWire::open(interface, &config.settings),
         })
     }
 
     fn serve(self, appliance: &Arc<Appliance>) -> Running {
         let stop = appliance.shutdown.child_token();
         let mut servers = JoinSet::new();
+        let beside = dhcp::Beside {
+            prober: self.wire.prober.clone(),
+            hints: self.wire.watch.as_ref().map(|(_, hints)| hints.clone()),
+        };
         for listener in self.dhcp {
-            let (shared, stop) = (appliance.clone(), stop.clone());
-            servers.spawn(async move { Ok(dhcp::serve(listener, shared, stop).await?) });
+            let (beside, shared, stop) = (beside.clone(), appliance.clone(), stop.clone());
+            servers.spawn(async move { Ok(dhcp::serve(listener, beside, shared, stop).await?) });
+        }
+        if let Some(prober) = self.wire.prober {
+            servers.spawn(prober.keep(appliance.clone(), stop.clone()).map(Ok));
+        }
+        if let Some((watch, _)) = self.wire.watch {
+            servers.spawn(watch.keep(appliance.clone(), stop.clone()).map(Ok));
         }
         if let Some(listener) = self.ndp {
-            let (shared, stop) = (appliance.clone(), stop.clone());
-            servers.spawn(async move {
-                ndp::serve(listener, shared, stop).await;
-                Ok(())
-            });
+            servers.spawn(ndp::serve(listener, appliance.clone(), stop.clone()).map(Ok));
         }
         let (shared, until) = (appliance.clone(), stop.clone());
         servers.spawn(async move { Ok(tftp::serve(self.tftp, shared, until).await?) });

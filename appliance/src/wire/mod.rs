@@ -1,11 +1,15 @@
-//! The wire below IP: what goes to cards that have no address, and what is heard of others.
-
-#![allow(dead_code, reason = "listening is for the watch over the wire, which comes next")]
+//! The wire below IP: what goes to cards that have no address, who else serves there, and which addresses are in use.
 
 mod card;
 mod datagram;
+mod ear;
 mod packet_socket;
+mod prober;
+mod watch;
 
 pub use card::Card;
 pub use datagram::Datagram;
+pub use ear::{Ear, Other};
 pub use packet_socket::PacketSocket;
+pub use prober::{OFFER_PATIENCE, Prober, note};
+pub use watch::{Hint, Hints, Watch, refusal};

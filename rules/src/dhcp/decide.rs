@@ -4,7 +4,7 @@ use super::{
     client::Client,
     full,
     loader::{self, Next},
-    proxy,
+    others, proxy,
     reply::{Reply, SendTo},
     request::{BOOT_SERVER_PORT, Kind, Request},
 };
@@ -66,6 +66,8 @@ pub enum Reason {
     Declined(Ipv4Addr),
     /// A RELEASE or DECLINE of an address that the client does not have.
     NotItsAddress(Kind),
+    /// It is no client but a Bennu that looks for other servers, elsewhere or not on this wire.
+    LooksForServers,
     /// The answer could not be put together.
     Unencodable(String),
 }
@@ -91,6 +93,7 @@ impl fmt::Display for Reason {
                 write!(f, "it declined {address}, which somebody else uses: look for that machine on this wire")
             }
             Self::NotItsAddress(kind) => write!(f, "its {kind} is about an address that it does not have"),
+            Self::LooksForServers => f.write_str("it is no client but looks for DHCP servers"),
             Self::Unencodable(why) => write!(f, "the answer could not be put together: {why}"),
         }
     }
@@ -105,6 +108,9 @@ impl Reason {
 
 /// Decides what a DHCP request gets.
 pub fn decide(request: &Request, view: &View<'_>, at: &Moment) -> Decision<DhcpAnswer> {
+    if let Some(decision) = others::answer(request, at.settings.dhcp) {
+        return decision;
+    }
     let asking = Asking::new(request, view, at);
     match at.settings.dhcp {
         DhcpMode::Off => Decision::just(DhcpAnswer::Silence(Reason::Off)),

@@ -12,6 +12,7 @@ mod decide;
 mod full;
 pub mod loader;
 pub mod options;
+pub mod others;
 mod probe;
 mod proxy;
 pub mod reply;

@@ -1,0 +1,113 @@
+//! One request: asks the rules, looks for the address where they want that, answers.
+
+use super::{Beside, socket::DhcpSocket};
+use crate::{
+    appliance::{Appliance, Counters},
+    ledger::Fault,
+    wire::{self, Hint, OFFER_PATIENCE, Prober},
+};
+use bennu_rules::{
+    MacAddress,
+    dhcp::{DhcpAnswer, Reason, Request, SendTo, decide, others::is_question, request::Kind},
+};
+use std::{net::Ipv4Addr, sync::Arc, time::Instant};
+use tokio::sync::mpsc;
+
+/// Addresses tried for one offer. Each that turns out to be taken is remembered, so the client's next try goes on.
+const TRIES: u32 = 8;
+
+/// What serving a request takes.
+pub struct Desk {
+    pub socket: Arc<DhcpSocket>,
+    pub beside: Beside,
+    pub appliance: Arc<Appliance>,
+    /// Told when the ledger has failed for good.
+    pub failed: mpsc::Sender<Fault>,
+}
+
+impl Desk {
+    /// Answers a request, or keeps silent.
+    pub async fn serve(self: Arc<Self>, request: Request) {
+        self.hint(&request);
+        if let Err(fault) = self.answer(request).await {
+            // The ledger says once that its disk is full; clients go on asking until it is not.
+            match fault {
+                Fault::Full(_) => tracing::debug!(%fault, "a DHCP request could not be granted"),
+                _ => tracing::error!(%fault, "a DHCP request could not be decided"),
+            }
+            if self.appliance.ledger.is_closed() {
+                let _ = self.failed.try_send(fault);
+            }
+        }
+    }
+
+    fn hint(&self, request: &Request) {
+        if request.is_relayed() || request.kind != Kind::Discover {
+            return;
+        }
+        match (&self.beside.hints, &self.beside.prober) {
+            (Some(hints), _) if is_question(request) => drop(hints.try_send(Hint::Asked)),
+            (_, Some(prober)) => prober.newcomer(),
+            _ => {}
+        }
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<(), Fault> {
+        let until = Instant::now() + OFFER_PATIENCE;
+        // Only what a newcomer on our own wire is offered was never looked for.
+        let is_relayed = request.is_relayed();
+        let may_probe = request.kind == Kind::Discover && !is_relayed;
+        let prober = self.beside.prober.as_deref().filter(|_| may_probe);
+        for _ in 0..TRIES {
+            let (mac, kind, again) = (request.mac, request.kind, prober.map(|_| request.clone()));
+            let (packet, send_to, probe) = match self.appliance.ledger.decide(request, decide).await? {
+                DhcpAnswer::Reply { packet, send_to, probe } => (packet, send_to, probe),
+                DhcpAnswer::Silence(reason) => {
+                    self.keep_silent(mac, kind, &reason);
+                    if let (Reason::TookAnotherOffer(server), Some(hints), false) =
+                        (reason, &self.beside.hints, is_relayed)
+                    {
+                        let _ = hints.try_send(Hint::TookAnother(server));
+                    }
+                    return Ok(());
+                }
+            };
+            match (probe, prober, again) {
+                (Some(address), Some(prober), Some(again)) if self.is_taken(address, prober, until).await => {
+                    request = again;
+                }
+                _ => {
+                    self.send(mac, kind, &packet, send_to).await;
+                    return Ok(());
+                }
+            }
+        }
+        Counters::count(&self.appliance.counters.dhcp_silent);
+        Ok(())
+    }
+
+    async fn is_taken(&self, address: Ipv4Addr, prober: &Prober, until: Instant) -> bool {
+        let taken_by = prober.look_for(address, until.saturating_duration_since(Instant::now())).await;
+        wire::note(address, taken_by, &self.appliance).await;
+        taken_by.is_some()
+    }
+
+    fn keep_silent(&self, mac: MacAddress, kind: Kind, reason: &Reason) {
+        Counters::count(&self.appliance.counters.dhcp_silent);
+        tracing::debug!(%mac, %kind, %reason, interface = self.socket.interface(), "no answer");
+    }
+
+    async fn send(&self, mac: MacAddress, kind: Kind, packet: &[u8], send_to: SendTo) {
+        let to = send_to.address();
+        match self.socket.send(packet, send_to).await {
+            Ok(()) => {
+                Counters::count(&self.appliance.counters.dhcp_answered);
+                tracing::debug!(%mac, %kind, %to, interface = self.socket.interface(), "answered");
+            }
+            Err(error) => {
+                Counters::count(&self.appliance.counters.dhcp_unsent);
+                tracing::warn!(%mac, %kind, %to, %error, "an answer could not be sent");
+            }
+        }
+    }
+}

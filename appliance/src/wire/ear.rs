@@ -1,0 +1,130 @@
+//! Hears the DHCP servers of a wire, and asks who they are. Through a packet socket: so no port has to be free, and
+//! our own servers on this host do not hear the question.
+
+use super::{Card, Datagram, PacketSocket};
+use bennu_rules::{
+    MacAddress,
+    dhcp::{
+        CLIENT_PORT, SERVER_PORT,
+        others::{Heard, question},
+    },
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use socket2::SockFilter;
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout_at};
+
+/// A server may look for the address first that it is going to offer (RFC 2131 §2.2).
+pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Switches lose packets while they learn.
+const QUESTIONS: u32 = 3;
+/// Between two of them.
+const PACE: Duration = Duration::from_secs(1);
+/// A DHCP packet in its datagram.
+const LARGEST: usize = 4096;
+
+/// Listens to one wire.
+pub struct Ear {
+    socket: PacketSocket,
+    ours: Vec<Card>,
+}
+
+/// What was heard, and whose card sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Other {
+    /// What.
+    pub heard: Heard,
+    /// Whose.
+    pub card: MacAddress,
+}
+
+impl Ear {
+    /// Listens; `None` where the interface is no Ethernet.
+    pub fn open(interface: &str) -> io::Result<Option<Self>> {
+        let Some(card) = Card::of(interface) else { return Ok(None) };
+        let socket = PacketSocket::listener(card, libc::ETH_P_IP, &only_servers())?;
+        Ok(Some(Self { socket, ours: Card::all() }))
+    }
+
+    /// Asks as a card that does not exist.
+    pub async fn ask(&self) -> io::Result<()> {
+        let mut chance = [0; 9];
+        SystemRandom::new().fill(&mut chance).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        let [a, b, c, d, e, xid @ ..] = chance;
+        // Locally administered, so no machine has it (IEEE 802, clause 8.4). The frame itself is our card's, since
+        // switches and hypervisors may shut out a port that speaks for another card.
+        let message = question(MacAddress([0x02, a, b, c, d, e]), u32::from_be_bytes(xid));
+        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT);
+        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
+        let packet = Datagram { from, to, payload: &message }.packet()?;
+        self.socket.send(MacAddress([0xff; 6]), &packet).await
+    }
+
+    /// Waits until a server says something that is not ours.
+    pub async fn hear(&self) -> io::Result<Other> {
+        let mut buffer = [0; LARGEST];
+        loop {
+            let (length, card) = self.socket.receive(&mut buffer).await?;
+            // By the card, for a twin may have our very address.
+            if self.ours.iter().any(|own| own.mac == card) {
+                continue;
+            }
+            let datagram = Datagram::read(&buffer[..length]);
+            let heard = datagram.and_then(|datagram| Heard::parse(datagram.payload, *datagram.from.ip()));
+            if let Some(heard) = heard {
+                return Ok(Other { heard, card });
+            }
+        }
+    }
+
+    /// Asks a few times, and gathers the servers that are heard meanwhile, each once.
+    pub async fn look(&self) -> io::Result<Vec<Other>> {
+        let began = Instant::now();
+        let mut found: BTreeMap<Ipv4Addr, Other> = BTreeMap::new();
+        for round in 1..=QUESTIONS {
+            self.ask().await?;
+            let until = began + if round == QUESTIONS { PATIENCE } else { PACE * round };
+            while let Ok(other) = timeout_at(until, self.hear()).await {
+                let other = other?;
+                let known = found.entry(other.heard.server).or_insert(other);
+                if other.heard.appliance.is_some() {
+                    *known = other;
+                }
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+}
+
+/// Lets nothing but BOOTP replies wake us: whole UDP packets from port 67 or to port 68 whose first byte is 2.
+fn only_servers() -> [SockFilter; 13] {
+    let load = |size: u32, mode: u32, at: u32| SockFilter::new((libc::BPF_LD | size | mode) as u16, 0, 0, at);
+    let jump = |test: u32, value: u32, yes: u8, no: u8| {
+        SockFilter::new((libc::BPF_JMP | test | libc::BPF_K) as u16, yes, no, value)
+    };
+    let finish = |length: u32| SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, length);
+    let header_length = SockFilter::new((libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH) as u16, 0, 0, 0);
+    let (byte, half, absolute, indexed) = (libc::BPF_B, libc::BPF_H, libc::BPF_ABS, libc::BPF_IND);
+    let (equal, any_bit) = (libc::BPF_JEQ, libc::BPF_JSET);
+    [
+        load(byte, absolute, 9),
+        jump(equal, libc::IPPROTO_UDP as u32, 0, 10),
+        load(half, absolute, 6),
+        // A later fragment has no ports.
+        jump(any_bit, 0x1fff, 8, 0),
+        header_length,
+        load(half, indexed, 0),
+        jump(equal, u32::from(SERVER_PORT), 2, 0),
+        load(half, indexed, 2),
+        jump(equal, u32::from(CLIENT_PORT), 0, 3),
+        load(byte, indexed, 8),
+        jump(equal, 2, 0, 1),
+        finish(u32::MAX),
+        finish(0),
+    ]
+}

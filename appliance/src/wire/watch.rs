@@ -1,0 +1,161 @@
+//! Watches a wire that we serve for servers that do not belong there, while we serve.
+
+use super::ear::{Ear, Other};
+use crate::appliance::Appliance;
+use bennu_rules::{
+    dhcp::others::{Heard, Said},
+    notice::Notice,
+};
+use std::{collections::BTreeMap, future, net::Ipv4Addr, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long a server that was heard may take to say that it is a Bennu.
+const INTRODUCTION: Duration = Duration::from_millis(1500);
+/// Between two questions: two Bennus that hear each other ask must not ask for ever.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(30);
+/// A server that goes on is told of no more often than this.
+const BETWEEN_NOTICES: Duration = Duration::from_secs(30);
+/// Servers remembered; a flood of invented ones is told of only in part.
+const MOST: usize = 16;
+/// A wire that cannot be heard is listened to again after this.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What our own DHCP server came upon.
+#[derive(Debug, Clone, Copy)]
+pub enum Hint {
+    /// A client took the offer of this server. A switch keeps what that server says to it from us.
+    TookAnother(Ipv4Addr),
+    /// Another Bennu looks for servers.
+    Asked,
+}
+
+/// Where hints go.
+pub type Hints = mpsc::Sender<Hint>;
+
+/// A server that was heard.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    heard: Heard,
+    /// When a notice is due: at once for a Bennu, after a moment for one that has not introduced itself.
+    due: Option<Instant>,
+    told: Option<Instant>,
+    /// When it was heard last.
+    at: Instant,
+}
+
+/// The watch over one wire.
+pub struct Watch {
+    ear: Ear,
+    interface: String,
+    hints: mpsc::Receiver<Hint>,
+    known: BTreeMap<Ipv4Addr, Known>,
+    asked: Option<Instant>,
+}
+
+impl Watch {
+    /// Over the wire of an interface; `None` where it is no Ethernet.
+    pub fn open(interface: &str) -> std::io::Result<Option<(Self, Hints)>> {
+        let Some(ear) = Ear::open(interface)? else { return Ok(None) };
+        let (sender, hints) = mpsc::channel(64);
+        let watch = Self { ear, interface: interface.to_owned(), hints, known: BTreeMap::new(), asked: None };
+        Ok(Some((watch, sender)))
+    }
+
+    /// Watches until it is stopped. Asks once at the beginning.
+    pub async fn keep(mut self, appliance: Arc<Appliance>, stop: CancellationToken) {
+        self.ask().await;
+        loop {
+            let due = self.known.values().filter_map(|known| known.due).min();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                other = self.ear.hear() => match other {
+                    Ok(Other { heard, .. }) => self.heard(heard, &appliance).await,
+                    Err(error) => {
+                        tracing::debug!(interface = self.interface, %error, "the wire cannot be listened to");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                Some(hint) = self.hints.recv() => match hint {
+                    Hint::TookAnother(server) => {
+                        self.heard(Heard { server, said: Said::Offer, appliance: None }, &appliance).await;
+                    }
+                    Hint::Asked => self.ask().await,
+                },
+                () = until(due) => self.tell(&appliance),
+            }
+        }
+    }
+
+    async fn heard(&mut self, heard: Heard, appliance: &Appliance) {
+        let settings = appliance.settings();
+        let is_ours = || appliance.interfaces.now().iter().any(|own| own.address == heard.server);
+        // Our own answer may come back by a relay, but never with another Bennu's mark.
+        if heard.notice(&self.interface, settings).is_none() || heard.appliance.is_none() && is_ours() {
+            return;
+        }
+        let now = Instant::now();
+        if !self.known.contains_key(&heard.server) && self.known.len() >= MOST {
+            self.known.retain(|_, known| now < known.at + BETWEEN_NOTICES);
+            if self.known.len() >= MOST {
+                return;
+            }
+        }
+        let known = self.known.entry(heard.server).or_insert(Known { heard, due: None, told: None, at: now });
+        known.at = now;
+        let is_news = heard.appliance.is_some() && known.heard.appliance.is_none();
+        known.heard = Heard { appliance: heard.appliance.or(known.heard.appliance), ..heard };
+        let is_told = known.told.is_some_and(|told| now < told + BETWEEN_NOTICES);
+        if is_news || known.heard.appliance.is_some() && !is_told {
+            known.due = Some(now);
+        } else if known.due.is_none() && !is_told {
+            known.due = Some(now + INTRODUCTION);
+            self.ask().await;
+        }
+    }
+
+    fn tell(&mut self, appliance: &Appliance) {
+        let now = Instant::now();
+        for known in self.known.values_mut().filter(|known| known.due.is_some_and(|due| due <= now)) {
+            (known.due, known.told) = (None, Some(now));
+            if let Some(notice) = known.heard.notice(&self.interface, appliance.settings()) {
+                appliance.ledger.notice(notice);
+            }
+        }
+    }
+
+    async fn ask(&mut self) {
+        let now = Instant::now();
+        if self.asked.is_some_and(|asked| now < asked + BETWEEN_QUESTIONS) {
+            return;
+        }
+        self.asked = Some(now);
+        if let Err(error) = self.ear.ask().await {
+            tracing::debug!(interface = self.interface, %error, "other servers could not be asked");
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => future::pending().await,
+    }
+}
+
+/// What to do about a server that keeps us from starting.
+pub fn refusal(interface: &str, other: &Other, notice: &Notice) -> String {
+    let Other { heard: Heard { server, .. }, card } = other;
+    match notice {
+        Notice::OtherAppliance { .. } => format!(
+            "another Bennu, {server} (card {card}), answers on {interface}, and no lease is on record here yet. One wire \
+             needs one Bennu: stop one of the two, or, if both are meant, give them ranges that do not overlap and write \
+             allow_servers = [\"{server}\"] under [boot]"
+        ),
+        _ => format!(
+            "another DHCP server, {server} (card {card}), answers on {interface}, and no lease is on record here yet. Two \
+             servers would give machines addresses at random: stop that one, or write dhcp = \"proxy\" under [boot] and \
+             let it give the addresses, or, if both are meant, allow_servers = [\"{server}\"]"
+        ),
+    }
+}

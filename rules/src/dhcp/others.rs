@@ -1,0 +1,226 @@
+//! Other DHCP servers on a wire of ours: how they are looked for, and what is heard of them.
+//!
+//! Who looks asks for an address like a client, and never takes it. Another Bennu knows the question by its vendor
+//! class: it holds no address and opens no boot for it, and says what it is.
+
+use super::{
+    decide::{DhcpAnswer, Reason},
+    options::{Options, code},
+    reply::SendTo,
+    request::{Kind, Request},
+};
+use crate::{
+    Decision, MacAddress,
+    notice::Notice,
+    settings::{DhcpMode, Settings},
+};
+use dhcproto::{
+    Encodable,
+    v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode, UnknownOption},
+};
+use std::{fmt, net::Ipv4Addr};
+
+/// Vendor class (option 60) of the question.
+const QUESTION: &str = "bennu-probe";
+/// Vendor class of a Bennu's answer. Its option 43 says whether addresses are given there.
+const ANSWER: &str = "bennu";
+/// In option 43 of an answer.
+const GIVES_ADDRESSES: &[u8] = b"full";
+/// In option 43 of an answer.
+const STANDS_BESIDE: &[u8] = b"proxy";
+/// Some servers and relays drop what is shorter than a BOOTP packet (RFC 1542 §2.1).
+const LEAST_SIZE: usize = 300;
+
+/// A DISCOVER by a card that should not exist. Whoever answers it is a DHCP server.
+pub fn question(mac: MacAddress, xid: u32) -> Vec<u8> {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message = Message::new_with_id(xid, none, none, none, none, &mac.0);
+    message.set_flags(Flags::default().set_broadcast());
+    let wanted = vec![OptionCode::SubnetMask, OptionCode::Router, OptionCode::ServerIdentifier];
+    message.opts_mut().insert(DhcpOption::MessageType(MessageType::Discover));
+    message.opts_mut().insert(DhcpOption::ParameterRequestList(wanted));
+    insert(&mut message, code::CLASS, QUESTION.as_bytes());
+    encoded(&message)
+}
+
+/// Whether a request is such a question.
+pub fn is_question(request: &Request) -> bool {
+    request.kind == Kind::Discover && request.class.as_deref() == Some(QUESTION)
+}
+
+/// Our answer to such a question: an OFFER without an address. One that a relay passed on gets none, for it was asked on
+/// another wire, or comes back to who asked it.
+pub(super) fn answer(request: &Request, mode: DhcpMode) -> Option<Decision<DhcpAnswer>> {
+    if !is_question(request) {
+        return None;
+    }
+    if request.is_relayed() || mode == DhcpMode::Off {
+        return Some(Decision::just(DhcpAnswer::Silence(Reason::LooksForServers)));
+    }
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message = Message::new_with_id(request.xid, none, none, none, none, &request.mac.0);
+    message.set_opcode(Opcode::BootReply).set_flags(Flags::new(request.flags));
+    message.opts_mut().insert(DhcpOption::MessageType(MessageType::Offer));
+    message.opts_mut().insert(DhcpOption::ServerIdentifier(request.our_id()));
+    insert(&mut message, code::CLASS, ANSWER.as_bytes());
+    insert(&mut message, code::VENDOR, if mode == DhcpMode::Full { GIVES_ADDRESSES } else { STANDS_BESIDE });
+    let packet = encoded(&message);
+    Some(Decision::just(DhcpAnswer::Reply { packet, send_to: SendTo::Broadcast, probe: None }))
+}
+
+fn insert(message: &mut Message, code: u8, bytes: &[u8]) {
+    message.opts_mut().insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::from(code), bytes.to_vec())));
+}
+
+fn encoded(message: &Message) -> Vec<u8> {
+    let mut packet = message.to_vec().unwrap_or_default();
+    packet.resize(packet.len().max(LEAST_SIZE), code::PAD);
+    packet
+}
+
+/// What a server was heard to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Said {
+    /// It offers an address, or a file.
+    Offer,
+    /// It gives one.
+    Ack,
+    /// It takes one away.
+    Nak,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Offer => "OFFER",
+            Self::Ack => "ACK",
+            Self::Nak => "NAK",
+        })
+    }
+}
+
+/// What a Bennu does on the wire where it was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Appliance {
+    /// It gives addresses.
+    Full,
+    /// It stands beside the site's server.
+    Proxy,
+}
+
+/// A server that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Its server identifier, else the address it sent from.
+    pub server: Ipv4Addr,
+    /// What it said.
+    pub said: Said,
+    /// Set where it called itself a Bennu.
+    pub appliance: Option<Appliance>,
+}
+
+impl Heard {
+    /// Reads what came from `source`. `None`: no DHCP server says such a thing.
+    pub fn parse(bytes: &[u8], source: Ipv4Addr) -> Option<Self> {
+        if bytes.first() != Some(&2) || *bytes.get(236..240)? != dhcproto::v4::MAGIC {
+            return None;
+        }
+        let options = Options::parse(bytes.get(240..)?, bytes.get(108..236)?, bytes.get(44..108)?).ok()?;
+        let said = match options.get(code::MESSAGE_TYPE)? {
+            [2] => Said::Offer,
+            [5] => Said::Ack,
+            [6] => Said::Nak,
+            _ => return None,
+        };
+        let is_bennu = options.text(code::CLASS).as_deref() == Some(ANSWER);
+        let stands_beside = options.get(code::VENDOR) == Some(STANDS_BESIDE);
+        let appliance = is_bennu.then_some(if stands_beside { Appliance::Proxy } else { Appliance::Full });
+        Some(Self { server: options.address(code::SERVER_ID).unwrap_or(source), said, appliance })
+    }
+
+    /// What a person should know of it; `None` where the configuration allows it.
+    pub fn notice(&self, interface: &str, settings: &Settings) -> Option<Notice> {
+        let (interface, server) = (interface.to_owned(), self.server);
+        if settings.allow_servers.contains(&server) {
+            return None;
+        }
+        Some(match self.appliance {
+            Some(_) => Notice::OtherAppliance { interface, server },
+            None => Notice::OtherServer { interface, server, said: self.said.to_string() },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Live, Moment, Timestamp, View, dhcp::Received, dhcp::decide, memory::Memory};
+    use std::sync::Arc;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+    const OURS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+    fn ask(bytes: &[u8], dhcp: DhcpMode) -> Decision<DhcpAnswer> {
+        let received = Received {
+            interface: "eno1".into(),
+            interface_index: 1,
+            interface_address: OURS,
+            mtu: 1500,
+            port: 67,
+            source: "0.0.0.0:68".parse().unwrap(),
+            destination: Ipv4Addr::BROADCAST,
+        };
+        let subnets = vec![crate::settings::Subnet::new("10.77.0.0/24".parse().unwrap())];
+        let settings = Arc::new(Settings { dhcp, subnets, ..Settings::default() });
+        let at = Moment { now: Timestamp(1), entropy: [0; 32], settings };
+        let (records, live) = (Memory::default(), Live::default());
+        decide(&Request::parse(bytes, &received).unwrap(), &View { records: &records, live: &live }, &at)
+    }
+
+    #[test]
+    fn a_bennu_knows_another_by_its_question_and_holds_nothing_for_it() {
+        for (mode, appliance) in [(DhcpMode::Full, Appliance::Full), (DhcpMode::Proxy, Appliance::Proxy)] {
+            let decision = ask(&question(MAC, 7), mode);
+            assert!(decision.volatile.is_empty() && decision.changes.is_empty() && decision.observed.is_empty());
+            let DhcpAnswer::Reply { packet, send_to: SendTo::Broadcast, probe: None } = decision.answer else {
+                panic!("{decision:?}")
+            };
+            assert_eq!(packet[16..20], [0; 4], "no address");
+            let heard = Heard::parse(&packet, Ipv4Addr::UNSPECIFIED).unwrap();
+            assert_eq!(heard, Heard { server: OURS, said: Said::Offer, appliance: Some(appliance) });
+        }
+        assert_eq!(ask(&question(MAC, 7), DhcpMode::Off).answer, DhcpAnswer::Silence(Reason::LooksForServers));
+    }
+
+    #[test]
+    fn a_question_that_a_relay_passed_on_stays_unanswered() {
+        let mut relayed = question(MAC, 7);
+        relayed[24..28].copy_from_slice(&[10, 78, 0, 1]);
+        assert_eq!(ask(&relayed, DhcpMode::Full).answer, DhcpAnswer::Silence(Reason::LooksForServers));
+    }
+
+    #[test]
+    fn servers_are_told_from_clients_and_noise() {
+        let mut offer = question(MAC, 7);
+        assert_eq!(Heard::parse(&offer, OURS), None, "a client's");
+        offer[0] = 2;
+        assert_eq!(Heard::parse(&offer, OURS), None, "a DISCOVER in a reply");
+        let at = offer.windows(3).position(|bytes| bytes == [53, 1, 1]).unwrap();
+        for (kind, said) in [(2, Said::Offer), (5, Said::Ack), (6, Said::Nak)] {
+            offer[at + 2] = kind;
+            let heard = Heard { server: OURS, said, appliance: None };
+            assert_eq!(Heard::parse(&offer, OURS), Some(heard), "without option 54 the sender counts");
+        }
+        for length in 0..offer.len() {
+            let _ = Heard::parse(&offer[..length], OURS);
+        }
+    }
+
+    #[test]
+    fn an_allowed_server_is_nobodys_business() {
+        let heard = Heard { server: OURS, said: Said::Offer, appliance: None };
+        let settings = Settings { allow_servers: vec![OURS], ..Settings::default() };
+        assert_eq!(heard.notice("eno1", &settings), None);
+        assert!(heard.notice("eno1", &Settings::default()).is_some());
+    }
+}
