@@ -328,7 +328,10 @@ impl Shared {
 
     fn notice(&self, volatile: &mut VolatileState, notice: Notice) {
         let Some(told) = volatile.live.notice(notice, self.now()) else { return };
-        tracing::warn!(advice = told.notice.advice(), "{}", told.notice);
+        match told.notice.advice() {
+            advice if advice.is_empty() => tracing::info!("{}", told.notice),
+            advice => tracing::warn!(advice, "{}", told.notice),
+        }
         let _ = self.events.send(Event::Notice(told.clone()));
     }
 

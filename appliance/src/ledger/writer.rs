@@ -5,7 +5,7 @@ use super::{
     records::{Stored, perform},
     storage::{Batch, Fault},
 };
-use bennu_rules::{Change, MacAddress, View, Volatile, boot::Boot};
+use bennu_rules::{Change, MacAddress, View, Volatile, boot::Boot, notice::Notice};
 use std::{
     sync::{
         Arc,
@@ -180,7 +180,7 @@ fn work(shared: &Shared, waiting: &mpsc::Receiver<Box<dyn Pending>>, condition: 
         }
         let (batch, outcome) = commit_together(shared, first, waiting);
         if let Err(met) = &outcome {
-            fault = Some(take_note(met, condition));
+            fault = Some(take_note(met, shared, condition));
         }
         for proposal in batch {
             proposal.release(outcome.clone());
@@ -189,10 +189,11 @@ fn work(shared: &Shared, waiting: &mpsc::Receiver<Box<dyn Pending>>, condition: 
 }
 
 /// What later proposals are told after a fault.
-fn take_note(met: &Fault, condition: &Condition) -> Fault {
+fn take_note(met: &Fault, shared: &Shared, condition: &Condition) -> Fault {
     if let Fault::Full(_) = met {
         if !condition.is(Condition::FULL) {
             tracing::error!(fault = %met, "leases, boots and commands are refused until there is room");
+            shared.notice(&mut shared.volatile(), Notice::StorageFull);
         }
         condition.become_as(Condition::FULL);
         return met.clone();
@@ -230,10 +231,10 @@ fn look_again(shared: &Shared, condition: &Condition) -> Option<Fault> {
     match shared.storage.recover() {
         Ok(()) => {
             condition.become_as(Condition::SERVES);
-            tracing::info!("the ledger's disk has room again: everything is stored as before");
+            shared.notice(&mut shared.volatile(), Notice::StorageBack);
             None
         }
-        Err(met) => Some(take_note(&met, condition)),
+        Err(met) => Some(take_note(&met, shared, condition)),
     }
 }
 
