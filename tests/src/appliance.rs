@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{command, home::Home, wire::Namespace, workshop};
+use crate::{command, home::Home, small_state::SmallState, wire::Namespace, workshop};
 
 /// How an appliance is configured.
 #[derive(Debug, Clone)]
@@ -23,6 +23,7 @@ pub struct Config {
     subnet: String,
     more: String,
     user: Option<&'static str>,
+    disk: Option<&'static str>,
     /// Whether it starts with the images of [`crate::seed`] in its store.
     pub(crate) with_images: bool,
 }
@@ -38,6 +39,7 @@ impl Config {
             subnet: nothing(),
             more: nothing(),
             user: None,
+            disk: None,
             with_images: false,
         }
     }
@@ -67,6 +69,12 @@ impl Config {
     /// More tables, such as another `[[boot.subnet]]`.
     pub fn more(mut self, text: &str) -> Self {
         self.more += &format!("{text}\n");
+        self
+    }
+
+    /// Its state lies on a disk of its own of this size, in `mount`'s words.
+    pub fn state_on(mut self, size: &'static str) -> Self {
+        self.disk = Some(size);
         self
     }
 
@@ -116,6 +124,7 @@ pub struct Appliance {
     dir: PathBuf,
     socket: PathBuf,
     process: Option<Child>,
+    disk: Option<SmallState>,
 }
 
 impl Appliance {
@@ -125,7 +134,9 @@ impl Appliance {
         let interfaces: Vec<String> = interfaces.iter().map(|name| format!("{name:?}")).collect();
         let interfaces = format!("[{}]", interfaces.join(", "));
         let binary = workshop::bennu_binary()?;
-        let appliance = Self { home, namespace, interfaces, binary, dir, socket, process: None };
+        let small = |size| SmallState::mount(Rc::clone(&home), &namespace, &dir.join("state"), size);
+        let disk = config.disk.map(small).transpose()?;
+        let appliance = Self { home, namespace, interfaces, binary, dir, socket, process: None, disk };
         appliance.configure(config)?;
         Ok(appliance)
     }
@@ -138,6 +149,11 @@ impl Appliance {
     /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
+    }
+
+    /// The small disk that its state lies on, if it was given one.
+    pub fn small_state(&self) -> Option<&SmallState> {
+        self.disk.as_ref()
     }
 
     /// Its state directory.
@@ -160,7 +176,10 @@ impl Appliance {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the appliance runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut serve = self.namespace.command(&self.binary);
+        let mut serve = match &self.disk {
+            Some(disk) => disk.command(&self.binary),
+            None => self.namespace.command(&self.binary),
+        };
         serve.arg("serve").arg("--config").arg(self.dir.join("bennu.toml"));
         let child = serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         let mut child = child.context("cannot start the appliance")?;

@@ -34,5 +34,6 @@ pub mod relay;
 pub mod scenarios;
 pub mod seed;
 pub mod site;
+pub mod small_state;
 pub mod wire;
 pub mod workshop;

@@ -1,7 +1,7 @@
 //! The wire checklist, line by line, against the running appliance: a client of raw frames, a TFTP client that
 //! misbehaves, and an HTTP client of bytes.
 
-mod ask;
+pub mod ask;
 mod client;
 mod dhcp_addresses;
 mod dhcp_packets;
@@ -12,7 +12,7 @@ mod frames;
 mod got;
 mod http;
 mod link;
-mod place;
+pub mod place;
 mod pxe;
 mod report;
 mod table;

@@ -47,7 +47,8 @@ pub struct Place {
     /// The appliance's card.
     pub server_mac: Mac,
     binary: PathBuf,
-    socket: PathBuf,
+    /// Of the appliance's API.
+    pub socket: PathBuf,
     log: PathBuf,
 }
 

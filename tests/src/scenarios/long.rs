@@ -5,7 +5,7 @@
 use anyhow::Result;
 use std::{fs, path::PathBuf};
 
-use super::{LIVES, faults};
+use super::{LIVES, faults, siege};
 use crate::{
     harness::{self, Life},
     images::short_digest,
@@ -16,7 +16,8 @@ const JOBS: usize = 2;
 
 /// How often each life is lived.
 fn repetitions(life: &Life) -> usize {
-    if life.name == faults::SIGKILL.name { 20 } else { 5 }
+    let often = [faults::SIGKILL.name, siege::KILLS.name, siege::FULL_DISK.name];
+    if often.contains(&life.name) { 20 } else { 5 }
 }
 
 /// Lives every life that a filter names as often as it should; whether all went well.

@@ -10,6 +10,7 @@ mod power;
 mod privileges;
 mod proxy;
 mod secure_boot;
+mod siege;
 mod waiting;
 
 use crate::{conformance, harness::Life};
@@ -20,6 +21,8 @@ pub const LIVES: &[Life] = &[
     secure_boot::SECURE_BOOT,
     imports::TWO_STORES,
     conformance::LINES,
+    siege::KILLS,
+    siege::FULL_DISK,
     waiting::UNASSIGNED,
     faults::SIGKILL,
     firmware::UNDIONLY,

@@ -13,6 +13,7 @@ pub use commands::COMMANDS;
 pub use imports::{IMPORTS, KILLED_CLIENT};
 pub use packets::PACKETS;
 pub use small_disk::SMALL_DISK;
+pub(super) use source::Chance;
 pub use starts::STARTS;
 
 use anyhow::{Context, Result, bail, ensure};

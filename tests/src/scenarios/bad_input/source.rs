@@ -90,6 +90,13 @@ pub fn kernel(release: &str) -> Vec<u8> {
 pub struct Chance(u64);
 
 impl Chance {
+    /// From the clock, with the seed that brings the same again.
+    pub fn of_now() -> (Self, u64) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seed = now.as_millis() as u64;
+        (Self::new(seed), seed)
+    }
+
     /// From a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
