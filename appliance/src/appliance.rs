@@ -86,6 +86,11 @@ impl Appliance {
         self.lease_holder(address).or_else(|| crate::neighbours::mac_of(address))
     }
 
+    /// Whether a lease of ours on this address is active.
+    pub fn has_lease(&self, address: Ipv4Addr) -> bool {
+        self.lease_holder(address).is_some()
+    }
+
     fn lease_holder(&self, address: Ipv4Addr) -> Option<MacAddress> {
         let lease = self.ledger.read(|records, _| records.lease_at(address)).ok()??;
         if lease.declined || !lease.is_active(self.ledger.now()) {

@@ -1,6 +1,7 @@
 //! TFTP: sockets, time and the bytes of files around the rules of `bennu_rules::tftp`.
 
 mod content;
+mod engine;
 mod grub;
 mod registry;
 mod sender;
@@ -12,12 +13,17 @@ mod tests;
 use crate::{
     appliance::{Appliance, Counters},
     interfaces::Interface,
-    observe,
+    neighbours, observe,
     ports::{self, Transport},
 };
+use bennu_rules::tftp::peer::{self, Proof, Standing, Wire};
 pub use server::Listener;
 use server::{Event, Service};
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 69;
@@ -66,7 +72,22 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: Cancella
                 Event::Malformed => &counted.counters.tftp_malformed,
             });
         }),
+        judge: judge(&appliance, listener.device().unwrap_or_default()),
         shutdown: stop,
     };
     listener.serve(service).await
+}
+
+/// Judges sources of requests on an interface, by leases and the kernel's neighbours.
+fn judge(appliance: &Arc<Appliance>, interface: &str) -> Arc<dyn Fn(SocketAddr) -> Standing + Send + Sync> {
+    let (appliance, interface) = (appliance.clone(), interface.to_owned());
+    Arc::new(move |peer| {
+        let IpAddr::V4(address) = peer.ip().to_canonical() else { return Standing::Foreign };
+        let interfaces = appliance.interfaces.now();
+        let Some(on) = interfaces.iter().find(|known| known.name == interface) else { return Standing::Foreign };
+        let neighbour = on.network.contains(&address) && neighbours::has(address, &on.name);
+        let lease = !neighbour && appliance.has_lease(address);
+        let wire = Wire { own: on.address, network: on.network, subnets: &appliance.settings().subnets };
+        peer::standing(peer, wire, Proof { lease, neighbour })
+    })
 }

@@ -1,29 +1,28 @@
-//! Sends blocks: a window as one system call where the kernel cuts it into datagrams (UDP_SEGMENT, Linux 4.18),
-//! else one datagram at a time.
+//! Sends blocks: a window in one system call, which the kernel cuts into datagrams (UDP_SEGMENT, Linux 4.18) or,
+//! where the path does not allow that, takes as many (sendmmsg).
 
-use super::content::Content;
-use bennu_rules::tftp::{
-    Packet, Transfer,
-    packet::{DATA_HEADER, data_header},
-    transfer::wire_number,
+use bennu_rules::tftp::packet::{DATA_HEADER, data_header};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt::UdpGsoSegment};
+use std::{
+    io::{self, IoSlice},
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
 };
-use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
-use std::{io, net::SocketAddr, ops::RangeInclusive};
-use tokio::net::UdpSocket;
 
 /// The kernel's own limits: 64 datagrams, and what one UDP length field can say, less its headers.
 const MAX_SEGMENTS: usize = 64;
 const MAX_BATCH: usize = 65_000;
 
 /// The sending half of a transfer.
+#[derive(Debug)]
 pub struct Sender {
     socket: UdpSocket,
     peer: SocketAddr,
     /// Bytes of a full DATA packet.
-    full: usize,
+    full: u16,
     /// Blocks that leave in one call.
-    batch: usize,
-    buffer: Vec<u8>,
+    batch: u16,
+    segmented: bool,
 }
 
 impl Sender {
@@ -31,8 +30,7 @@ impl Sender {
     pub fn new(socket: UdpSocket, peer: SocketAddr, blksize: u16, window: u16) -> Self {
         let full = DATA_HEADER + usize::from(blksize);
         let batch = usize::from(window).min(MAX_SEGMENTS).min(MAX_BATCH / full).max(1);
-        let segmented = batch > 1 && setsockopt(&socket, UdpGsoSegment, &(full as i32)).is_ok();
-        Self { socket, peer, full, batch: if segmented { batch } else { 1 }, buffer: Vec::new() }
+        Self { socket, peer, full: full as u16, batch: batch as u16, segmented: false }
     }
 
     /// The socket, to receive on.
@@ -40,49 +38,87 @@ impl Sender {
         &self.socket
     }
 
-    /// Sends one packet to the peer.
-    pub async fn packet(&self, packet: &Packet) -> io::Result<()> {
-        self.socket.send_to(&packet.to_bytes(), self.peer).await.map(drop)
+    /// Blocks that leave in one call.
+    pub fn batch(&self) -> u64 {
+        u64::from(self.batch)
     }
 
-    /// Sends blocks of a file.
-    pub async fn blocks(
-        &mut self,
-        transfer: &Transfer,
-        content: &Content,
-        blocks: RangeInclusive<u64>,
-    ) -> io::Result<()> {
-        let (mut next, last) = blocks.into_inner();
-        while next <= last {
-            let end = last.min(next + self.batch as u64 - 1);
-            self.fill(transfer, content, next..=end).await?;
-            match self.socket.send_to(&self.buffer, self.peer).await {
-                Ok(_) => next = end + 1,
-                Err(_) if self.batch > 1 => self.stop_batching(),
-                Err(error) => return Err(error),
+    /// Has windows cut by the kernel. Not before the peer has answered: most requests of a flood never get there.
+    pub fn segment(&mut self) {
+        self.segmented = self.batch > 1 && setsockopt(&self.socket, UdpGsoSegment, &i32::from(self.full)).is_ok();
+    }
+
+    /// Sends one packet to the peer.
+    pub fn packet(&self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.send_to(bytes, self.peer).map(drop)
+    }
+
+    /// Sends blocks whose payloads lie one behind the other, the first of them with this number.
+    pub fn blocks(&mut self, first: u16, payloads: &[u8], count: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let blksize = usize::from(self.full) - DATA_HEADER;
+        buffer.clear();
+        let mut rest = payloads;
+        for nth in 0..count {
+            let payload;
+            (payload, rest) = rest.split_at(blksize.min(rest.len()));
+            buffer.extend(data_header(first.wrapping_add(nth as u16)));
+            buffer.extend_from_slice(payload);
+        }
+        if self.segmented || count == 1 {
+            match self.packet(buffer) {
+                // Some devices and tunnels refuse such sends, and a path may have become narrower than it was.
+                Err(error) if self.segmented && count > 1 && error.kind() != io::ErrorKind::WouldBlock => {
+                    tracing::debug!(peer = %self.peer, %error, "the kernel does not segment here");
+                    let _ = setsockopt(&self.socket, UdpGsoSegment, &0);
+                    self.segmented = false;
+                }
+                sent => return sent,
             }
         }
-        Ok(())
+        self.each(buffer)
     }
 
-    async fn fill(&mut self, transfer: &Transfer, content: &Content, blocks: RangeInclusive<u64>) -> io::Result<()> {
-        let (start, _) = transfer.extent(*blocks.start());
-        let (last_start, last_length) = transfer.extent(*blocks.end());
-        let bytes = content.read(start, (last_start - start) as usize + last_length).await?;
-        self.buffer.clear();
-        for block in blocks {
-            let (offset, length) = transfer.extent(block);
-            let at = (offset - start) as usize;
-            self.buffer.extend(data_header(wire_number(block)));
-            self.buffer.extend(&bytes[at..at + length]);
+    fn each(&self, buffer: &[u8]) -> io::Result<()> {
+        let datagrams: Vec<[IoSlice<'_>; 1]> =
+            buffer.chunks(usize::from(self.full)).map(|datagram| [IoSlice::new(datagram)]).collect();
+        let peer = Some(SockaddrStorage::from(self.peer));
+        let mut headers = MultiHeaders::preallocate(datagrams.len(), None);
+        let addresses = vec![peer; datagrams.len()];
+        // What the socket's buffer does not hold is lost, as on any wire.
+        sendmmsg(self.socket.as_raw_fd(), &mut headers, &datagrams, addresses, [], MsgFlags::empty())?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::Ipv4Addr, time::Duration};
+
+    #[test]
+    fn both_ways_to_send_a_window_put_the_same_on_the_wire() {
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut sender = Sender::new(socket, client.local_addr().unwrap(), 512, 8);
+        let payloads: Vec<u8> = (0..512 * 4 + 7).map(|i| (i / 5) as u8).collect();
+        let mut seen = Vec::new();
+        for segmented in [false, true] {
+            if segmented {
+                sender.segment();
+                assert!(sender.segmented, "Linux has UDP_SEGMENT since 4.18");
+            }
+            sender.blocks(65_534, &payloads, 5, &mut Vec::new()).unwrap();
+            let mut datagram = [0; 600];
+            let received = (0..5).map(|_| {
+                let length = client.recv(&mut datagram).unwrap();
+                datagram[..length].to_vec()
+            });
+            seen.push(received.collect::<Vec<_>>());
         }
-        Ok(())
-    }
-
-    /// Some devices and tunnels refuse such sends, and a path may have become narrower than it was.
-    fn stop_batching(&mut self) {
-        tracing::debug!(peer = %self.peer, segment = self.full, "the kernel does not segment here; sending one by one");
-        let _ = setsockopt(&self.socket, UdpGsoSegment, &0);
-        self.batch = 1;
+        assert_eq!(seen[0], seen[1]);
+        let numbers: Vec<&[u8]> = seen[0].iter().map(|datagram| &datagram[..4]).collect();
+        assert_eq!(numbers, [[0, 3, 255, 254], [0, 3, 255, 255], [0, 3, 0, 0], [0, 3, 0, 1], [0, 3, 0, 2]]);
+        assert_eq!(seen[0].iter().flat_map(|datagram| &datagram[4..]).copied().collect::<Vec<_>>(), payloads);
     }
 }

@@ -2,25 +2,34 @@
 
 use super::{
     content::{Found, Routes, Wanted},
+    engine::{self, Orders},
     registry::{Admission, Place, Registry},
-    session::Session,
+    session::{Report, Session},
 };
 use crate::{observe::Observe, privileges};
-use bennu_rules::tftp::{Answer, Packet, Path, Refusal, Request, answer, negotiate};
+use bennu_rules::tftp::{
+    Answer, Packet, Path, Refusal, Request, answer,
+    limit::{Bucket, Rate},
+    negotiate,
+    peer::Standing,
+};
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{net::UdpSocket, task::JoinSet};
+use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// A path whose width is unknown carries at least this (RFC 791, and in practice everything).
 const SAFE_MTU: u32 = 1500;
 /// Requests have at most 512 bytes (RFC 2347); what is longer is cut and so malformed.
 const MAX_DATAGRAM: usize = 2048;
+/// Warnings about requests that were ignored.
+const COMPLAINTS: Rate = Rate { every: Duration::from_secs(10), burst: 3 };
 
 /// A bound port.
 pub struct Listener {
@@ -38,6 +47,8 @@ pub struct Service {
     pub observe: Observe,
     /// Told of each event that is only counted.
     pub count: Arc<dyn Fn(Event) + Send + Sync>,
+    /// Whom to answer.
+    pub judge: Arc<dyn Fn(SocketAddr) -> Standing + Send + Sync>,
     /// Ends the server and its transfers.
     pub shutdown: CancellationToken,
 }
@@ -51,7 +62,8 @@ pub enum Event {
     Refused,
     /// A transfer ended before its file did.
     Failed,
-    /// A packet got no answer: it belongs to no request, repeats one, or came when too much went on.
+    /// A packet got no answer: it belongs to no request, repeats one, comes from where no client
+    /// of ours is, or came when too much went on.
     Ignored,
     /// A datagram is no TFTP packet.
     Malformed,
@@ -68,6 +80,11 @@ impl Listener {
         Ok(Self { socket, local, device: device.map(str::to_owned) })
     }
 
+    /// The interface it is bound to.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
     /// The address it is bound to.
     #[cfg(test)]
     pub fn local(&self) -> SocketAddr {
@@ -76,21 +93,31 @@ impl Listener {
 
     /// Serves until the service is shut down.
     pub async fn serve(self, service: Service) -> io::Result<()> {
+        let orders = Orders::new()?;
+        let (tell, reports) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Handle::current();
+        let blocking = Box::new(move |read| drop(runtime.spawn_blocking(read)));
+        engine::launch(orders.clone(), tell, blocking)?;
+        let mut reporting = tokio::spawn(report(reports, service.clone()));
+        let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
         let desk = Desk {
             socket: Arc::new(self.socket),
             local: self.local,
             device: self.device.map(Into::into),
-            registry: Registry::default(),
+            registry: Registry::new(orders.clone(), descriptors),
+            orders: orders.clone(),
+            complaints: Arc::default(),
             service,
         };
-        let mut transfers = JoinSet::new();
+        let mut finding = JoinSet::new();
         let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
             tokio::select! {
                 () = desk.service.shutdown.cancelled() => break,
-                Some(_) = transfers.join_next() => {}
+                _ = &mut reporting => return Err(io::Error::other("the thread of the TFTP transfers ended")),
+                Some(_) = finding.join_next() => {}
                 received = desk.socket.recv_from(&mut datagram) => match received {
-                    Ok((length, peer)) => desk.take(&datagram[..length], peer, &mut transfers).await,
+                    Ok((length, peer)) => desk.take(&datagram[..length], peer, &mut finding).await,
                     Err(error) => {
                         tracing::warn!(%error, local = %desk.local, "the TFTP port cannot be read");
                         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -98,8 +125,23 @@ impl Listener {
                 },
             }
         }
-        while transfers.join_next().await.is_some() {}
-        Ok(())
+        while finding.join_next().await.is_some() {}
+        orders.quit();
+        reporting.await.map_err(io::Error::other)
+    }
+}
+
+/// Tells of transfers that are over, until the last one.
+async fn report(mut reports: mpsc::UnboundedReceiver<Report>, service: Service) {
+    while let Some(Report { peer, seen, complete, answered, is_told }) = reports.recv().await {
+        tracing::debug!(%peer, %seen);
+        if !complete {
+            (service.count)(Event::Failed);
+        }
+        // Whoever never answered and is no neighbour was most likely never there.
+        if is_told && (answered || (service.judge)(peer) == Standing::Known) {
+            (service.observe)(peer.ip(), seen);
+        }
     }
 }
 
@@ -110,11 +152,21 @@ struct Desk {
     local: SocketAddr,
     device: Option<Arc<str>>,
     registry: Registry,
+    orders: Orders,
+    complaints: Arc<Mutex<Complaints>>,
     service: Service,
 }
 
 impl Desk {
-    async fn take(&self, datagram: &[u8], peer: SocketAddr, transfers: &mut JoinSet<()>) {
+    async fn take(&self, datagram: &[u8], peer: SocketAddr, finding: &mut JoinSet<()>) {
+        let standing = (self.service.judge)(peer);
+        if matches!(standing, Standing::Foreign | Standing::Impossible) {
+            self.complain(peer, match standing {
+                Standing::Foreign => "a TFTP request from outside our networks was ignored; if machines boot from there, add a [[boot.subnet]] with their network",
+                _ => "a TFTP request from an address that no host has was ignored",
+            });
+            return (self.service.count)(Event::Ignored);
+        }
         let packet = match Packet::parse(datagram) {
             Ok(packet) => packet,
             Err(malformed) => {
@@ -124,76 +176,85 @@ impl Desk {
             }
         };
         match (answer(&packet), packet) {
-            (Answer::Read { name, netascii }, Packet::Read(request)) => match self.admit(peer, &request) {
-                Some(place) => {
-                    let asked = Asked {
-                        request,
-                        wanted: Wanted { name, peer: peer.ip(), local: self.local.ip() },
-                        netascii,
-                        peer,
-                    };
-                    let desk = self.clone();
-                    transfers.spawn(async move { desk.serve(asked, place).await });
+            (Answer::Read { name, netascii }, Packet::Read(request)) => {
+                match self.registry.admit(peer, &request, standing, Instant::now()) {
+                    Admission::Start(place) => {
+                        let wanted = Wanted { name, peer: peer.ip(), local: self.local.ip() };
+                        let asked = Asked { request, wanted, netascii, peer, standing };
+                        let desk = self.clone();
+                        finding.spawn(async move { desk.serve(asked, place).await });
+                    }
+                    Admission::Repeated => (self.service.count)(Event::Ignored),
+                    Admission::Busy => {
+                        self.complain(peer, "too many TFTP transfers; this request was ignored");
+                        (self.service.count)(Event::Ignored);
+                    }
                 }
-                None => (self.service.count)(Event::Ignored),
-            },
-            (Answer::Refuse(refusal), _) => self.refuse(refusal, peer).await,
+            }
+            (Answer::Refuse(refusal), _) => self.refuse(refusal, peer, standing).await,
             _ => (self.service.count)(Event::Ignored),
         }
     }
 
-    fn admit(&self, peer: SocketAddr, request: &Request) -> Option<Place> {
-        match self.registry.admit(peer, request, Instant::now()) {
-            Admission::Start(place) => Some(place),
-            Admission::Repeated => None,
-            Admission::Busy => {
-                tracing::warn!(%peer, name = request.name, "too many transfers; this request was ignored");
-                None
-            }
+    /// Warns, but not so often that a flood fills the log.
+    fn complain(&self, peer: SocketAddr, what: &'static str) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = complaints.began.elapsed();
+        if complaints.bucket.take(COMPLAINTS, since) {
+            tracing::warn!(%peer, unsaid = std::mem::take(&mut complaints.unsaid), "{what}");
+        } else {
+            complaints.unsaid += 1;
         }
     }
 
-    async fn refuse(&self, refusal: Refusal, peer: SocketAddr) {
+    async fn refuse(&self, refusal: Refusal, peer: SocketAddr, standing: Standing) {
         tracing::debug!(%peer, code = %refusal.code, message = refusal.message, "refused");
+        if !self.registry.may_refuse(peer.ip(), standing, Instant::now()) {
+            return (self.service.count)(Event::Ignored);
+        }
         (self.service.count)(Event::Refused);
         let _ = self.socket.send_to(&refusal.packet().to_bytes(), peer).await;
     }
 
-    /// Finds the bytes and sends them, to the transfer's end.
+    /// Finds the bytes, and has them sent.
     async fn serve(&self, asked: Asked, place: Place) {
-        let Asked { request, wanted, netascii, peer } = asked;
+        let Asked { request, wanted, netascii, peer, standing } = asked;
         let Some(mut found) = self.service.routes.find(&wanted).await else {
             drop(place);
-            return self.refuse(Refusal::NOT_FOUND, peer).await;
+            return self.refuse(Refusal::NOT_FOUND, peer, standing).await;
         };
         if netascii {
             let Some(content) = found.content.as_netascii() else {
                 drop(place);
-                return self.refuse(Refusal::TOO_LARGE, peer).await;
+                return self.refuse(Refusal::TOO_LARGE, peer, standing).await;
             };
             found = Found { content, ..found };
         }
-        let is_told = found.is_told;
         let way = Way { local: self.local, device: self.device.as_deref() };
         let socket = match transfer_socket(way) {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(%peer, name = wanted.name, %error, "no socket for a transfer");
+                tracing::debug!(%peer, name = wanted.name, %error, "no socket for a transfer");
+                self.complain(peer, "the system has no socket for a TFTP transfer (LimitNOFILE)");
                 return (self.service.count)(Event::Ignored);
             }
         };
         let terms = negotiate(&request, found.content.len(), path_to(peer, way));
-        let shutdown = self.service.shutdown.clone();
         (self.service.count)(Event::Started);
-        let session = Session { peer, name: wanted.name, found, terms, place, shutdown };
-        let (seen, complete) = session.run(socket).await;
-        tracing::debug!(%peer, %seen);
-        if !complete {
-            (self.service.count)(Event::Failed);
-        }
-        if is_told {
-            (self.service.observe)(peer.ip(), seen);
-        }
+        self.orders.start(Session::new(peer, &wanted.name, found, terms, place, socket));
+    }
+}
+
+/// Warnings that were given, and those that were not.
+struct Complaints {
+    began: Instant,
+    bucket: Bucket,
+    unsaid: u64,
+}
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self { began: Instant::now(), bucket: Bucket::default(), unsaid: 0 }
     }
 }
 
@@ -203,6 +264,7 @@ struct Asked {
     wanted: Wanted,
     netascii: bool,
     peer: SocketAddr,
+    standing: Standing,
 }
 
 /// Which way its transfer goes.
@@ -213,9 +275,8 @@ struct Way<'a> {
 }
 
 /// A new transfer id (RFC 1350 §4): a fresh port, on the address that the request was sent to.
-fn transfer_socket(way: Way<'_>) -> io::Result<UdpSocket> {
-    let socket = bound(SocketAddr::new(way.local.ip(), 0), way.device)?;
-    UdpSocket::from_std(socket.into())
+fn transfer_socket(way: Way<'_>) -> io::Result<std::net::UdpSocket> {
+    bound(SocketAddr::new(way.local.ip(), 0), way.device).map(Into::into)
 }
 
 /// The width of the path, as the kernel knows it: the interface's, or less where a router has said so.

@@ -7,7 +7,7 @@ use super::{
 use crate::observe::Observe;
 use bennu_rules::{
     journey::Seen,
-    tftp::{ErrorCode, Mode, Packet, Request},
+    tftp::{ErrorCode, Mode, Packet, Request, peer::Standing},
 };
 use bytes::Bytes;
 use std::{
@@ -63,7 +63,13 @@ impl Lab {
         let shutdown = CancellationToken::new();
         let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
         let server = listener.local();
-        let service = Service { routes: Arc::new(routes), observe, count, shutdown: shutdown.clone() };
+        let service = Service {
+            routes: Arc::new(routes),
+            observe,
+            count,
+            judge: Arc::new(|_| Standing::Known),
+            shutdown: shutdown.clone(),
+        };
         Self { server, seen, counted, shutdown, task: tokio::spawn(listener.serve(service)) }
     }
 

@@ -42,7 +42,7 @@ pub enum Packet {
 }
 
 /// What a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The name as written. Bytes that are no UTF-8 become U+FFFD, which no served name holds.
     pub name: String,
@@ -60,7 +60,7 @@ impl Request {
 }
 
 /// Transfer modes (RFC 1350 §1), read without regard to case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Bytes as they are.
     Octet,

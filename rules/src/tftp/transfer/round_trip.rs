@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Before a round trip was measured.
-const INITIAL_RTO: Duration = Duration::from_millis(500);
-/// Firmware polls its network card now and then; below this, resends would overtake ACKs on their way.
-pub(super) const MIN_RTO: Duration = Duration::from_millis(100);
+/// Before a round trip was measured. TCP's second (RFC 6298) is for the Internet; a resent OACK costs nothing.
+const INITIAL_RTO: Duration = Duration::from_millis(250);
+/// Firmware polls its network card every 10 ms or so: an answer may come so much later than those before it.
+pub(super) const MIN_VARIATION: Duration = Duration::from_millis(20);
 pub(super) const MAX_RTO: Duration = Duration::from_secs(4);
 
 /// RFC 6298's estimate of how long to wait for an ACK.
@@ -48,8 +48,8 @@ impl RoundTrip {
 
     /// Ends the backing off: the wait follows the estimate again.
     pub(super) fn forgive(&mut self) {
-        let estimate = self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + self.variation * 4);
-        self.timeout = estimate.max(MIN_RTO).min(self.longest);
+        let estimate = self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variation * 4).max(MIN_VARIATION));
+        self.timeout = estimate.min(self.longest);
     }
 
     /// Silence: the next wait is longer.

@@ -1,0 +1,264 @@
+//! The thread that drives a listener's transfers: one epoll loop, so that an ACK costs a wait, a receive and a send,
+//! and wakes nobody else. Half-open transfers cost their socket and some hundred bytes.
+
+use super::{
+    content::Content,
+    session::{Buffers, Next, Outcome, Report, Session},
+};
+use bytes::Bytes;
+use rustix::{
+    event::{EventfdFlags, Timespec, epoll, eventfd},
+    fd::OwnedFd,
+    io::Errno,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// The bell's name among the sockets'.
+const BELL: u64 = u64::MAX;
+/// Longer than any transfer waits.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Reads from a disk while others go on: runs what may block on a thread where it may.
+pub type Blocking = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send>;
+
+/// What the thread is told.
+enum Order {
+    Start(Box<Session>),
+    /// The transfer has to give way.
+    Stop(u64),
+    /// Bytes of a transfer's file, from this offset.
+    Read(u64, u64, io::Result<Bytes>),
+    Quit,
+}
+
+/// Gives orders to the thread.
+#[derive(Clone)]
+pub struct Orders {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    orders: Mutex<Vec<Order>>,
+    bell: OwnedFd,
+}
+
+impl std::fmt::Debug for Orders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Orders")
+    }
+}
+
+impl Orders {
+    /// Orders that a thread may take later.
+    pub fn new() -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { shared: Arc::new(Shared { orders: Mutex::default(), bell }) })
+    }
+
+    /// Begins a transfer.
+    pub fn start(&self, session: Session) {
+        self.give(Order::Start(Box::new(session)));
+    }
+
+    /// Ends a transfer without a word.
+    pub fn stop(&self, id: u64) {
+        self.give(Order::Stop(id));
+    }
+
+    /// Ends all transfers, telling their clients, and the thread.
+    pub fn quit(&self) {
+        self.give(Order::Quit);
+    }
+
+    fn give(&self, order: Order) {
+        let mut orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.push(order);
+        if orders.len() == 1 {
+            // It can only fail where the bell rings already.
+            let _ = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn take(&self) -> Vec<Order> {
+        let mut orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = rustix::io::read(&self.shared.bell, &mut [0; 8]);
+        std::mem::take(&mut *orders)
+    }
+}
+
+/// Starts the thread. It tells of each transfer that is over, and ends after [`Orders::quit`].
+pub fn launch(
+    orders: Orders,
+    reports: UnboundedSender<Report>,
+    blocking: Blocking,
+) -> io::Result<thread::JoinHandle<()>> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &orders.shared.bell, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+    let engine = Engine {
+        poll,
+        orders,
+        reports,
+        blocking,
+        running: HashMap::new(),
+        timers: BinaryHeap::new(),
+        buffers: Buffers::default(),
+    };
+    thread::Builder::new().name("tftp".to_owned()).spawn(move || engine.run())
+}
+
+struct Engine {
+    poll: OwnedFd,
+    orders: Orders,
+    reports: UnboundedSender<Report>,
+    blocking: Blocking,
+    running: HashMap<u64, Running>,
+    /// When to look after which transfer. An ACK puts its transfer's deadline off without touching this: the old
+    /// entry comes up, and is put back for as long as is left.
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    buffers: Buffers,
+}
+
+struct Running {
+    session: Box<Session>,
+    wake_at: Instant,
+    /// The entry in the timers that counts; earlier ones are of the past.
+    timer_at: Instant,
+}
+
+impl Engine {
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), self.patience().as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the TFTP transfers cannot be driven");
+                    return;
+                }
+            }
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    BELL => {
+                        if self.obey() {
+                            return;
+                        }
+                    }
+                    id => self.with(id, Session::on_readable),
+                }
+            }
+            self.look_after();
+        }
+    }
+
+    /// How long nothing has to be done.
+    fn patience(&self) -> Option<Timespec> {
+        let Reverse((at, _)) = self.timers.peek()?;
+        let left = at.saturating_duration_since(Instant::now());
+        Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
+    }
+
+    /// Does what was ordered; whether that was to quit.
+    fn obey(&mut self) -> bool {
+        for order in self.orders.take() {
+            match order {
+                Order::Start(session) => self.start(session),
+                Order::Stop(id) => self.end(id, Outcome::GaveWay),
+                Order::Read(id, offset, read) => {
+                    self.with(id, |session, buffers| session.on_read(offset, read, buffers));
+                }
+                Order::Quit => {
+                    for id in self.running.keys().copied().collect::<Vec<_>>() {
+                        if let Some(running) = self.running.get(&id) {
+                            running.session.say_goodbye();
+                        }
+                        self.end(id, Outcome::Stopped);
+                    }
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn start(&mut self, session: Box<Session>) {
+        let (id, now) = (session.place().id(), Instant::now());
+        // It may have had to give way before it came here.
+        if session.place().is_evicted() {
+            let _ = self.reports.send(session.report(&Outcome::GaveWay));
+            return;
+        }
+        let watched = epoll::add(&self.poll, session.socket(), epoll::EventData::new_u64(id), epoll::EventFlags::IN);
+        if let Err(error) = watched {
+            tracing::warn!(%error, "a transfer's socket cannot be watched");
+            return;
+        }
+        // The far end of any wait, so that the first step's own deadline is what counts.
+        self.running.insert(id, Running { session, wake_at: now, timer_at: now + NEVER });
+        self.with(id, Session::start);
+    }
+
+    /// Lets a transfer make a step, and does what follows.
+    fn with(&mut self, id: u64, step: impl FnOnce(&mut Session, &mut Buffers) -> Next) {
+        let Some(running) = self.running.get_mut(&id) else { return };
+        match step(&mut running.session, &mut self.buffers) {
+            Next::WakeAt(at) => Self::wake_at(&mut self.timers, running, id, at),
+            Next::Read(offset, length) => {
+                let at = Instant::now() + Duration::from_secs(1);
+                Self::wake_at(&mut self.timers, running, id, at);
+                let content = running.session.found().content.clone();
+                self.read(id, content, offset, length);
+            }
+            Next::Over(outcome) => self.end(id, outcome),
+        }
+    }
+
+    fn wake_at(timers: &mut BinaryHeap<Reverse<(Instant, u64)>>, running: &mut Running, id: u64, at: Instant) {
+        running.wake_at = at;
+        if at < running.timer_at {
+            running.timer_at = at;
+            timers.push(Reverse((at, id)));
+        }
+    }
+
+    fn read(&self, id: u64, content: Content, offset: u64, length: usize) {
+        let orders = self.orders.clone();
+        (self.blocking)(Box::new(move || {
+            let read = content.read_ahead(offset, length);
+            orders.give(Order::Read(id, offset, read));
+        }));
+    }
+
+    fn end(&mut self, id: u64, outcome: Outcome) {
+        let Some(running) = self.running.remove(&id) else { return };
+        // Closing its socket takes it out of the poll.
+        let _ = self.reports.send(running.session.report(&outcome));
+    }
+
+    /// Wakes every transfer whose time has come.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        while let Some(&Reverse((at, id))) = self.timers.peek()
+            && at <= now
+        {
+            self.timers.pop();
+            let Some(running) = self.running.get_mut(&id).filter(|running| running.timer_at == at) else { continue };
+            if running.wake_at <= now {
+                running.timer_at = now + NEVER;
+                self.with(id, Session::on_time);
+            } else {
+                running.timer_at = running.wake_at;
+                self.timers.push(Reverse((running.wake_at, id)));
+            }
+        }
+    }
+}
