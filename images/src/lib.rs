@@ -9,6 +9,7 @@ pub mod archive;
 pub mod import;
 pub mod kernel;
 pub mod modules;
+pub mod signing;
 pub mod squashfs;
 pub mod store;
 pub mod tree;

@@ -8,7 +8,7 @@ use super::{
     output::{Listing, age, bytes, fields, or_dash, say, say_json, time},
 };
 use crate::http::api::images::{ImageShown, RemovedShown, TagBody};
-use bennu_rules::image::{BlobRef, Content, ImageName, ImageReference, Tag};
+use bennu_rules::image::{BlobRef, Content, ImageConfig, ImageName, ImageReference, Tag};
 use clap::Subcommand;
 use http::Method;
 use serde_json::Value;
@@ -112,7 +112,7 @@ fn described(shown: &ImageShown) -> String {
         ("assigned to", list(shown.assigned_to.iter().map(ToString::to_string).collect())),
     ]);
     text += "\nparts\n";
-    text += &fields(&parts(&config.content));
+    text += &fields(&parts(config));
     for tag in &shown.tags {
         text += &format!("\nhistory of {}\n", tag.name);
         for moved in tag.history.iter().rev() {
@@ -122,9 +122,9 @@ fn described(shown: &ImageShown) -> String {
     text
 }
 
-fn parts(content: &Content) -> Vec<(&'static str, String)> {
+fn parts(config: &ImageConfig) -> Vec<(&'static str, String)> {
     let blob = |blob: &BlobRef| format!("{}  {}", blob.digest, bytes(blob.size));
-    match content {
+    let mut parts = match &config.content {
         Content::Root { kernel, modules, root, kernel_release } => vec![
             ("kernel", blob(kernel)),
             ("release", kernel_release.clone()),
@@ -138,7 +138,10 @@ fn parts(content: &Content) -> Vec<(&'static str, String)> {
             let initrds = initrds.iter().map(|initrd| ("initrd", blob(initrd)));
             std::iter::once(("kernel", blob(kernel))).chain(initrds).collect()
         }
-    }
+    };
+    let signed = config.signed.iter().flat_map(|signed| [("shim", blob(&signed.shim)), ("GRUB", blob(&signed.grub))]);
+    parts.extend(signed);
+    parts
 }
 
 fn kind(content: &Content) -> &'static str {

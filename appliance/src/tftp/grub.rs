@@ -16,6 +16,9 @@ use std::{
     sync::Arc,
 };
 
+/// SUSE's shim asks for its GRUB by this name.
+const GRUB_OF_SUSE: &str = "grub.efi";
+
 /// `signed/<image>/shimx64.efi` and `…/grubx64.efi`, which shim asks for beside itself: the loaders that an image
 /// brings for its kernel.
 pub async fn loader_of_image(appliance: Arc<Appliance>, wanted: Wanted) -> Option<Found> {
@@ -25,7 +28,7 @@ pub async fn loader_of_image(appliance: Arc<Appliance>, wanted: Wanted) -> Optio
     let signed = image.config.signed?;
     let blob = match file {
         SHIM => signed.shim,
-        GRUB => signed.grub,
+        GRUB | GRUB_OF_SUSE => signed.grub,
         _ => return None,
     };
     match appliance.store.open_blob(&blob.digest) {

@@ -3,7 +3,10 @@
 
 use super::ImportError;
 use crate::store::{Hold, Store};
-use bennu_rules::image::{BlobRef, Content, Digest, ImageConfig};
+use bennu_rules::{
+    boot::chain::{GRUB, SHIM},
+    image::{BlobRef, Content, Digest, ImageConfig, SignedLoaders},
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -19,6 +22,8 @@ pub const KERNEL_TYPE: &str = "application/vnd.bennu.image.kernel.v1";
 pub const INITRD_TYPE: &str = "application/vnd.bennu.image.initrd.v1";
 /// Media type of root filesystems.
 pub const ROOT_TYPE: &str = "application/vnd.bennu.image.root.v1+squashfs";
+/// Media type of a vendor's shim and GRUB.
+pub const LOADER_TYPE: &str = "application/vnd.bennu.image.loader.v1+efi";
 
 /// An image whose blobs are all in the store.
 #[derive(Debug)]
@@ -61,7 +66,16 @@ fn layer(media_type: &'static str, blob: &BlobRef, title: String) -> Descriptor 
     Descriptor { media_type, digest: blob.digest, size: blob.size, annotations }
 }
 
-fn layers(content: &Content) -> Vec<Descriptor> {
+fn layers(config: &ImageConfig) -> Vec<Descriptor> {
+    let mut layers = layers_of(&config.content);
+    if let Some(SignedLoaders { shim, grub }) = &config.signed {
+        layers.push(layer(LOADER_TYPE, shim, SHIM.to_owned()));
+        layers.push(layer(LOADER_TYPE, grub, GRUB.to_owned()));
+    }
+    layers
+}
+
+fn layers_of(content: &Content) -> Vec<Descriptor> {
     let kernel = layer(KERNEL_TYPE, content.kernel(), "vmlinuz".to_owned());
     let modules = |blob| layer(INITRD_TYPE, blob, "modules.img".to_owned());
     match content {
@@ -91,7 +105,7 @@ pub(super) fn seal(config: ImageConfig, store: &Store, hold: Hold) -> Result<Imp
             size: config_blob.size,
             annotations: BTreeMap::new(),
         },
-        layers: layers(&config.content),
+        layers: layers(&config),
     };
     let json = serde_json::to_vec(&manifest).map_err(ImportError::Json)?;
     let BlobRef { digest, size: manifest_size } = store.put(&json)?;

@@ -7,7 +7,9 @@ mod progress;
 mod root;
 
 pub use foreign::foreign;
-pub use manifest::{ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, MANIFEST_TYPE, ROOT_TYPE};
+pub use manifest::{
+    ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE,
+};
 pub use pack::{PackError, pack_directory};
 pub use progress::{Cancelled, ImportStep, Meter, Progress};
 pub use root::root_from_tar;
@@ -21,7 +23,7 @@ use crate::{
     store::StoreError,
     tree::{BadEntry, NotCarried},
 };
-use std::io;
+use std::{collections::BTreeSet, io};
 
 /// How an import is to be done.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct Options {
     pub acls: Acls,
     /// The source's size in bytes, for progress.
     pub source_size: Option<u64>,
+    /// Whose signatures the appliance's own shim trusts ([`crate::signing::trusted_by`]). None: that is not judged.
+    pub trusted: BTreeSet<String>,
 }
 
 impl Default for Options {
@@ -52,6 +56,7 @@ impl Default for Options {
             processors: 0,
             acls: Acls::Refuse,
             source_size: None,
+            trusted: BTreeSet::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ImportError, ImportStep, Imported, Meter, Options, Progress, manifest};
 use crate::{
-    kernel, modules,
+    kernel, modules, signing,
     squashfs::{BuildError, Mksquashfs, RootBuilder, RootDirectory, RootOptions},
     store::Store,
     tree::{self, Indexed, Kind, ROOT},
@@ -50,6 +50,7 @@ pub fn root_from_tar(
     }
     let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
     let kernel_blob = store.put(&kernel.bytes)?;
+    let signed = signing::examine(&indexed, &kernel, &options.trusted, store, &mut |note| progress.note(note))?;
     let modules = modules::initrd(&indexed, &kernel, options.level, options.threads(), store, progress)?;
     let mut tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let os = os_release(&indexed);
@@ -66,7 +67,7 @@ pub fn root_from_tar(
         }
     };
     let cmdline = options.cmdline.trim().to_owned();
-    let config = ImageConfig { architecture: kernel.architecture, cmdline, content, signed: None, os, tools };
+    let config = ImageConfig { architecture: kernel.architecture, cmdline, content, signed, os, tools };
     manifest::seal(config, store, hold)
 }
 

@@ -14,6 +14,7 @@ use crate::{
     archive::decompress,
     import::{Cancelled, ImportStep, Meter, Progress},
     kernel::Kernel,
+    signing,
     store::{Store, StoreError},
     tree::Indexed,
 };
@@ -130,6 +131,7 @@ pub fn initrd(
     let base = format!("lib/modules/{}", kernel.release);
     let mut firmware = BTreeSet::new();
     let mut drivers = BTreeMap::new();
+    let mut unsigned = Vec::new();
     // By path and not by name, so that directories come one after the other.
     let paths: BTreeSet<&str> = chosen.iter().map(|name| database.modules[name].path.as_str()).collect();
     for (count, path) in paths.into_iter().enumerate() {
@@ -140,6 +142,9 @@ pub fn initrd(
         let named: BTreeSet<String> =
             named.map_err(|source| ModulesError::Damaged { path: tree.path(path), source })?.into_iter().collect();
         firmware.extend(named.iter().cloned());
+        if !signing::is_signed_module(&bytes) {
+            unsigned.push(path);
+        }
         if path.starts_with("kernel/drivers/net/") {
             drivers.insert(database::name(path), named);
         }
@@ -154,6 +159,15 @@ pub fn initrd(
     })?;
     if let Some(note) = firmware::missing(&drivers, &found) {
         progress.note(&note);
+    }
+    // Of a kernel that is not signed itself, that is said already.
+    if let Some(first) = unsigned.first().filter(|_| signing::is_signed(&kernel.bytes)) {
+        let (count, all) = (unsigned.len(), chosen.len());
+        progress.note(&format!(
+            "{count} of the {all} modules for the first stage are not signed ({first}{}): with Secure Boot on the \
+             kernel refuses them",
+            if count > 1 { ", …" } else { "" }
+        ));
     }
     tracing::debug!(modules = chosen.len(), bytes = out.bytes(), "modules initrd written");
     let blob = out.finish(store)?;

@@ -176,7 +176,7 @@ pub fn stuck_at(boot: &Boot) -> Option<Stuck> {
 
 /// Whether a file is of the signed chain.
 pub fn is_signed(file: &str) -> bool {
-    matches!(file.rsplit('/').next(), Some(SHIM | GRUB)) || file.ends_with("grub.cfg")
+    matches!(file.rsplit('/').next(), Some(SHIM | GRUB | "grub.efi")) || file.ends_with("grub.cfg")
 }
 
 impl Stuck {
@@ -191,7 +191,7 @@ impl Stuck {
                 "the firmware fetched {file} and shim did not ask for GRUB: the firmware does not trust shim's \
                  signature (Microsoft's \"3rd Party UEFI CA\")"
             ),
-            Some(GRUB) => format!(
+            Some(GRUB | "grub.efi") => format!(
                 "shim fetched {file} and GRUB did not ask for its configuration: shim does not trust this GRUB, or has \
                  revoked it (SBAT)"
             ),

@@ -17,17 +17,21 @@ use axum::{
 use bennu_images::{
     archive::{EntryKind, Reader, TarError, decompress},
     import::{Acls, ImportError, ImportStep, Imported, Options, Progress, foreign, root_from_tar},
+    kernel, signing,
     store::Store,
 };
 use bennu_rules::{
     Records,
+    boot::chain::SHIM,
     commands::images::{AddImage, add_image},
+    facts::Architecture,
     image::{Image, ImageName},
 };
 use futures_util::{StreamExt, stream};
 use http::header;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read, Seek, Write},
     sync::Arc,
@@ -194,7 +198,7 @@ fn sweep(api: &Api) -> Answer<()> {
 
 fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Imported> {
     let imported = match wanted.kind {
-        Kinds::Foreign => import_foreign(wanted, &api.store, body, progress)?,
+        Kinds::Foreign => import_foreign(wanted, api, body, progress)?,
         kind => {
             let options = Options {
                 kernel_only: kind == Kinds::Kernel,
@@ -205,6 +209,7 @@ fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> An
                     AclsWanted::Drop => Acls::Drop,
                 },
                 source_size: wanted.size,
+                trusted: trusted(api),
                 ..Options::default()
             };
             root_from_tar(body, &options, &api.store, progress)?
@@ -214,7 +219,8 @@ fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> An
 }
 
 /// The parts lie in scratch files first: a tar gives them one after the other, and its end says that it is whole.
-fn import_foreign(wanted: &Wanted, store: &Store, body: BodyReader, progress: &Teller) -> Answer<Imported> {
+fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Imported> {
+    let store = &api.store;
     let unreadable = |error: TarError| Problem::from(ImportError::from(error));
     let stream = decompress::sniff(body).map_err(|error| Problem::told(Kind::Import, &error))?;
     let mut reader = Reader::new(stream);
@@ -241,8 +247,27 @@ fn import_foreign(wanted: &Wanted, store: &Store, body: BodyReader, progress: &T
             }
         }
     }
-    let kernel = kernel.ok_or_else(|| Problem::new(Kind::Import, "the tar holds no file 'kernel'", ""))?;
+    let mut kernel = kernel.ok_or_else(|| Problem::new(Kind::Import, "the tar holds no file 'kernel'", ""))?;
+    if let Some(said) = unsigned(&mut kernel, api).map_err(|error| store.failed("read from", store.tmp(), error))? {
+        progress.note(&said);
+    }
     Ok(foreign(kernel, initrds, &wanted.cmdline, None, store)?)
+}
+
+/// What Secure Boot has against a kernel, if that is one for x86-64.
+fn unsigned(kernel: &mut File, api: &Api) -> io::Result<Option<String>> {
+    /// Kernels have some ten megabytes; what is larger is none, which the import will say.
+    const LARGEST: u64 = 256 << 20;
+    let mut bytes = Vec::new();
+    Read::by_ref(kernel).take(LARGEST).read_to_end(&mut bytes)?;
+    kernel.rewind()?;
+    let is_ours = kernel::architecture(&bytes) == Some(Architecture::X86_64);
+    Ok(is_ours.then(|| signing::objection(&bytes, "kernel", None, &trusted(api))).flatten())
+}
+
+/// The names that the appliance's own shim trusts.
+fn trusted(api: &Api) -> BTreeSet<String> {
+    api.loaders.get(SHIM).map(|shim| signing::trusted_by(&shim.bytes)).unwrap_or_default()
 }
 
 fn spool<R: Read>(reader: &mut Reader<R>, store: &Store, told: &mut dyn FnMut(u64)) -> Answer<File> {
