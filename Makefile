@@ -14,7 +14,7 @@ help:
 	@echo 'make check      formatting, lints and documentation'
 	@echo 'make build      the release binary, target/release/bennu'
 	@echo 'make test-long  the end-to-end tests again and again, resumable (needs root)'
-	@echo 'make bench      the figures in the README: size, memory, seconds to login (needs root)'
+	@echo 'make bench      Bennu beside its peers, into bench/RESULTS.md (needs root); BENCH=--quick only tries it out'
 	@echo 'make fuzz       the fuzzer on each target, SECONDS_EACH=$(SECONDS_EACH)'
 	@echo 'make setup      installs what is missing'
 	@echo 'make clean      removes everything that was built or cached here'
@@ -42,10 +42,11 @@ demo: build
 	@cargo build --quiet --package bennu-tests
 	@target/debug/rack demo
 
-# The demo's last lines are the figures: size, memory, seconds from power-on to login.
+# BENCH takes options of the bench, such as BENCH='--suite tftp --rounds 3'; its --help tells them all.
 bench: build
-	@cargo build --quiet --package bennu-tests
-	@DEMO_EXIT=1 target/debug/rack demo
+	@scripts/setup bench
+	@cargo build --quiet --release --package bennu-bench
+	@target/release/bench $(BENCH)
 
 fuzz: setup
 	@scripts/fuzz $(SECONDS_EACH)

@@ -1,8 +1,8 @@
 //! What a rack leaves on the machine it runs on, and how all of it goes away again.
 //!
 //! Every rack has a directory `bn-<pid>-<n>` in `.cache/racks`: files of its machines, and records of the processes
-//! it started (`pids/`) and the namespaces it made (`namespaces/`). So whoever finds the directory later can
-//! undo the rack, even when the process that made it was killed.
+//! it started (`pids/`), of the namespaces it made (`namespaces/`) and of its control groups (`groups/`). So whoever
+//! finds the directory later can undo the rack, even when the process that made it was killed.
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -38,7 +38,7 @@ impl Home {
         undo_on_signals();
         let id = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = workshop::racks()?.join(&id);
-        for part in ["pids", "namespaces"] {
+        for part in ["pids", "namespaces", "groups"] {
             fs::create_dir_all(dir.join(part)).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         fs::create_dir_all(sockets(&id)).with_context(|| format!("cannot make {}", sockets(&id).display()))?;
@@ -77,6 +77,14 @@ impl Home {
     /// Records a network namespace, before it is made.
     pub fn note_namespace(&self, name: &str) -> Result<()> {
         fs::write(self.dir.join("namespaces").join(name), "").context("cannot record a namespace")
+    }
+
+    /// Makes a control group named after the rack in this directory of the control groups' file system.
+    pub fn control_group(&self, parent: &Path) -> Result<PathBuf> {
+        fs::write(self.dir.join("groups").join(&self.id), parent.as_os_str().as_encoded_bytes())?;
+        let group = parent.join(&self.id);
+        fs::create_dir(&group).with_context(|| format!("cannot make {}", group.display()))?;
+        Ok(group)
     }
 }
 
@@ -124,6 +132,14 @@ fn undo(dir: &Path) {
     for name in entries(&dir.join("namespaces")).iter().filter(|name| name.starts_with(PREFIX)) {
         if Path::new("/run/netns").join(name).exists() {
             let _ = command::call("ip", ["netns", "delete", name]);
+        }
+    }
+    for name in entries(&dir.join("groups")).iter().filter(|name| name.starts_with(PREFIX)) {
+        // Its processes are dead, and gone from it a moment later.
+        let group = PathBuf::from(fs::read_to_string(dir.join("groups").join(name)).unwrap_or_default()).join(name);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while group.is_absolute() && fs::remove_dir(&group).is_err() && group.exists() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
         }
     }
     if let Some(id) = dir.file_name().and_then(|name| name.to_str()) {

@@ -14,7 +14,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new(home: &Home, label: &str) -> Result<Self> {
+    /// A new one, with its loopback up.
+    pub fn new(home: &Home, label: &str) -> Result<Self> {
         let name = format!("{}-{label}", home.id());
         home.note_namespace(&name)?;
         call("ip", ["netns", "add", &name])?;
