@@ -110,21 +110,28 @@ impl Client {
         self.socket.send_to(&packet.to_bytes(), self.peer.unwrap()).await.unwrap();
     }
 
-    /// Receives the rest of a file as RFC 7440 has it.
+    /// Receives the rest of a file as RFC 7440 has it. On a busy machine a block may come twice.
     async fn fetch(&mut self, blksize: usize, window: u16) -> Vec<u8> {
-        let (mut file, mut expected) = (Vec::new(), 1u16);
+        let (mut file, mut acked, mut received) = (Vec::new(), 0u16, 0u16);
         loop {
-            let Packet::Data { block, payload } = self.receive().await else { panic!("no DATA") };
-            assert_eq!(block, expected);
-            file.extend(&payload);
+            let (block, payload) = match self.receive().await {
+                Packet::Data { block, payload } => (block, payload),
+                Packet::OptionAck(_) => continue,
+                other => panic!("{other:?}"),
+            };
             let last = payload.len() < blksize;
-            if last || block.is_multiple_of(window) {
-                self.send(Packet::Ack(block)).await;
+            if block == received + 1 {
+                received = block;
+                file.extend(&payload);
+                if !last && received - acked < window {
+                    continue;
+                }
             }
-            if last {
+            acked = received;
+            self.send(Packet::Ack(acked)).await;
+            if last && block == received {
                 return file;
             }
-            expected += 1;
         }
     }
 }
@@ -227,10 +234,10 @@ async fn a_client_that_is_gone_after_the_last_block_counts_as_served() {
     client.receive().await;
     client.send(Packet::Ack(0)).await;
     for block in 1..=3 {
-        client.receive().await;
+        while !matches!(client.receive().await, Packet::Data { block: received, .. } if received == block) {}
         client.send(Packet::Ack(block)).await;
     }
-    client.receive().await;
+    while !matches!(client.receive().await, Packet::Data { block: 4, .. }) {}
     drop(client);
     let Seen::LoaderRead { complete, detail, .. } = lab.last_seen().await else { panic!() };
     assert!(complete && detail.starts_with("finished, the last ACK never came"), "{detail}");
@@ -242,6 +249,6 @@ async fn a_stop_ends_transfers_and_tells_their_clients() {
     let mut client = lab.ask("memory.efi", Mode::Octet, &[("blksize", "1024")]).await;
     client.receive().await;
     lab.shutdown.cancel();
-    assert!(matches!(client.receive().await, Packet::Error { code: ErrorCode::UNDEFINED, .. }));
+    while !matches!(client.receive().await, Packet::Error { code: ErrorCode::UNDEFINED, .. }) {}
     tokio::time::timeout(Duration::from_secs(5), lab.task).await.expect("it ends").unwrap().unwrap();
 }
