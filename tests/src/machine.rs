@@ -74,6 +74,7 @@ pub struct Spec {
     disk: Option<PathBuf>,
     scratch: Option<u64>,
     rom_without_http: bool,
+    bridge: String,
 }
 
 impl Spec {
@@ -98,6 +99,7 @@ impl Spec {
             disk: None,
             scratch: None,
             rom_without_http: false,
+            bridge: "wire".into(),
         }
     }
 
@@ -137,6 +139,12 @@ impl Spec {
         self
     }
 
+    /// Plugs it into another bridge than the appliance.
+    pub fn bridge(mut self, name: &str) -> Self {
+        self.bridge = name.into();
+        self
+    }
+
     /// Puts the machine into the rack, switched off.
     pub fn install(self) -> Result<Machine> {
         let name = format!("machine{}", self.number);
@@ -153,7 +161,7 @@ impl Spec {
         if let Some(bytes) = self.scratch {
             fs::File::create(dir.join("scratch"))?.set_len(bytes)?;
         }
-        let tap = self.wire.tap()?;
+        let tap = self.wire.tap(&self.bridge)?;
         Ok(Machine { spec: self, name, dir, tap, running: None, starts: 0 })
     }
 

@@ -73,6 +73,11 @@ impl Rack {
         self.wire.plug(label, "net0", address)
     }
 
+    /// The bridges, and what is plugged into them.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// A machine to be described further, then started.
     pub fn machine(&self, firmware: Firmware) -> Spec {
         let number = self.machines.get() + 1;

@@ -1,4 +1,4 @@
-//! The network of a rack: one bridge, with the appliance and the site's own servers on veth pairs and the
+//! The network of a rack: a bridge, with the appliance and the site's own servers on veth pairs and the
 //! machines on taps. All of it lives in namespaces of this rack, so that racks never see each other.
 
 use anyhow::{Result, bail};
@@ -54,25 +54,36 @@ impl Namespace {
     }
 }
 
-/// The bridge of a rack.
+/// The bridge of every rack, which the appliance is on.
+const MAIN: &str = "wire";
+
+/// The bridges of a rack: one, and more for networks behind routers.
 #[derive(Debug)]
 pub struct Wire {
     home: Rc<Home>,
     inside: Namespace,
     taps: Cell<u32>,
+    ports: Cell<u32>,
 }
 
 impl Wire {
     /// A bridge that forwards from its first packet on.
     pub fn new(home: Rc<Home>) -> Result<Self> {
         let inside = Namespace::new(&home, "wire")?;
-        // Snooping would drop multicast until a querier shows up, and there is none here.
-        inside.ip("link add wire type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
-        inside.ip("link set wire up")?;
-        Ok(Self { home, inside, taps: Cell::new(0) })
+        let wire = Self { home, inside, taps: Cell::new(0), ports: Cell::new(0) };
+        wire.bridge(MAIN)?;
+        Ok(wire)
     }
 
-    /// The namespace that the bridge and the machines' taps are in.
+    /// One more bridge, with no way to the others.
+    pub fn bridge(&self, name: &str) -> Result<()> {
+        // Snooping would drop multicast until a querier shows up, and there is none here.
+        self.inside.ip(&format!("link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"))?;
+        self.inside.ip(&format!("link set {name} up"))?;
+        Ok(())
+    }
+
+    /// The namespace that the bridges and the machines' taps are in.
     pub fn namespace(&self) -> &Namespace {
         &self.inside
     }
@@ -80,21 +91,38 @@ impl Wire {
     /// A namespace plugged into the bridge, with `interface` inside holding `address`.
     pub fn plug(&self, label: &str, interface: &str, address: &str) -> Result<Namespace> {
         let namespace = Namespace::new(&self.home, label)?;
-        let port = format!("to-{label}");
-        self.inside.ip(&format!("link add {port} type veth peer name {interface} netns {}", namespace.name()))?;
-        self.inside.ip(&format!("link set {port} master wire up"))?;
-        namespace.ip(&format!("address add {address} dev {interface}"))?;
-        namespace.ip(&format!("link set {interface} up"))?;
+        self.connect(&namespace, MAIN, interface, Some(address))?;
         Ok(namespace)
     }
 
-    /// A new tap on the bridge; its name.
-    pub fn tap(&self) -> Result<String> {
+    /// A namespace plugged into any bridge by an interface without an address.
+    pub fn plug_bare(&self, label: &str, bridge: &str, interface: &str) -> Result<Namespace> {
+        let namespace = Namespace::new(&self.home, label)?;
+        self.connect(&namespace, bridge, interface, None)?;
+        Ok(namespace)
+    }
+
+    /// One more interface of a namespace, plugged into a bridge.
+    pub fn connect(&self, to: &Namespace, bridge: &str, interface: &str, address: Option<&str>) -> Result<()> {
+        let number = self.ports.get() + 1;
+        self.ports.set(number);
+        let port = format!("port{number}");
+        self.inside.ip(&format!("link add {port} type veth peer name {interface} netns {}", to.name()))?;
+        self.inside.ip(&format!("link set {port} master {bridge} up"))?;
+        if let Some(address) = address {
+            to.ip(&format!("address add {address} dev {interface}"))?;
+        }
+        to.ip(&format!("link set {interface} up"))?;
+        Ok(())
+    }
+
+    /// A new tap on a bridge; its name.
+    pub fn tap(&self, bridge: &str) -> Result<String> {
         let number = self.taps.get() + 1;
         self.taps.set(number);
         let name = format!("tap{number}");
         self.inside.ip(&format!("tuntap add dev {name} mode tap"))?;
-        self.inside.ip(&format!("link set {name} master wire up"))?;
+        self.inside.ip(&format!("link set {name} master {bridge} up"))?;
         Ok(name)
     }
 }

@@ -19,6 +19,8 @@ mod table;
 mod tftp;
 mod tftp_client;
 
+pub use self::{frames::Datagram, link::Link};
+
 use anyhow::{Result, anyhow};
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checks;
+mod clients;
 mod faults;
 mod firmware;
 mod imports;
@@ -9,6 +10,7 @@ pub mod long;
 mod power;
 mod privileges;
 mod proxy;
+mod relays;
 mod secure_boot;
 mod siege;
 mod waiting;
@@ -20,9 +22,11 @@ pub const LIVES: &[Life] = &[
     power::CYCLES,
     secure_boot::SECURE_BOOT,
     imports::TWO_STORES,
+    relays::RELAYS,
     conformance::LINES,
     siege::KILLS,
     siege::FULL_DISK,
+    clients::CLIENTS,
     waiting::UNASSIGNED,
     faults::SIGKILL,
     firmware::UNDIONLY,
