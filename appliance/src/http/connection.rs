@@ -3,28 +3,24 @@
 
 use super::{
     deadline::{Busy, Deadlines, EndingBody, Timed, TimedBody},
+    gate::Gate,
+    guests::Guests,
     sendfile::{Outgoing, Stream, Wire},
 };
 use crate::ports::{self, Transport};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderValue, Request, Response, StatusCode, Uri, header},
+    http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header},
     response::IntoResponse,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -53,26 +49,29 @@ pub struct Connection(pub Arc<Outgoing>);
 /// What a listener puts up with.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once.
+    /// Connections at once. From three quarters of them on the slowest leave for newcomers.
     pub total: usize,
     /// Connections at once of one address.
     pub per_address: usize,
-    /// Whether requests may be chunked.
-    pub chunked: bool,
+    /// Whether its clients are trusted: their requests may be chunked, and are read as hyper reads them.
+    pub trusted: bool,
     /// How long each phase may take.
     pub deadlines: Deadlines,
 }
 
 impl Limits {
     /// The provisioning plane is untrusted. Nothing that boots sends chunked requests, and without them no two
-    /// readers can disagree about where a request ends.
+    /// readers can disagree about where a request ends. One address is one machine with a few range reads at once, or a
+    /// whole site behind a translating router: 512 are a rack's loaders at once.
     pub fn provisioning() -> Self {
-        Self { total: 8192, per_address: 512, chunked: false, deadlines: Deadlines::default() }
+        Self { total: 8192, per_address: 512, trusted: false, deadlines: Deadlines::default() }
     }
 
-    /// The local socket is its owner's. Imports are chunked.
+    /// The local socket is its owner's. Imports are chunked, and what they read may come slowly: a client that is gone
+    /// has closed its end.
     pub fn local() -> Self {
-        Self { total: 1024, per_address: usize::MAX, chunked: true, deadlines: Deadlines::default() }
+        let deadlines = Deadlines { body: None, ..Deadlines::default() };
+        Self { total: 1024, per_address: usize::MAX, trusted: true, deadlines }
     }
 }
 
@@ -188,14 +187,17 @@ pub async fn serve(
             }
         };
         let address = accepted.addresses.map(|(PeerAddr(peer), _)| peer.ip());
-        let Some(guest) = guests.admit(address, &limits) else {
+        let busy = Arc::<Busy>::default();
+        let Some(guest) = guests.admit(address, busy.clone(), &limits) else {
             tracing::debug!(?address, "too many connections; this one was closed");
             continue;
         };
         let (router, shutdown, malformed) = (router.clone(), shutdown.clone(), malformed.clone());
         connections.spawn(async move {
-            let _guest = guest;
-            connection(accepted, router, limits, shutdown, malformed).await;
+            tokio::select! {
+                () = connection(accepted, busy, router, limits, shutdown, malformed) => {}
+                () = guest.asked_to_leave() => tracing::debug!(?address, "a slow connection was closed for another"),
+            }
         });
     }
     drop(listener);
@@ -205,14 +207,21 @@ pub async fn serve(
 
 async fn connection(
     accepted: Accepted,
+    busy: Arc<Busy>,
     router: Router,
     limits: Limits,
     shutdown: CancellationToken,
     malformed: OnMalformed,
 ) {
+    let head_by = Instant::now() + limits.deadlines.head;
+    // Who says nothing costs a socket, and none of what reading takes.
+    tokio::select! {
+        first = tokio::time::timeout_at(head_by, accepted.stream.readable()) => if !matches!(first, Ok(Ok(()))) { return },
+        () = shutdown.cancelled() => return,
+    }
     let outgoing = Arc::new(Outgoing::default());
-    let busy = Arc::new(Busy::default());
-    let wire = Timed::new(Wire::new(accepted.stream, outgoing.clone()), limits.deadlines, busy.clone());
+    let gate = (!limits.trusted).then(Gate::default);
+    let wire = Timed::new(Wire::new(accepted.stream, outgoing.clone(), gate), limits.deadlines, busy.clone(), head_by);
     let addresses = accepted.addresses;
     let on_malformed = malformed.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -261,11 +270,11 @@ async fn respond(
     malformed: &OnMalformed,
 ) -> Response<Body> {
     // hyper reads a request that has both lengths as chunked and hides the other (RFC 9112 §6.1 allows that, if the
-    // connection ends after it): so what is chunked is refused where it may, and ends its connection elsewhere.
+    // connection ends after it): so what is chunked ends its connection, and does not come through the gate at all.
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    if chunked && !limits.chunked {
+    if let Some(reason) = misaddressed(&request).filter(|_| !limits.trusted) {
         malformed();
-        let mut response = (StatusCode::BAD_REQUEST, "chunked requests are not taken here\n").into_response();
+        let mut response = (StatusCode::BAD_REQUEST, reason).into_response();
         close(&mut response);
         return response;
     }
@@ -281,6 +290,19 @@ async fn respond(
         close(&mut response);
     }
     response
+}
+
+/// Why two readers may take a request for different servers or things: we are no proxy, so its target is a path, and it
+/// names one host (RFC 9112 §3.2).
+fn misaddressed(request: &Request<Incoming>) -> Option<&'static str> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if !request.uri().path().starts_with('/') || request.uri().authority().is_some() {
+        Some("a target is a path here\n")
+    } else if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+        Some("a request names one host\n")
+    } else {
+        None
+    }
 }
 
 fn close(response: &mut Response<Body>) {
@@ -319,56 +341,5 @@ impl std::fmt::Display for Chain<'_> {
             cause = error.source();
         }
         Ok(())
-    }
-}
-
-/// Who is connected.
-#[derive(Debug, Clone, Default)]
-struct Guests(Arc<Mutex<Counts>>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// One connection's place, free again when this is dropped.
-#[derive(Debug)]
-struct Guest {
-    guests: Guests,
-    address: Option<IpAddr>,
-}
-
-impl Guests {
-    fn admit(&self, address: Option<IpAddr>, limits: &Limits) -> Option<Guest> {
-        let mut counts = self.lock();
-        let of_address = address.and_then(|address| counts.by_address.get(&address)).copied().unwrap_or(0);
-        if counts.total >= limits.total || of_address >= limits.per_address {
-            return None;
-        }
-        counts.total += 1;
-        if let Some(address) = address {
-            *counts.by_address.entry(address).or_default() += 1;
-        }
-        Some(Guest { guests: self.clone(), address })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut counts = self.guests.lock();
-        counts.total -= 1;
-        if let Some(address) = self.address
-            && let Some(count) = counts.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_address.remove(&address);
-            }
-        }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 /// How long each phase may take.
@@ -22,8 +22,8 @@ use tokio::{
 pub struct Deadlines {
     /// From accept, or from a request's first byte, to the end of its head.
     pub head: Duration,
-    /// A request's body, without a byte.
-    pub body: Duration,
+    /// A request's body, without a byte; `None` where its sender may take its time.
+    pub body: Option<Duration>,
     /// Between requests.
     pub idle: Duration,
     /// A response, without a byte taken.
@@ -33,16 +33,29 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { head: seconds(10), body: seconds(60), idle: seconds(30), stall: seconds(60) }
+        Self { head: seconds(10), body: Some(seconds(60)), idle: seconds(30), stall: seconds(60) }
     }
 }
 
-/// Whether a request is being answered: shared by the wire and the service above it.
-#[derive(Debug, Default)]
+/// A request's body and a response that move slower than this fall behind.
+const BYTES_PER_MS: u64 = 16;
+
+/// What a connection is at: shared by the wire, the service above it, and whoever has to choose whom to end.
+#[derive(Debug)]
 pub struct Busy {
     answering: AtomicBool,
     /// Requests begun, so that one answered between two looks is noticed too.
     begun: AtomicU64,
+    since: Instant,
+    /// Until when it has kept up with its work, in milliseconds after `since`. A head and the bytes of bodies bring it
+    /// forward, bytes of a head and silence do not.
+    kept_up: AtomicU64,
+}
+
+impl Default for Busy {
+    fn default() -> Self {
+        Self { answering: false.into(), begun: 0.into(), since: Instant::now(), kept_up: 0.into() }
+    }
 }
 
 impl Busy {
@@ -50,11 +63,27 @@ impl Busy {
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::AcqRel);
         self.answering.store(true, Ordering::Release);
+        self.kept_up.store(self.age(), Ordering::Relaxed);
     }
 
     /// The response's body has been handed on.
     pub fn end(&self) {
         self.answering.store(false, Ordering::Release);
+    }
+
+    /// Bytes of a body have gone either way.
+    pub fn moved(&self, bytes: u64) {
+        let until = self.kept_up.load(Ordering::Relaxed) + bytes.div_ceil(BYTES_PER_MS);
+        self.kept_up.store(until.min(self.age()), Ordering::Relaxed);
+    }
+
+    /// How far behind its work it is.
+    pub fn arrears(&self) -> Duration {
+        Duration::from_millis(self.age().saturating_sub(self.kept_up.load(Ordering::Relaxed)))
+    }
+
+    fn age(&self) -> u64 {
+        self.since.elapsed().as_millis() as u64
     }
 
     fn is(&self) -> bool {
@@ -92,9 +121,9 @@ pub struct Timed<W> {
 }
 
 impl<W> Timed<W> {
-    /// Starts the first head's deadline.
-    pub fn new(wire: W, deadlines: Deadlines, busy: Arc<Busy>) -> Self {
-        let read_by = Box::pin(sleep(deadlines.head));
+    /// The first head must be whole at `head_by`.
+    pub fn new(wire: W, deadlines: Deadlines, busy: Arc<Busy>, head_by: Instant) -> Self {
+        let read_by = Box::pin(sleep_until(head_by));
         Self { wire, deadlines, busy, awaits: Await::Head, begun: 0, read_by, write_by: None }
     }
 
@@ -114,8 +143,9 @@ impl<W> Timed<W> {
         self.begun = begun;
     }
 
-    fn after_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+    fn after_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = &written {
+            self.busy.moved(result.as_ref().map_or(0, |bytes| *bytes as u64));
             self.write_by = None;
             if self.awaits == Await::Next {
                 self.arm(Await::Next);
@@ -141,6 +171,9 @@ impl<W: AsyncRead + Unpin> AsyncRead for Timed<W> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.wire).poll_read(cx, buffer);
         if read.is_ready() {
+            if self.awaits == Await::Nothing {
+                self.busy.moved((buffer.filled().len() - before) as u64);
+            }
             if self.awaits == Await::Next && buffer.filled().len() > before {
                 self.arm(Await::Head);
             }
@@ -198,13 +231,13 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Timed<W> {
 /// A request's body whose sender must not fall silent.
 pub struct TimedBody<B> {
     body: B,
-    silence: Duration,
+    silence: Option<Duration>,
     by: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> TimedBody<B> {
-    /// A body that may be silent for so long.
-    pub fn new(body: B, silence: Duration) -> Self {
+    /// A body that may be silent for so long, or for ever.
+    pub fn new(body: B, silence: Option<Duration>) -> Self {
         Self { body, silence, by: None }
     }
 }
@@ -222,7 +255,7 @@ where
             self.by = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let silence = self.silence;
+        let Some(silence) = self.silence else { return Poll::Pending };
         let by = self.by.get_or_insert_with(|| Box::pin(sleep(silence)));
         match by.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Some(Err(timed_out("the request's body stopped coming").into()))),

@@ -6,6 +6,8 @@ pub mod boot;
 pub mod connection;
 mod deadline;
 mod delivery;
+mod gate;
+mod guests;
 pub mod loaders;
 mod mapped;
 pub mod range;

@@ -5,7 +5,7 @@
 //! send. hyper hands them back, uncopied, to `poll_write_vectored`, where they are known by their address. When
 //! hyper has written or dropped them the announcement ends, and its report runs.
 
-use super::mapped::Mapped;
+use super::{gate::Gate, mapped::Mapped};
 use bytes::Bytes;
 use rustix::{
     fs::{Advice, fadvise, sendfile},
@@ -175,6 +175,11 @@ macro_rules! each {
 }
 
 impl Stream {
+    /// Waits until there is something to read, or the end.
+    pub async fn readable(&self) -> io::Result<()> {
+        each!(self, socket => socket.readable().await)
+    }
+
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, socket => socket.poll_write_ready(cx))
     }
@@ -190,12 +195,13 @@ impl Stream {
 pub struct Wire {
     stream: Stream,
     outgoing: Arc<Outgoing>,
+    gate: Option<Gate>,
 }
 
 impl Wire {
-    /// Over this socket.
-    pub fn new(stream: Stream, outgoing: Arc<Outgoing>) -> Self {
-        Self { stream, outgoing }
+    /// Over this socket; what comes in passes the gate, where there is one.
+    pub fn new(stream: Stream, outgoing: Arc<Outgoing>, gate: Option<Gate>) -> Self {
+        Self { stream, outgoing, gate }
     }
 
     /// Repeats a write until it succeeds, fails, or has to wait.
@@ -306,6 +312,11 @@ impl AsyncWrite for Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.stream, socket => Pin::new(socket).poll_read(cx, buffer))
+        let before = buffer.filled().len();
+        ready!(each!(&mut self.stream, socket => Pin::new(socket).poll_read(cx, buffer)))?;
+        if let Some(gate) = &mut self.gate {
+            gate.pass(&mut buffer.filled_mut()[before..]);
+        }
+        Poll::Ready(Ok(()))
     }
 }

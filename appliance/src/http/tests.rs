@@ -1,5 +1,7 @@
 //! The data plane on loopback, against a client that writes and reads raw bytes.
 
+mod smuggling;
+
 use super::{
     blobs::{self, Blobs},
     connection::{Limits, Listener, serve},
@@ -31,7 +33,7 @@ fn pattern(length: usize) -> Vec<u8> {
 
 fn quick() -> Deadlines {
     let ms = Duration::from_millis;
-    Deadlines { head: ms(300), body: ms(300), idle: ms(600), stall: ms(1500) }
+    Deadlines { head: ms(300), body: Some(ms(300)), idle: ms(600), stall: ms(1500) }
 }
 
 struct Lab {
