@@ -1,15 +1,16 @@
 //! The configuration file: as written (`Written`), and as used ([`Config`]).
 
-use bennu_rules::settings::{DhcpMode, Settings, Subnet};
-use ipnet::Ipv4Net;
+mod subnet;
+
+use bennu_rules::settings::{BootpPolicy, DhcpMode, Settings};
 use serde::Deserialize;
 use std::{
     fmt::Display,
     net::{Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
+use subnet::WrittenSubnet;
 
 /// Where the configuration is read from unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bennu/bennu.toml";
@@ -19,9 +20,6 @@ pub const DEFAULT_SOCKET: &str = "/run/bennu/bennu.sock";
 
 /// Who the service runs as unless the configuration says otherwise.
 const DEFAULT_USER: &str = "bennu";
-
-/// Leases last this long unless the subnet says otherwise.
-const DEFAULT_LEASE_SECONDS: u32 = 3600;
 
 /// The configuration as the appliance uses it.
 #[derive(Debug, Clone)]
@@ -98,19 +96,8 @@ struct WrittenBoot {
     secure_boot: Option<String>,
     allow_servers: Vec<Ipv4Addr>,
     probe_addresses: Option<bool>,
+    bootp: Option<String>,
     subnet: Vec<WrittenSubnet>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenSubnet {
-    network: Option<String>,
-    range: Option<String>,
-    router: Option<Ipv4Addr>,
-    #[serde(default)]
-    dns: Vec<Ipv4Addr>,
-    domain: Option<String>,
-    lease_seconds: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,12 +160,17 @@ impl Config {
             .enumerate()
             .map(|(index, subnet)| subnet.check(dhcp).map_err(|reason| format!("boot.subnet {}: {reason}", index + 1)))
             .collect::<Result<Vec<_>, _>>()?;
-        check_overlaps(&subnets)?;
+        subnet::check_overlaps(&subnets)?;
         if subnets.is_empty() && dhcp == DhcpMode::Full {
             return Err("boot.subnet: dhcp = \"full\" needs a subnet, and there is none; add a [[boot.subnet]] with its network and range, \
                         or write dhcp = \"proxy\" beside a DHCP server of your site"
                 .into());
         }
+        let bootp = match boot.bootp.as_deref() {
+            None | Some("refuse") => BootpPolicy::Refuse,
+            Some("reserved") => BootpPolicy::Reserved,
+            Some(other) => return Err(format!("boot.bootp: '{other}' is no policy; write refuse or reserved")),
+        };
         if boot.http_port == Some(0) {
             return Err("boot.http_port: 0 is no port; write 80, or one that your loaders can reach".into());
         }
@@ -205,6 +197,7 @@ impl Config {
             allow_servers: boot.allow_servers,
             probe_addresses: boot.probe_addresses.unwrap_or(true),
             secure_boot,
+            bootp,
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {
@@ -233,83 +226,6 @@ where
     T::Err: Display,
 {
     text.parse().map_err(|error| format!("{key}: {error}"))
-}
-
-impl WrittenSubnet {
-    fn check(&self, dhcp: DhcpMode) -> Result<Subnet, String> {
-        let text = self.network.as_deref().ok_or("network is missing; write it, such as network = \"10.77.0.0/24\"")?;
-        let written: Ipv4Net =
-            text.parse().map_err(|_| format!("network: '{text}' is no network; write one such as 10.77.0.0/24"))?;
-        let network = written.trunc();
-        if network != written {
-            return Err(format!("network: {written} has host bits; write {network}"));
-        }
-        if !(8..=30).contains(&network.prefix_len()) {
-            return Err(format!(
-                "network: /{} is too wide or too narrow; write a network of /8 to /30",
-                network.prefix_len()
-            ));
-        }
-        let range = self.range.as_deref().map(|text| parse_range(text, &network)).transpose()?;
-        if dhcp == DhcpMode::Proxy && range.is_some() {
-            return Err("range: in proxy mode the site's DHCP server gives the addresses; remove the range".into());
-        }
-        if let Some(router) = self.router.filter(|router| !network.contains(router)) {
-            return Err(format!("router: {router} is not in {network}; write the router's address on this network"));
-        }
-        if let Some(domain) = self.domain.as_deref().filter(|domain| !is_domain(domain)) {
-            return Err(format!("domain: '{domain}' is no domain name; write one such as rack.example.com"));
-        }
-        let lease_seconds = self.lease_seconds.unwrap_or(DEFAULT_LEASE_SECONDS);
-        if lease_seconds < 60 {
-            return Err(format!("lease_seconds: {lease_seconds} is under a minute; write 60 or more"));
-        }
-        Ok(Subnet {
-            network,
-            range,
-            router: self.router,
-            dns: self.dns.clone(),
-            domain: self.domain.clone(),
-            lease_seconds,
-        })
-    }
-}
-
-fn is_domain(text: &str) -> bool {
-    !text.is_empty() && text.len() < 254 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
-}
-
-fn parse_range(text: &str, network: &Ipv4Net) -> Result<RangeInclusive<Ipv4Addr>, String> {
-    let refuse = || {
-        format!("range: '{text}' is not two addresses; write the first and the last, such as 10.77.0.50-10.77.0.199")
-    };
-    let (first, last) = text.split_once('-').ok_or_else(refuse)?;
-    let first: Ipv4Addr = first.trim().parse().map_err(|_| refuse())?;
-    let last: Ipv4Addr = last.trim().parse().map_err(|_| refuse())?;
-    if first > last {
-        return Err(format!("range: {first} comes after {last}; write the lower address first"));
-    }
-    for address in [first, last] {
-        if !network.contains(&address) || address == network.network() || address == network.broadcast() {
-            return Err(format!("range: {address} is not a host of {network}; write addresses of that network"));
-        }
-    }
-    Ok(first..=last)
-}
-
-fn check_overlaps(subnets: &[Subnet]) -> Result<(), String> {
-    for (index, subnet) in subnets.iter().enumerate() {
-        let overlap = |other: &&Subnet| {
-            other.network.contains(&subnet.network.network()) || subnet.network.contains(&other.network.network())
-        };
-        if let Some(other) = subnets[..index].iter().find(overlap) {
-            return Err(format!(
-                "boot.subnet: {} and {} overlap; keep one of them, or write networks that do not",
-                other.network, subnet.network
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// What is wrong with the text, with the nearest key for one that is unknown.

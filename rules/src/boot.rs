@@ -25,7 +25,7 @@ use crate::{
 use bennu_plan::Step;
 use chain::Chain;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// A boot's name: sorts by time, unique by chance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,6 +150,9 @@ pub struct Boot {
     /// Which loaders its firmware is given.
     #[serde(default)]
     pub chain: Chain,
+    /// Whether it was opened by a card that nobody knows: until it is given a script, it gives way to others.
+    #[serde(skip)]
+    pub is_a_strangers: bool,
 }
 
 /// A timeline longer than this loses its middle.
@@ -192,28 +195,28 @@ impl Boot {
             timeline: Vec::new(),
             diagnosis: None,
             chain: Chain::default(),
+            is_a_strangers: record.is_none(),
         }
     }
 
-    /// The boot that a DHCP packet belongs to, and whether the packet opened it. `None`: a system's DHCP opens nothing.
-    pub fn at_dhcp(
+    /// The boot that a DHCP packet belongs to: owned where the packet opened it. `None`: a system's DHCP opens nothing.
+    pub fn at_dhcp<'a>(
         machine: MacAddress,
         record: Option<&Machine>,
         asker: Asker,
-        view: &View<'_>,
+        view: &View<'a>,
         at: &Moment,
-    ) -> Option<(Self, bool)> {
+    ) -> Option<Cow<'a, Self>> {
         let current = view.live.boot(machine);
-        let joins = current.is_some_and(|boot| boot.is_joined_by(asker, at.now));
         match (current, asker) {
-            (Some(boot), _) if joins => Some((boot.clone(), false)),
+            (Some(boot), _) if boot.is_joined_by(asker, at.now) => Some(Cow::Borrowed(boot)),
             (_, Asker::System) => None,
-            (_, Asker::Loader) => Some((Self::open(machine, record, view, at), true)),
+            (_, Asker::Loader) => Some(Cow::Owned(Self::open(machine, record, view, at))),
             (last, Asker::Firmware) => {
                 let mut boot = Self::open(machine, record, view, at);
                 boot.chain = Chain::choose(record, last, &at.settings);
                 boot.chain.image = boot.chain.signed.then(|| signing_image(&boot, record, view, at)).flatten();
-                Some((boot, true))
+                Some(Cow::Owned(boot))
             }
         }
     }

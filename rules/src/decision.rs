@@ -1,17 +1,27 @@
 //! The one shape of a rule, and what it may see and say.
 
+mod boots;
+mod limits;
+mod live;
+mod offers;
+
+pub use boots::MAX_OPEN_BOOTS;
+pub use limits::{DECLINES_OF_A_SUBNET, DECLINES_OF_ONE, STRANGERS_A_SECOND, STRANGERS_AT_ONCE};
+pub use live::{Live, MAX_VETTED};
+pub use offers::{MAX_OFFERS, Offer};
+
 use crate::{
     MacAddress, Machine, Timestamp,
-    boot::{Boot, BootId, Token},
+    boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     journey::Observation,
     lease::{Lease, LeaseKey},
-    notice::{Notice, Noticed, Notices},
+    notice::Notice,
     settings::Settings,
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
 
 /// When a decision is taken, with what chance and under which configuration.
 #[derive(Debug, Clone)]
@@ -47,17 +57,6 @@ pub trait Records {
     fn tags(&self) -> Vec<Tag>;
 }
 
-/// An address offered and not yet asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// To whom.
-    pub key: LeaseKey,
-    /// What.
-    pub address: Ipv4Addr,
-    /// Until when nobody else is offered it.
-    pub until: Timestamp,
-}
-
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vetted {
@@ -67,18 +66,6 @@ pub struct Vetted {
     pub taken_by: Option<MacAddress>,
     /// Until when that counts.
     pub until: Timestamp,
-}
-
-/// State that a restart may forget: offers, and the boots that are going on.
-#[derive(Debug, Clone, Default)]
-pub struct Live {
-    offers: BTreeMap<LeaseKey, Offer>,
-    offered: BTreeMap<Ipv4Addr, LeaseKey>,
-    boots: BTreeMap<MacAddress, Boot>,
-    tokens: BTreeMap<Token, MacAddress>,
-    ended: Vec<Boot>,
-    vetted: BTreeMap<Ipv4Addr, Vetted>,
-    notices: Notices,
 }
 
 /// What a rule may see.
@@ -159,163 +146,26 @@ pub enum Volatile {
     DropBoot(MacAddress),
     /// Notes whether an address is in use on its wire.
     Vet(Vetted),
-}
-
-/// Boots remembered at once, so that a flood of invented addresses cannot fill the memory.
-pub const MAX_OPEN_BOOTS: usize = 8192;
-
-/// Addresses of which the wire's answer is remembered; the one that counts no more first gives way.
-pub const MAX_VETTED: usize = 4096;
-
-/// Offers held at once; the one that ends first gives way.
-pub const MAX_OFFERS: usize = 16_384;
-
-impl Live {
-    /// What is offered to a client, if it still holds at `now`.
-    pub fn offer(&self, key: &LeaseKey, now: Timestamp) -> Option<&Offer> {
-        self.offers.get(key).filter(|offer| now < offer.until)
-    }
-
-    /// To whom an address is offered at `now`.
-    pub fn offered_to(&self, address: Ipv4Addr, now: Timestamp) -> Option<&LeaseKey> {
-        let key = self.offered.get(&address)?;
-        self.offer(key, now).map(|offer| &offer.key)
-    }
-
-    /// The open boot of a machine, by the machine's id.
-    pub fn boot(&self, machine: MacAddress) -> Option<&Boot> {
-        self.boots.get(&machine)
-    }
-
-    /// The open boot that a token belongs to.
-    pub fn boot_by_token(&self, token: &Token) -> Option<&Boot> {
-        self.boots.get(self.tokens.get(token)?)
-    }
-
-    /// Every boot that is remembered, by machine id.
-    pub fn boots(&self) -> impl Iterator<Item = &Boot> {
-        self.boots.values()
-    }
-
-    /// Performs one change.
-    pub fn apply(&mut self, change: Volatile) {
-        match change {
-            Volatile::PutOffer(offer) => self.put_offer(offer),
-            Volatile::DropOffer(key) => self.drop_offer(&key),
-            Volatile::PutBoot(boot) => self.put_boot(boot),
-            Volatile::DropBoot(machine) => self.drop_boot(machine),
-            Volatile::Vet(vetted) => self.vet(vetted),
-        }
-    }
-
-    /// What is known of an address on its wire, if that still counts at `now`.
-    pub fn vetted(&self, address: Ipv4Addr, now: Timestamp) -> Option<&Vetted> {
-        self.vetted.get(&address).filter(|vetted| now < vetted.until)
-    }
-
-    /// Addresses of a range of which the wire said that nobody uses them.
-    pub fn vetted_free(&self, range: RangeInclusive<Ipv4Addr>, now: Timestamp) -> impl Iterator<Item = Ipv4Addr> {
-        let counts = move |vetted: &&Vetted| vetted.taken_by.is_none() && now < vetted.until;
-        self.vetted.range(range).map(|(_, vetted)| vetted).filter(counts).map(|vetted| vetted.address)
-    }
-
-    /// How many offers are held.
-    pub fn offers_held(&self) -> usize {
-        self.offers.len()
-    }
-
-    /// Takes note of something a person should know. Gives back what followers should hear.
-    pub fn notice(&mut self, notice: Notice, now: Timestamp) -> Option<&Noticed> {
-        self.notices.add(notice, now)
-    }
-
-    /// What a person should know, the latest last.
-    pub fn notices(&self) -> &[Noticed] {
-        self.notices.all()
-    }
-
-    /// Adds an observation to a machine's open boot; returns the boot, or `None` when none is open.
-    pub fn observe(&mut self, machine: MacAddress, observation: Observation) -> Option<&Boot> {
-        let boot = self.boots.get_mut(&machine)?;
-        boot.observe(observation);
-        Some(boot)
-    }
-
-    fn put_offer(&mut self, offer: Offer) {
-        self.drop_offer(&offer.key);
-        if self.offers.len() >= MAX_OFFERS
-            && let Some(first) = self.offers.values().min_by_key(|held| held.until).map(|held| held.key)
-        {
-            self.drop_offer(&first);
-        }
-        self.offered.insert(offer.address, offer.key);
-        self.offers.insert(offer.key, offer);
-    }
-
-    fn drop_offer(&mut self, key: &LeaseKey) {
-        if let Some(old) = self.offers.remove(key)
-            && self.offered.get(&old.address) == Some(key)
-        {
-            self.offered.remove(&old.address);
-        }
-    }
-
-    /// The boots that a newer one replaced since this was last asked.
-    pub fn take_ended(&mut self) -> Vec<Boot> {
-        std::mem::take(&mut self.ended)
-    }
-
-    /// Takes up a boot that a newer one replaced and that could not be stored when it was asked for.
-    pub fn keep_ended(&mut self, boot: Boot) {
-        if self.ended.len() < MAX_OPEN_BOOTS {
-            self.ended.push(boot);
-        }
-    }
-
-    /// Puts a machine's open boot back as it was, when what replaced it could not be made durable.
-    pub fn restore_boot(&mut self, machine: MacAddress, boot: Option<Boot>) {
-        self.drop_boot(machine);
-        if let Some(boot) = boot {
-            if let Some(token) = &boot.token {
-                self.tokens.insert(token.clone(), machine);
-            }
-            self.boots.insert(machine, boot);
-        }
-    }
-
-    fn put_boot(&mut self, boot: Boot) {
-        if let Some(mut earlier) = self.boots.get(&boot.machine).filter(|earlier| earlier.id != boot.id).cloned() {
-            earlier.give_way(&boot);
-            self.keep_ended(earlier);
-        }
-        self.drop_boot(boot.machine);
-        if self.boots.len() >= MAX_OPEN_BOOTS {
-            // Boots that are over go first, then those that were given nothing yet, then the oldest.
-            let worth = |held: &&Boot| (held.closed.is_none(), held.token.is_some(), held.opened);
-            if let Some(machine) = self.boots.values().min_by_key(worth).map(|held| held.machine) {
-                self.drop_boot(machine);
-            }
-        }
-        if let Some(token) = &boot.token {
-            self.tokens.insert(token.clone(), boot.machine);
-        }
-        self.boots.insert(boot.machine, boot);
-    }
-
-    fn vet(&mut self, vetted: Vetted) {
-        if self.vetted.len() >= MAX_VETTED
-            && let Some(first) = self.vetted.values().min_by_key(|known| known.until).map(|known| known.address)
-        {
-            self.vetted.remove(&first);
-        }
-        self.vetted.insert(vetted.address, vetted);
-    }
-
-    fn drop_boot(&mut self, machine: MacAddress) {
-        if let Some(token) = self.boots.remove(&machine).and_then(|boot| boot.token) {
-            self.tokens.remove(&token);
-        }
-    }
+    /// Counts a card that nobody knows and that is answered.
+    Admit(Timestamp),
+    /// Counts a client's word that an address is taken.
+    CountDecline {
+        /// The subnet of the address.
+        subnet: Ipv4Net,
+        /// Who said so.
+        client: MacAddress,
+        /// When.
+        at: Timestamp,
+    },
+    /// Notes that a range was searched and had nothing.
+    Exhausted {
+        /// The subnet.
+        subnet: Ipv4Net,
+        /// For clients on record, or for strangers.
+        is_known: bool,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// The key of a client's lease in a subnet.

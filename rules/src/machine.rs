@@ -1,6 +1,6 @@
 //! Machines and their hardware addresses.
 
-use crate::{Timestamp, assignment::Assignment, facts::Facts};
+use crate::{Timestamp, assignment::Assignment, dhcp::SiteOptions, facts::Facts};
 use serde::{Deserialize, Serialize, de};
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 
@@ -94,6 +94,9 @@ pub struct Machine {
     /// Kernel arguments of this machine alone; they win over the image's and the profile's.
     #[serde(default)]
     pub arguments: String,
+    /// DHCP options of this machine alone; they win over the subnet's.
+    #[serde(default, skip_serializing_if = "SiteOptions::is_empty")]
+    pub options: SiteOptions,
     /// Its hardware.
     #[serde(default)]
     pub facts: Facts,
@@ -114,6 +117,7 @@ impl Machine {
             reservation: None,
             assignment: None,
             arguments: String::new(),
+            options: SiteOptions::new(),
             facts: Facts::default(),
             first_seen: at,
             signed_loader: None,

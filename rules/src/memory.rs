@@ -12,7 +12,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     machines: BTreeMap<MacAddress, Machine>,
+    macs: BTreeMap<MacAddress, MacAddress>,
+    reservations: BTreeMap<Ipv4Addr, MacAddress>,
     leases: BTreeMap<LeaseKey, Lease>,
+    addresses: BTreeMap<Ipv4Addr, LeaseKey>,
     images: BTreeMap<Digest, Image>,
     tags: BTreeMap<ImageName, Tag>,
     boots: BTreeMap<BootId, Boot>,
@@ -22,18 +25,45 @@ impl Memory {
     /// Performs one change.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::PutMachine(machine) => drop(self.machines.insert(machine.id, machine)),
-            Change::RemoveMachine(id) => drop(self.machines.remove(&id)),
+            Change::PutMachine(machine) => self.put_machine(machine),
+            Change::RemoveMachine(id) => self.remove_machine(id),
             Change::PutLease(lease) => {
-                self.leases.retain(|key, held| held.address != lease.address || *key == lease.key);
+                if let Some(earlier) = self.addresses.get(&lease.address).copied() {
+                    self.remove_lease(&earlier);
+                }
+                self.remove_lease(&lease.key);
+                self.addresses.insert(lease.address, lease.key);
                 self.leases.insert(lease.key, lease);
             }
-            Change::RemoveLease(key) => drop(self.leases.remove(&key)),
+            Change::RemoveLease(key) => self.remove_lease(&key),
             Change::PutImage(image) => drop(self.images.insert(image.digest, image)),
             Change::RemoveImage(digest) => drop(self.images.remove(&digest)),
             Change::PutTag(tag) => drop(self.tags.insert(tag.name.clone(), tag)),
             Change::RemoveTag(name) => drop(self.tags.remove(&name)),
             Change::PutBoot(boot) => drop(self.boots.insert(boot.id.clone(), boot)),
+        }
+    }
+
+    fn put_machine(&mut self, machine: Machine) {
+        self.remove_machine(machine.id);
+        self.macs.extend(machine.macs.iter().map(|mac| (*mac, machine.id)));
+        self.reservations.extend(machine.reservation.map(|address| (address, machine.id)));
+        self.machines.insert(machine.id, machine);
+    }
+
+    fn remove_machine(&mut self, id: MacAddress) {
+        let Some(machine) = self.machines.remove(&id) else { return };
+        for mac in &machine.macs {
+            self.macs.remove(mac);
+        }
+        if let Some(address) = machine.reservation {
+            self.reservations.remove(&address);
+        }
+    }
+
+    fn remove_lease(&mut self, key: &LeaseKey) {
+        if let Some(lease) = self.leases.remove(key) {
+            self.addresses.remove(&lease.address);
         }
     }
 
@@ -45,11 +75,11 @@ impl Memory {
 
 impl Records for Memory {
     fn machine(&self, mac: MacAddress) -> Option<Machine> {
-        self.machines.values().find(|machine| machine.macs.contains(&mac)).cloned()
+        self.machines.get(self.macs.get(&mac)?).cloned()
     }
 
     fn reservation(&self, address: Ipv4Addr) -> Option<MacAddress> {
-        self.machines.values().find(|machine| machine.reservation == Some(address)).map(|machine| machine.id)
+        self.reservations.get(&address).copied()
     }
 
     fn lease(&self, key: &LeaseKey) -> Option<Lease> {
@@ -57,7 +87,7 @@ impl Records for Memory {
     }
 
     fn lease_at(&self, address: Ipv4Addr) -> Option<Lease> {
-        self.leases.values().find(|lease| lease.address == address).cloned()
+        self.leases.get(self.addresses.get(&address)?).cloned()
     }
 
     fn tag(&self, name: &ImageName) -> Option<Tag> {

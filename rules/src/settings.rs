@@ -1,6 +1,6 @@
 //! The configuration as the rules use it: checked, complete, nothing optional that has a default.
 
-use crate::{image::ImageReference, profile::Profile};
+use crate::{dhcp::SiteOptions, image::ImageReference, profile::Profile};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
@@ -15,6 +15,15 @@ pub enum DhcpMode {
     Proxy,
     /// Nothing: somebody else's DHCP points at us.
     Off,
+}
+
+/// What a BOOTP client gets (RFC 1534 §2 leaves it to the server).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootpPolicy {
+    /// No answer: it would hold an address for ever.
+    Refuse,
+    /// The address reserved for its machine, for ever; without a reservation no answer.
+    Reserved,
 }
 
 /// What an unassigned machine gets.
@@ -95,12 +104,43 @@ pub struct Subnet {
     pub domain: Option<String>,
     /// Seconds; option 51.
     pub lease_seconds: u32,
+    /// The wire it shares with others: subnets of one name are on one wire.
+    pub shared_network: Option<String>,
+    /// Option 42, for those who ask.
+    pub ntp: Vec<Ipv4Addr>,
+    /// Option 119, for those who ask.
+    pub domain_search: Vec<String>,
+    /// Option 26, for those who ask.
+    pub mtu: Option<u16>,
+    /// Options by number, for everybody.
+    pub options: SiteOptions,
 }
 
 impl Subnet {
     /// A network that leases nothing and has nothing to say.
     pub fn new(network: Ipv4Net) -> Self {
-        Self { network, range: None, router: None, dns: Vec::new(), domain: None, lease_seconds: 3600 }
+        Self {
+            network,
+            range: None,
+            router: None,
+            dns: Vec::new(),
+            domain: None,
+            lease_seconds: 3600,
+            shared_network: None,
+            ntp: Vec::new(),
+            domain_search: Vec::new(),
+            mtu: None,
+            options: SiteOptions::new(),
+        }
+    }
+}
+
+impl Subnet {
+    /// Whether an address of the network is one that a host may have.
+    pub fn is_a_host(&self, address: Ipv4Addr) -> bool {
+        let network = &self.network;
+        let is_an_end = network.prefix_len() < 31 && (address == network.network() || address == network.broadcast());
+        network.contains(&address) && !is_an_end && self.router != Some(address)
     }
 }
 
@@ -127,6 +167,8 @@ pub struct Settings {
     pub probe_addresses: bool,
     /// Whether UEFI firmware is given signed loaders.
     pub secure_boot: SecureBoot,
+    /// What a BOOTP client gets.
+    pub bootp: BootpPolicy,
 }
 
 impl Default for Settings {
@@ -143,6 +185,7 @@ impl Default for Settings {
             allow_servers: Vec::new(),
             probe_addresses: true,
             secure_boot: SecureBoot::Auto,
+            bootp: BootpPolicy::Refuse,
         }
     }
 }
@@ -151,5 +194,15 @@ impl Settings {
     /// The subnet that holds `address`.
     pub fn subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.network.contains(&address))
+    }
+
+    /// The subnets of the wire that `address` is on, its own first.
+    pub fn wire_of(&self, address: Ipv4Addr) -> impl Iterator<Item = &Subnet> {
+        let first = self.subnet_of(address);
+        let name = first.and_then(|subnet| subnet.shared_network.as_deref());
+        let shares = move |subnet: &&Subnet| {
+            name.is_some() && subnet.shared_network.as_deref() == name && !subnet.network.contains(&address)
+        };
+        first.into_iter().chain(self.subnets.iter().filter(shares))
     }
 }

@@ -1,5 +1,7 @@
 //! `bennu machine …`
 
+mod changes;
+
 use super::{
     Json,
     client::Client,
@@ -11,12 +13,17 @@ use crate::http::api::{
     machines::{AssignmentBody, MachineShown, Patch},
 };
 use bennu_plan::{Inventory, Plan};
-use bennu_rules::{MacAddress, Timestamp, assignment::Assignment, assignment::Resolution, facts::Facts};
+use bennu_rules::{
+    MacAddress, Timestamp,
+    assignment::{Assignment, Resolution},
+    facts::Facts,
+};
+use changes::{LabelChange, OptionChange, Reservation};
 use clap::Subcommand;
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, net::Ipv4Addr, str::FromStr};
+use std::collections::BTreeMap;
 
 /// What can be done with machines.
 #[derive(Debug, Subcommand)]
@@ -68,6 +75,14 @@ pub enum MachineCommand {
         #[arg(default_value = "", allow_hyphen_values = true)]
         text: String,
     },
+    /// Set DHCP options of one machine alone (CODE=VALUE) or remove them (CODE=)
+    Option {
+        /// Any of its MAC addresses
+        mac: MacAddress,
+        /// Such as 12=text:web1, 42=addresses:10.77.0.3, 26=u16:9000, 224=hex:0a0b
+        #[arg(required = true)]
+        options: Vec<OptionChange>,
+    },
     /// Say that further MAC addresses are of the same machine
     Join {
         /// Any of its MAC addresses
@@ -88,42 +103,6 @@ pub enum MachineCommand {
         #[command(flatten)]
         output: Json,
     },
-}
-
-/// One change of a label.
-#[derive(Debug, Clone)]
-pub struct LabelChange {
-    key: String,
-    value: Option<String>,
-}
-
-impl FromStr for LabelChange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text.split_once('='), text.strip_suffix('-')) {
-            (Some((key, value)), _) => Ok(Self { key: key.into(), value: Some(value.into()) }),
-            (None, Some(key)) => Ok(Self { key: key.into(), value: None }),
-            (None, None) => Err("write KEY=VALUE to set a label, KEY- to remove it".into()),
-        }
-    }
-}
-
-/// An address to hold, or none.
-#[derive(Debug, Clone, Copy)]
-pub struct Reservation(Option<Ipv4Addr>);
-
-impl FromStr for Reservation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self(None)),
-            text => {
-                text.parse().map(|address| Self(Some(address))).map_err(|_| "write an IPv4 address, or none".into())
-            }
-        }
-    }
 }
 
 /// What `…/explain` answers.
@@ -167,6 +146,12 @@ pub async fn run(client: &Client, command: MachineCommand) -> Done {
         MachineCommand::Arguments { mac, text } => {
             let shown = patch(client, mac, &Patch { arguments: Some(text), ..Patch::default() }).await?;
             say(format!("{}: {}", shown.machine.id, or_none(&shown.machine.arguments)));
+            Ok(())
+        }
+        MachineCommand::Option { mac, options } => {
+            let options: BTreeMap<_, _> = options.into_iter().map(|option| (option.code, option.value)).collect();
+            let shown = patch(client, mac, &Patch { options, ..Patch::default() }).await?;
+            say(format!("{}: {}", shown.machine.id, or_none(&options_of(&shown))));
             Ok(())
         }
         MachineCommand::Join { mac, others } => {
@@ -243,6 +228,7 @@ fn described(shown: &MachineShown) -> String {
         ("labels", labels_of(shown)),
         ("reservation", machine.reservation.map(|address| address.to_string()).unwrap_or_default()),
         ("arguments", machine.arguments.clone()),
+        ("options", options_of(shown)),
         ("model", model(facts).unwrap_or_default()),
         ("serial", facts.serial.clone().unwrap_or_default()),
         ("asset", facts.asset.clone().unwrap_or_default()),
@@ -344,6 +330,10 @@ fn labels_of(shown: &MachineShown) -> String {
     shown.machine.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
 }
 
+fn options_of(shown: &MachineShown) -> String {
+    shown.machine.options.iter().map(|(code, value)| format!("{code}={value}")).collect::<Vec<_>>().join(" ")
+}
+
 fn model(facts: &Facts) -> Option<String> {
     match (&facts.manufacturer, &facts.product) {
         (None, None) => None,
@@ -353,18 +343,4 @@ fn model(facts: &Facts) -> Option<String> {
 
 fn or_none(text: &str) -> &str {
     if text.is_empty() { "none" } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_set_and_removed() {
-        let set: LabelChange = "rack=b-7".parse().unwrap();
-        assert_eq!((set.key.as_str(), set.value.as_deref()), ("rack", Some("b-7")));
-        let removed: LabelChange = "rack-".parse().unwrap();
-        assert_eq!((removed.key.as_str(), removed.value), ("rack", None));
-        assert!("rack".parse::<LabelChange>().is_err());
-    }
 }

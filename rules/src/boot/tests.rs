@@ -115,7 +115,7 @@ impl World {
         let at = self.moment();
         let record = self.memory.machine(MAC);
         let view = View { records: &self.memory, live: &self.live };
-        let (boot, _) = Boot::at_dhcp(MAC, record.as_ref(), Asker::Firmware, &view, &at).unwrap();
+        let boot = Boot::at_dhcp(MAC, record.as_ref(), Asker::Firmware, &view, &at).unwrap().into_owned();
         self.live.apply(Volatile::PutBoot(boot.clone()));
         boot
     }

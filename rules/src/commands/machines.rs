@@ -8,6 +8,7 @@ use crate::{
     Change, Decision, MacAddress, Machine, Moment, Records, Timestamp, View, Volatile,
     assignment::Assignment,
     boot::Boot,
+    dhcp::{OptionCode, OptionValue},
     image::{Content, ImageReference},
     settings::Settings,
 };
@@ -52,6 +53,8 @@ pub struct Edit {
     pub reservation: Option<Option<Ipv4Addr>>,
     /// Kernel arguments.
     pub arguments: Option<String>,
+    /// DHCP options to set, or to remove.
+    pub options: BTreeMap<OptionCode, Option<OptionValue>>,
     /// MACs that are this machine's too. Those of another machine bring its record along.
     pub join: Vec<MacAddress>,
 }
@@ -63,6 +66,8 @@ pub struct EditMachine {
     pub mac: MacAddress,
     /// What to change.
     pub edit: Edit,
+    /// Our own addresses, which no machine can have.
+    pub own_addresses: Vec<Ipv4Addr>,
     /// The record looked at.
     pub expected: Option<Expected>,
 }
@@ -113,9 +118,15 @@ pub fn edit(request: &EditMachine, view: &View<'_>, at: &Moment) -> Decision<Ans
             check_arguments(arguments)?;
             machine.arguments = arguments.split_whitespace().collect::<Vec<_>>().join(" ");
         }
+        for (code, value) in &request.edit.options {
+            match value {
+                Some(value) => drop(machine.options.insert(*code, value.clone())),
+                None => drop(machine.options.remove(code)),
+            }
+        }
         if let Some(reservation) = request.edit.reservation {
             if let Some(address) = reservation {
-                check_reservation(address, &machine, view.records, at)?;
+                check_reservation(address, &machine, &request.own_addresses, view.records, at)?;
             }
             machine.reservation = reservation;
         }
@@ -213,6 +224,9 @@ fn absorb(machine: &mut Machine, other: Machine) -> MacAddress {
     for (key, value) in other.labels {
         machine.labels.entry(key).or_insert(value);
     }
+    for (code, value) in other.options {
+        machine.options.entry(code).or_insert(value);
+    }
     machine.assignment = machine.assignment.take().or(other.assignment);
     machine.reservation = machine.reservation.or(other.reservation);
     if machine.arguments.is_empty() {
@@ -225,8 +239,14 @@ fn absorb(machine: &mut Machine, other: Machine) -> MacAddress {
     other.id
 }
 
-fn check_reservation(address: Ipv4Addr, machine: &Machine, records: &dyn Records, at: &Moment) -> Result<(), Refusal> {
-    check_is_a_host(address, &at.settings)?;
+fn check_reservation(
+    address: Ipv4Addr,
+    machine: &Machine,
+    own: &[Ipv4Addr],
+    records: &dyn Records,
+    at: &Moment,
+) -> Result<(), Refusal> {
+    check_is_a_host(address, own, &at.settings)?;
     if let Some(holder) = records.reservation(address).filter(|holder| !machine.macs.contains(holder)) {
         return Err(Refusal::AddressReserved { address, holder });
     }
@@ -237,7 +257,7 @@ fn check_reservation(address: Ipv4Addr, machine: &Machine, records: &dyn Records
     }
 }
 
-fn check_is_a_host(address: Ipv4Addr, settings: &Settings) -> Result<(), Refusal> {
+fn check_is_a_host(address: Ipv4Addr, own: &[Ipv4Addr], settings: &Settings) -> Result<(), Refusal> {
     let refuse = |reason: String| Err(Refusal::BadAddress { address, reason });
     let Some(subnet) = settings.subnet_of(address) else {
         return refuse("no configured boot.subnet holds it".into());
@@ -248,6 +268,12 @@ fn check_is_a_host(address: Ipv4Addr, settings: &Settings) -> Result<(), Refusal
     }
     if subnet.router == Some(address) {
         return refuse(format!("it is the router of {network}"));
+    }
+    if own.contains(&address) {
+        return refuse("it is Bennu's own address".into());
+    }
+    if subnet.dns.contains(&address) {
+        return refuse(format!("it is a name server of {network}"));
     }
     Ok(())
 }

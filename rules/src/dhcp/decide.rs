@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{
     Decision, MacAddress, Machine, Moment, View, Volatile,
-    assignment::{Resolution, resolve},
     boot::{Boot, chain::Why},
     journey::{Observation, Seen},
+    notice::Notice,
     profile::{self, BootSettings},
-    settings::DhcpMode,
+    settings::{DhcpMode, UnknownPolicy},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::Ipv4Addr};
+use std::{borrow::Cow, fmt, net::Ipv4Addr};
 
 /// What a client gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum Reason {
     NoLoader(String),
     /// BOOTP clients are not served: they would hold an address for ever (RFC 1534 §2 leaves it to us).
     Bootp,
+    /// BOOTP clients are served the address reserved for them, and none is.
+    BootpUnreserved,
     /// The client gave its address back. That takes no answer.
     Released(Ipv4Addr),
     /// The client found its address in use. That takes no answer.
@@ -68,8 +70,10 @@ pub enum Reason {
     NotItsAddress(Kind),
     /// It is no client but a Bennu that looks for other servers, elsewhere or not on this wire.
     LooksForServers,
-    /// The answer could not be put together.
-    Unencodable(String),
+    /// More cards that nobody knows ask than the limit allows.
+    TooManyUnknown,
+    /// The client, or many together, declined more addresses than anybody believes.
+    TooManyDeclines(Ipv4Addr),
 }
 
 impl fmt::Display for Reason {
@@ -87,14 +91,20 @@ impl fmt::Display for Reason {
             Self::NamesNoAddress(kind) => write!(f, "its {kind} names no address"),
             Self::PolicyIgnores => f.write_str("no image is assigned to it, and boot.unknown is \"ignore\""),
             Self::NoLoader(system) => write!(f, "there is no loader for {system}"),
-            Self::Bootp => f.write_str("it speaks BOOTP, which is not served"),
+            Self::Bootp => f.write_str("it speaks BOOTP, which is not served (boot.bootp)"),
+            Self::BootpUnreserved => {
+                f.write_str("it speaks BOOTP, and no address of this wire is reserved for it (bennu machine reserve)")
+            }
             Self::Released(address) => write!(f, "it gave {address} back"),
             Self::Declined(address) => {
                 write!(f, "it declined {address}, which somebody else uses: look for that machine on this wire")
             }
             Self::NotItsAddress(kind) => write!(f, "its {kind} is about an address that it does not have"),
             Self::LooksForServers => f.write_str("it is no client but looks for DHCP servers"),
-            Self::Unencodable(why) => write!(f, "the answer could not be put together: {why}"),
+            Self::TooManyUnknown => f.write_str("nobody knows it, and more such cards ask than the limit allows"),
+            Self::TooManyDeclines(address) => {
+                write!(f, "it declined {address}, after more of such than a wire with stray hosts has: not believed")
+            }
         }
     }
 }
@@ -102,7 +112,7 @@ impl fmt::Display for Reason {
 impl Reason {
     /// Whether it belongs into a machine's timeline: what a proxy overhears at every boot does not.
     fn is_worth_noting(&self) -> bool {
-        !matches!(self, Self::Off | Self::NotANetworkBoot | Self::SiteServersMatter)
+        !matches!(self, Self::Off | Self::NotANetworkBoot | Self::SiteServersMatter | Self::TooManyUnknown)
     }
 }
 
@@ -111,11 +121,13 @@ pub fn decide(request: &Request, view: &View<'_>, at: &Moment) -> Decision<DhcpA
     if let Some(decision) = others::answer(request, at.settings.dhcp) {
         return decision;
     }
+    if at.settings.dhcp == DhcpMode::Off {
+        return Decision::just(DhcpAnswer::Silence(Reason::Off));
+    }
     let asking = Asking::new(request, view, at);
     match at.settings.dhcp {
-        DhcpMode::Off => Decision::just(DhcpAnswer::Silence(Reason::Off)),
         _ if request.received.port == BOOT_SERVER_PORT => proxy::boot_server(&asking),
-        DhcpMode::Proxy => proxy::decide(&asking),
+        DhcpMode::Proxy | DhcpMode::Off => proxy::decide(&asking),
         DhcpMode::Full => full::decide(&asking),
     }
 }
@@ -133,7 +145,7 @@ pub(super) struct Asking<'a> {
 /// What a request means to its machine's boot, and where the client goes next.
 pub(super) struct Step {
     pub next: Next,
-    volatile: Vec<Volatile>,
+    volatile: Option<Volatile>,
     /// What to note of the loaders that a firmware is given, once in a boot.
     chosen: Option<(MacAddress, Observation)>,
 }
@@ -147,44 +159,78 @@ impl<'a> Asking<'a> {
 
     /// Why this client boots nothing here, if that is so.
     pub fn refusal(&self) -> Option<Reason> {
-        let resolution = || resolve(self.record.as_ref(), self.view.records, &self.at.settings);
-        (self.client.network_boots() && resolution() == Resolution::Ignore).then_some(Reason::PolicyIgnores)
+        let is_assigned = self.record.as_ref().is_some_and(|machine| machine.assignment.is_some());
+        let is_ignored = !is_assigned && self.at.settings.unknown == UnknownPolicy::Ignore;
+        (self.client.network_boots() && is_ignored).then_some(Reason::PolicyIgnores)
+    }
+
+    /// Decides for a client that something is known of as it is, and for a stranger as far as the limit allows: invented
+    /// addresses must not push out what is held for machines.
+    pub fn admit(&self, is_known: bool, decide: impl FnOnce() -> Decision<DhcpAnswer>) -> Decision<DhcpAnswer> {
+        if is_known || self.view.live.boot(self.machine).is_some() {
+            return decide();
+        }
+        let now = self.at.now;
+        if !self.view.live.admits_strangers(now) {
+            let mut decision = self.silence(Reason::TooManyUnknown);
+            decision.noticed.push(Notice::TooManyUnknown { interface: self.request.received.interface.clone() });
+            return decision;
+        }
+        let mut decision = decide();
+        decision.volatile.push(Volatile::Admit(now));
+        decision
     }
 
     /// Opens or joins the machine's boot and chooses where the client goes.
-    pub fn step(&self) -> Step {
-        let opened = Boot::at_dhcp(self.machine, self.record.as_ref(), self.client.asker(), self.view, self.at);
-        let http_port = self.at.settings.http_port;
-        let next =
-            loader::choose(self.request, &self.client, opened.as_ref().map(|o| &o.0), &self.profile(), http_port);
-        let mut step = Step { next, volatile: Vec::new(), chosen: None };
-        let Some((mut boot, is_new)) = opened else { return step };
-        let before = boot.clone();
+    pub fn step(&self, is_known: bool) -> Step {
+        let boot = Boot::at_dhcp(self.machine, self.record.as_ref(), self.client.asker(), self.view, self.at);
+        let settings = &self.at.settings;
+        let next = loader::choose(self.request, &self.client, boot.as_deref(), self.profile(), settings.http_port);
+        let chosen = match &boot {
+            Some(Cow::Owned(opened)) => self.chosen(opened),
+            _ => None,
+        };
+        let volatile = boot.and_then(|boot| self.changed(boot, &next, is_known)).map(Volatile::PutBoot);
+        Step { next, volatile, chosen }
+    }
+
+    /// What to note of the loaders of a boot that this packet opens.
+    fn chosen(&self, boot: &Boot) -> Option<(MacAddress, Observation)> {
+        let by_pxe = matches!(&self.client, Client::Firmware(system) if loader::has_signed_loader(system));
+        let is_news = by_pxe && boot.chain.why != Why::Plain;
+        is_news.then(|| self.note(Seen::ChainChosen { given: boot.chain.describe() }))
+    }
+
+    /// The boot as it is after this packet, where that is news.
+    fn changed(&self, boot: Cow<'_, Boot>, next: &Next, is_known: bool) -> Option<Boot> {
         let said = self.client.system().and_then(|system| system.known);
-        boot.system = match self.client {
+        let system = match self.client {
             // A loader names what it was built for: snponly.efi says 7 (PXE) even where HTTP boot fetched it.
             Client::Ipxe { .. } => boot.system.or(said),
             _ => said.or(boot.system),
         };
-        let is_chained = matches!((&self.client, &step.next), (Client::Ipxe { .. }, Next::Loader(_)));
-        if is_chained && boot.chained_xid != Some(self.request.xid) {
+        let is_chained = matches!((&self.client, next), (Client::Ipxe { .. }, Next::Loader(_)));
+        let chains_anew = is_chained && boot.chained_xid != Some(self.request.xid);
+        let is_a_strangers = boot.is_a_strangers && !is_known;
+        let is_news = matches!(boot, Cow::Owned(_))
+            || boot.system != system
+            || boot.is_a_strangers != is_a_strangers
+            || chains_anew;
+        if !is_news {
+            return None;
+        }
+        let mut boot = boot.into_owned();
+        (boot.system, boot.is_a_strangers) = (system, is_a_strangers);
+        if chains_anew {
             boot.chained_xid = Some(self.request.xid);
             boot.loaders_chained += 1;
         }
-        let by_pxe = matches!(&self.client, Client::Firmware(system) if loader::has_signed_loader(system));
-        if is_new && by_pxe && boot.chain.why != Why::Plain {
-            step.chosen = Some(self.note(Seen::ChainChosen { given: boot.chain.describe() }));
-        }
-        if is_new || boot != before {
-            step.volatile.push(Volatile::PutBoot(boot));
-        }
-        step
+        Some(boot)
     }
 
-    fn profile(&self) -> BootSettings {
-        let facts = self.record.as_ref().map(|machine| &machine.facts);
-        let profile = facts.and_then(|facts| profile::find(&self.at.settings.profiles, facts));
-        profile.map(|profile| profile.settings.clone()).unwrap_or_default()
+    fn profile(&self) -> Option<&BootSettings> {
+        let facts = &self.record.as_ref().filter(|_| self.client.network_boots())?.facts;
+        profile::find(&self.at.settings.profiles, facts).map(|profile| &profile.settings)
     }
 
     /// Keeps silent.
@@ -196,15 +242,15 @@ impl<'a> Asking<'a> {
     }
 
     /// Answers.
-    pub fn answer(&self, reply: Reply<'_>, send_to: SendTo, seen: Vec<Seen>) -> Decision<DhcpAnswer> {
-        match reply.encode() {
-            Ok(packet) => {
-                let mut decision = Decision::just(DhcpAnswer::Reply { packet, send_to, probe: None });
-                decision.observed.extend(seen.into_iter().map(|seen| self.note(seen)));
-                decision
-            }
-            Err(error) => self.silence(Reason::Unencodable(error.to_string())),
-        }
+    pub fn answer(
+        &self,
+        reply: Reply<'_>,
+        send_to: SendTo,
+        seen: impl IntoIterator<Item = Seen>,
+    ) -> Decision<DhcpAnswer> {
+        let mut decision = Decision::just(DhcpAnswer::Reply { packet: reply.encode(), send_to, probe: None });
+        decision.observed.extend(seen.into_iter().map(|seen| self.note(seen)));
+        decision
     }
 
     /// The client's question as an observation.

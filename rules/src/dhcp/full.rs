@@ -1,19 +1,15 @@
 //! Full mode: addresses, leases and boot files.
 
 use super::{
-    address::{Pool, quarantine},
-    decide::{Asking, DhcpAnswer, Reason},
-    reply::{Reply, SendTo},
+    address::{Choice, Pool, Wire, quarantine},
+    decide::{Asking, DhcpAnswer, Reason, Step},
+    reply::{Reply, SendTo, Verdict},
     request::{Kind, Request},
 };
 use crate::{
-    Change, Decision, Timestamp, Volatile,
-    decision::{Offer, lease_key},
-    journey::Seen,
-    lease::Lease,
-    settings::Subnet,
+    Change, Decision, Timestamp, Volatile, decision::Offer, journey::Seen, lease::Lease, notice::Notice,
+    settings::BootpPolicy,
 };
-use dhcproto::v4::MessageType;
 use std::net::Ipv4Addr;
 
 /// How long an offered address is held.
@@ -21,12 +17,11 @@ const OFFER_SECONDS: u64 = 60;
 /// How long nobody gets an address that a client declined: long enough for a person to look, and no loss to a pool.
 const DECLINED_SECONDS: u64 = 3600;
 
-/// A request of a client on one of our subnets.
+/// A request of a client on one of our wires.
 struct Asked<'a> {
     asking: &'a Asking<'a>,
     request: &'a Request,
-    subnet: &'a Subnet,
-    pool: Pool<'a>,
+    wire: Wire<'a>,
 }
 
 /// In which state a client asks for its address (RFC 2131 §4.3.2).
@@ -42,30 +37,20 @@ enum Claim {
 
 pub(super) fn decide(asking: &Asking<'_>) -> Decision<DhcpAnswer> {
     let request = asking.request;
-    if request.kind == Kind::Bootp {
-        return asking.silence(Reason::Bootp);
-    }
     let location = location(request);
-    let Some(subnet) = asking.at.settings.subnet_of(location) else {
-        return asking.silence(Reason::NoSubnet(location));
-    };
-    let pool = Pool {
-        subnet,
-        key: lease_key(subnet.network, request.mac),
-        machine: asking.machine,
-        reservation: asking.record.as_ref().and_then(|machine| machine.reservation),
-        own: request.received.interface_address,
-        view: asking.view,
-        now: asking.at.now,
-    };
-    let asked = Asked { asking, request, subnet, pool };
+    let own = request.received.interface_address;
+    let wire = Wire::at(location, request.mac, asking.record.as_ref(), own, asking.view, asking.at);
+    let Some(mut wire) = wire else { return asking.silence(Reason::NoSubnet(location)) };
+    // Nothing answers ARP beyond a router.
+    wire.is_probed &= !request.is_relayed();
+    let asked = Asked { asking, request, wire };
     match request.kind {
         Kind::Discover => asked.discover(),
         Kind::Request => asked.request(),
         Kind::Inform => asked.inform(),
         Kind::Release => asked.release(),
         Kind::Decline => asked.decline(),
-        Kind::Bootp => asking.silence(Reason::Bootp),
+        Kind::Bootp => asked.bootp(),
     }
 }
 
@@ -90,29 +75,51 @@ impl Asked<'_> {
         self.asking.at.now
     }
 
+    /// Whether anything is known of the client, or held for it, so that the limit for strangers does not concern it.
+    fn is_known(&self) -> bool {
+        self.wire.is_known() || self.wire.holds_an_offer()
+    }
+
     fn discover(&self) -> Decision<DhcpAnswer> {
         if let Some(reason) = self.asking.refusal() {
             return self.asking.silence(reason);
         }
-        let Some(address) = self.pool.choose(self.request.requested) else {
-            return self.asking.silence(Reason::PoolExhausted(self.subnet.network));
+        self.asking.admit(self.is_known(), || self.offer())
+    }
+
+    fn offer(&self) -> Decision<DhcpAnswer> {
+        let Some(Choice { address, pool, must_probe }) = self.wire.choose(self.request.requested) else {
+            let mut decision = self.asking.silence(Reason::PoolExhausted(self.wire.first().subnet.network));
+            decision.volatile = self.wire.exhausted();
+            return decision;
         };
-        let step = self.asking.step();
-        let reply = Reply::new(self.request, MessageType::Offer)
-            .lease(address, self.subnet.lease_seconds)
-            .boot(&self.asking.client, step.next.file(), false)
-            .network(self.subnet);
-        let mut seen = vec![self.asking.asked(), Seen::DhcpOffer { address: Some(address), file: step.file() }];
-        seen.extend(step.missing_loader());
+        let step = self.asking.step(self.wire.is_known());
+        let reply = Reply::new(self.request, Verdict::Offer).lease(address, pool.subnet.lease_seconds);
+        let reply = self.configure(reply, &step, pool);
+        let seen = [self.asking.asked(), Seen::DhcpOffer { address: Some(address), file: step.file() }];
+        let seen = seen.into_iter().chain(step.missing_loader());
         let mut decision = self.asking.answer(reply, SendTo::answer(self.request, Some(address)), seen);
-        decision.volatile.push(self.hold(address));
+        if let DhcpAnswer::Reply { probe, .. } = &mut decision.answer {
+            *probe = must_probe.then_some(address);
+        }
+        decision.volatile.push(self.hold(pool, address));
         step.join(decision)
     }
 
+    /// What to boot, and what the configuration says of the subnet and the machine.
+    fn configure<'r>(&self, reply: Reply<'r>, step: &Step, pool: &Pool<'_>) -> Reply<'r> {
+        let own = self.asking.record.as_ref().map(|machine| &machine.options);
+        reply.boot(&self.asking.client, step.next.file(), false).network(pool.subnet, own)
+    }
+
     /// Keeps an address from others for a moment.
-    fn hold(&self, address: Ipv4Addr) -> Volatile {
+    fn hold(&self, pool: &Pool<'_>, address: Ipv4Addr) -> Volatile {
         let until = self.now().plus_seconds(OFFER_SECONDS);
-        Volatile::PutOffer(Offer { key: self.pool.key, address, until })
+        Volatile::PutOffer(Offer { key: pool.key, address, until, is_known: self.wire.is_known() })
+    }
+
+    fn drop_offers(&self) -> impl Iterator<Item = Volatile> {
+        self.wire.pools().iter().map(|pool| Volatile::DropOffer(pool.key))
     }
 
     /// RFC 2131 §4.3.2, by what the client filled in.
@@ -123,55 +130,46 @@ impl Asked<'_> {
         let request = self.request;
         match (request.server_id, request.requested, request.ciaddr) {
             (Some(server), _, _) if server != request.our_id() => self.took_another(server),
-            (Some(_), Some(address), _) => self.select(address),
-            (None, Some(address), Ipv4Addr::UNSPECIFIED) => self.reboot(address),
+            (Some(_), Some(address), _) => self.asking.admit(self.is_known(), || self.select(address)),
+            (None, Some(address), Ipv4Addr::UNSPECIFIED) => self.remember(address, Claim::Rebooting),
             (_, _, Ipv4Addr::UNSPECIFIED) => self.asking.silence(Reason::NamesNoAddress(request.kind)),
-            (_, _, address) => self.extend(address),
+            (_, _, address) => self.remember(address, Claim::Extending),
         }
     }
 
     /// Another server's offer was better: ours is free again.
     fn took_another(&self, server: Ipv4Addr) -> Decision<DhcpAnswer> {
         let mut decision = self.asking.silence(Reason::TookAnotherOffer(server));
-        decision.volatile.push(Volatile::DropOffer(self.pool.key));
+        decision.volatile.extend(self.drop_offers());
         decision
     }
 
     /// SELECTING: the client takes our offer. It stands even where a restart has forgotten it, as long as the
     /// address is free.
     fn select(&self, address: Ipv4Addr) -> Decision<DhcpAnswer> {
-        if self.pool.may_have(address) { self.acknowledge(address, Claim::Selecting) } else { self.refuse(address) }
-    }
-
-    /// INIT-REBOOT: the client remembers an address from before.
-    fn reboot(&self, address: Ipv4Addr) -> Decision<DhcpAnswer> {
-        if !self.subnet.network.contains(&address) {
-            return self.refuse_with(format!("{address} is not an address of {}", self.subnet.network));
+        match self.wire.pool_of(address).filter(|_| self.wire.may_have(address)) {
+            Some(pool) => self.acknowledge(pool, address, Claim::Selecting),
+            None => self.refuse(address),
         }
-        self.check_known(address, Claim::Rebooting)
     }
 
-    /// RENEWING and REBINDING: the client holds the address now.
-    fn extend(&self, address: Ipv4Addr) -> Decision<DhcpAnswer> {
-        if !self.subnet.network.contains(&address) {
-            return self.refuse_with(format!("{address} is not an address of {}", self.subnet.network));
-        }
-        self.check_known(address, Claim::Extending)
-    }
-
-    /// Grants what our record says. A client we have no record of gets no answer, since another server may know it;
-    /// but an address that is certainly somebody else's is refused.
-    fn check_known(&self, address: Ipv4Addr, claim: Claim) -> Decision<DhcpAnswer> {
-        let known = self.asking.view.records.lease(&self.pool.key).map(|lease| lease.address);
-        let is_reserved = self.pool.reservation == Some(address);
-        if !self.pool.may_have(address) {
-            let holder = self.asking.view.records.lease_at(address).filter(|lease| lease.is_active(self.now()));
-            let is_ours_to_refuse = known.is_some() || holder.is_some();
+    /// INIT-REBOOT, RENEWING and REBINDING: the client remembers or holds an address. Grants what our record says. A
+    /// client we have no record of gets no answer, since another server may know it; but an address that is of another
+    /// wire, or certainly somebody else's, is refused.
+    fn remember(&self, address: Ipv4Addr, claim: Claim) -> Decision<DhcpAnswer> {
+        let Some(pool) = self.wire.pool_of(address) else {
+            let networks: Vec<String> = self.wire.pools().iter().map(|pool| pool.subnet.network.to_string()).collect();
+            return self.refuse_with(format!("{address} is not an address of {}", networks.join(" or ")));
+        };
+        let known = pool.lease.as_ref().map(|lease| lease.address);
+        if !self.wire.may_have(address) {
+            let holder = || self.asking.view.records.lease_at(address).filter(|lease| lease.is_active(self.now()));
+            let is_ours_to_refuse = known.is_some() || holder().is_some();
             return if is_ours_to_refuse { self.refuse(address) } else { self.unknown(address) };
         }
         match known {
-            Some(held) if held == address => self.acknowledge(address, claim),
-            _ if is_reserved => self.acknowledge(address, claim),
+            Some(held) if held == address => self.acknowledge(pool, address, claim),
+            _ if self.wire.reservation() == Some(address) => self.acknowledge(pool, address, claim),
             Some(_) => self.refuse(address),
             None => self.unknown(address),
         }
@@ -182,23 +180,17 @@ impl Asked<'_> {
     }
 
     /// The ACK, and the lease that must be durable before it leaves.
-    fn acknowledge(&self, address: Ipv4Addr, claim: Claim) -> Decision<DhcpAnswer> {
-        let (seconds, change) = self.lease(address, claim);
-        let step = self.asking.step();
-        let reply = Reply::ack(self.request)
-            .lease(address, seconds)
-            .boot(&self.asking.client, step.next.file(), false)
-            .network(self.subnet);
-        let mut seen = Vec::new();
-        if claim == Claim::Rebooting {
-            seen.push(self.asking.asked());
-        }
-        seen.push(Seen::DhcpAck { address: Some(address), file: step.file() });
+    fn acknowledge(&self, pool: &Pool<'_>, address: Ipv4Addr, claim: Claim) -> Decision<DhcpAnswer> {
+        let (seconds, change) = self.lease(pool, address, claim);
+        let step = self.asking.step(true);
+        let reply = self.configure(Reply::ack(self.request).lease(address, seconds), &step, pool);
+        let asked = (claim == Claim::Rebooting).then(|| self.asking.asked());
+        let seen = asked.into_iter().chain([Seen::DhcpAck { address: Some(address), file: step.file() }]);
         let mut decision = self.asking.answer(reply, SendTo::answer(self.request, Some(address)), seen);
         if let Some(change) = change {
             // Until the lease is on disk others see neither it nor, were the offer dropped now, anything else.
             decision.changes.push(change);
-            decision.volatile.push(self.hold(address));
+            decision.volatile.push(self.hold(pool, address));
         }
         step.join(decision)
     }
@@ -206,30 +198,27 @@ impl Asked<'_> {
     /// The seconds to promise, and the record that holds them. Firmware, loader, stage 1 and system of one boot ask
     /// within minutes of each other: while more than half of a lease is left and nothing else is new, they are
     /// promised what is left of it, which is on disk already. A client that renews wants more time and gets it.
-    fn lease(&self, address: Ipv4Addr, claim: Claim) -> (u32, Option<Change>) {
-        let full = self.subnet.lease_seconds;
+    fn lease(&self, pool: &Pool<'_>, address: Ipv4Addr, claim: Claim) -> (u32, Option<Change>) {
+        let full = pool.subnet.lease_seconds;
         let now = self.now();
-        let held = self.asking.view.records.lease(&self.pool.key).filter(|held| held.address == address);
-        let held_name = held.as_ref().and_then(|held| held.hostname.clone());
-        let hostname = self.request.hostname.clone().or_else(|| held_name.clone());
+        let held = pool.lease.as_ref().filter(|held| held.address == address);
+        let held_name = held.and_then(|held| held.hostname.as_ref());
+        let hostname = self.request.hostname.as_ref().or(held_name);
         if let Some(held) = held.filter(|held| claim != Claim::Extending && held.granted <= now) {
             let left = (held.expires.since(now) / 1000).min(u64::from(full)) as u32;
             if hostname == held_name && left > full / 2 && full != u32::MAX {
                 return (left, None);
             }
         }
-        let expires = now.plus_seconds(u64::from(full));
-        (
-            full,
-            Some(Change::PutLease(Lease {
-                key: self.pool.key,
-                address,
-                granted: now,
-                expires,
-                hostname,
-                declined: false,
-            })),
-        )
+        let lease = Lease {
+            key: pool.key,
+            address,
+            granted: now,
+            expires: now.plus_seconds(u64::from(full)),
+            hostname: hostname.cloned(),
+            declined: false,
+        };
+        (full, Some(Change::PutLease(lease)))
     }
 
     fn refuse(&self, address: Ipv4Addr) -> Decision<DhcpAnswer> {
@@ -238,8 +227,8 @@ impl Asked<'_> {
 
     fn refuse_with(&self, reason: String) -> Decision<DhcpAnswer> {
         let reply = Reply::nak(self.request, &reason);
-        let mut decision = self.asking.answer(reply, SendTo::refusal(self.request), vec![Seen::DhcpNak { reason }]);
-        decision.volatile.push(Volatile::DropOffer(self.pool.key));
+        let mut decision = self.asking.answer(reply, SendTo::refusal(self.request), [Seen::DhcpNak { reason }]);
+        decision.volatile.extend(self.drop_offers());
         decision
     }
 
@@ -251,11 +240,13 @@ impl Asked<'_> {
         if self.request.ciaddr.is_unspecified() {
             return self.asking.silence(Reason::NamesNoAddress(self.request.kind));
         }
-        let step = self.asking.step();
-        let reply = Reply::ack(self.request).boot(&self.asking.client, step.next.file(), false).network(self.subnet);
-        let seen = vec![Seen::DhcpAck { address: None, file: step.file() }];
-        let decision = self.asking.answer(reply, SendTo::answer(self.request, None), seen);
-        step.join(decision)
+        self.asking.admit(self.is_known(), || {
+            let step = self.asking.step(self.wire.is_known());
+            let pool = self.wire.pool_of(self.request.ciaddr).unwrap_or_else(|| self.wire.first());
+            let reply = self.configure(Reply::ack(self.request), &step, pool);
+            let seen = [Seen::DhcpAck { address: None, file: step.file() }];
+            step.join(self.asking.answer(reply, SendTo::answer(self.request, None), seen))
+        })
     }
 
     /// RFC 2131 §4.3.4: the address is free, and the record stays, so that the client gets it again.
@@ -263,30 +254,56 @@ impl Asked<'_> {
         let address = self.request.ciaddr;
         let Some(held) = self.held(address) else { return self.asking.silence(Reason::NotItsAddress(Kind::Release)) };
         let mut decision = self.asking.silence(Reason::Released(address));
-        decision.changes.push(Change::PutLease(Lease { expires: self.now(), ..held }));
-        decision.volatile.push(Volatile::DropOffer(self.pool.key));
+        decision.changes.push(Change::PutLease(Lease { expires: self.now(), ..held.clone() }));
+        decision.volatile.extend(self.drop_offers());
         decision
     }
 
-    /// RFC 2131 §4.3.3: somebody else uses the address. Nobody gets it for a while.
+    /// RFC 2131 §4.3.3: somebody else uses the address. Nobody gets it for a while, unless the client says so too often:
+    /// then it only loses the address itself.
     fn decline(&self) -> Decision<DhcpAnswer> {
         let named = self.request.requested.and_then(|address| self.held(address));
         let Some(held) = named.filter(|_| self.request.server_id.is_none_or(|id| id == self.request.our_id())) else {
             return self.asking.silence(Reason::NotItsAddress(Kind::Decline));
         };
-        let mut decision = self.asking.silence(Reason::Declined(held.address));
+        let (subnet, client, at) = (held.key.subnet, self.request.mac, self.now());
+        let address = held.address;
+        if !self.asking.view.live.admits_decline(subnet, client, at) {
+            let mut decision = self.asking.silence(Reason::TooManyDeclines(address));
+            decision.changes.push(Change::PutLease(Lease { expires: at, ..held.clone() }));
+            return decision;
+        }
+        let mut decision = self.asking.silence(Reason::Declined(address));
         decision.changes.push(Change::PutLease(Lease {
-            key: quarantine(self.subnet, held.address),
-            expires: self.now().plus_seconds(DECLINED_SECONDS),
-            hostname: Some(format!("declined-by-{}", self.request.mac.hyphened())),
+            key: quarantine(subnet, address),
+            expires: at.plus_seconds(DECLINED_SECONDS),
+            hostname: Some(format!("declined-by-{}", client.hyphened())),
             declined: true,
-            ..held
+            ..held.clone()
         }));
+        decision.volatile.push(Volatile::CountDecline { subnet, client, at });
+        decision.volatile.extend(self.drop_offers());
+        decision.noticed.push(Notice::AddressTaken { address, by: None, found_by: Some(client) });
         decision
     }
 
-    fn held(&self, address: Ipv4Addr) -> Option<Lease> {
-        let lease = self.asking.view.records.lease(&self.pool.key)?;
+    /// RFC 1534 §2: a BOOTP client keeps its address for ever, so it gets one only where people reserved it.
+    fn bootp(&self) -> Decision<DhcpAnswer> {
+        if self.asking.at.settings.bootp == BootpPolicy::Refuse {
+            return self.asking.silence(Reason::Bootp);
+        }
+        let reserved = self.wire.reservation().filter(|address| self.wire.may_have(*address));
+        let Some((address, pool)) = reserved.and_then(|address| Some((address, self.wire.pool_of(address)?))) else {
+            return self.asking.silence(Reason::BootpUnreserved);
+        };
+        let own = self.asking.record.as_ref().map(|machine| &machine.options);
+        let reply = Reply::bootp(self.request, address).network(pool.subnet, own);
+        let seen = [Seen::DhcpAck { address: Some(address), file: None }];
+        self.asking.answer(reply, SendTo::answer(self.request, Some(address)), seen)
+    }
+
+    fn held(&self, address: Ipv4Addr) -> Option<&Lease> {
+        let lease = self.wire.pool_of(address)?.lease.as_ref()?;
         (lease.address == address && lease.is_active(self.now())).then_some(lease)
     }
 }

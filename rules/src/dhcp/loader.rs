@@ -69,14 +69,22 @@ impl Next {
 }
 
 /// Chooses for one client.
-pub fn choose(request: &Request, client: &Client, boot: Option<&Boot>, profile: &BootSettings, http_port: u16) -> Next {
+pub fn choose(
+    request: &Request,
+    client: &Client,
+    boot: Option<&Boot>,
+    profile: Option<&BootSettings>,
+    http_port: u16,
+) -> Next {
     let server = request.received.interface_address;
     let url = |path: &str| BootFile { name: url(server, http_port, path), server };
     let loader = |system: &System| {
         let known = system.known?;
         let of_table = LOADERS.iter().find(|row| (row.0, row.1) == (known.architecture, known.firmware));
         // A profile names loaders of x86-64 machines, the only ones with a choice.
-        let of_profile = profile.loader(known.firmware).filter(|_| matches!(known.architecture, Architecture::X86_64));
+        let of_profile = profile
+            .and_then(|profile| profile.loader(known.firmware))
+            .filter(|_| matches!(known.architecture, Architecture::X86_64));
         of_profile.or_else(|| of_table.and_then(|row| row.2)).map(str::to_owned)
     };
     match client {
@@ -111,7 +119,7 @@ fn shim(chain: &Chain) -> String {
 }
 
 /// Whether an iPXE is one of a ROM that our own shall replace: it lacks HTTP, or its model's profile says so.
-fn gets_our_loader(request: &Request, has_http: bool, boot: Option<&Boot>, profile: &BootSettings) -> bool {
+fn gets_our_loader(request: &Request, has_http: bool, boot: Option<&Boot>, profile: Option<&BootSettings>) -> bool {
     let chained = boot.map_or(0, |boot| boot.loaders_chained);
     let same_conversation = boot.is_some_and(|boot| boot.chained_xid == Some(request.xid));
     if same_conversation {
@@ -120,7 +128,7 @@ fn gets_our_loader(request: &Request, has_http: bool, boot: Option<&Boot>, profi
     if !has_http {
         return chained < MAX_LOADERS_CHAINED;
     }
-    profile.replace_rom_ipxe && chained == 0 && !boot.is_some_and(came_from_firmware)
+    profile.is_some_and(|profile| profile.replace_rom_ipxe) && chained == 0 && !boot.is_some_and(came_from_firmware)
 }
 
 /// Whether a firmware that is no iPXE began the boot: the iPXE that follows is the loader we gave it.

@@ -13,12 +13,15 @@ mod full;
 pub mod loader;
 pub mod options;
 pub mod others;
+mod packet;
 mod probe;
 mod proxy;
 pub mod reply;
 pub mod request;
+pub mod site;
 
 pub use decide::{DhcpAnswer, Reason, decide};
 pub use probe::{Probed, probe_ahead, probed, vetted};
 pub use reply::SendTo;
 pub use request::{BOOT_SERVER_PORT, CLIENT_PORT, Malformed, Received, Request, SERVER_PORT};
+pub use site::{OptionCode, OptionValue, SiteOptions};

@@ -15,7 +15,9 @@ pub mod code {
     pub const DNS: u8 = 6;
     pub const HOST_NAME: u8 = 12;
     pub const DOMAIN_NAME: u8 = 15;
+    pub const MTU: u8 = 26;
     pub const BROADCAST: u8 = 28;
+    pub const NTP: u8 = 42;
     pub const VENDOR: u8 = 43;
     pub const REQUESTED_ADDRESS: u8 = 50;
     pub const LEASE_TIME: u8 = 51;
@@ -33,14 +35,22 @@ pub mod code {
     pub const BOOT_FILE: u8 = 67;
     /// RFC 3004.
     pub const USER_CLASS: u8 = 77;
+    /// RFC 4039.
+    pub const RAPID_COMMIT: u8 = 80;
     /// RFC 3046.
     pub const RELAY_AGENT: u8 = 82;
+    /// RFC 3118.
+    pub const AUTHENTICATION: u8 = 90;
     /// RFC 4578 §2.1.
     pub const ARCHITECTURE: u8 = 93;
     /// RFC 4578 §2.2.
     pub const INTERFACE: u8 = 94;
     /// RFC 4578 §2.3.
     pub const MACHINE_ID: u8 = 97;
+    /// RFC 3011.
+    pub const SUBNET_SELECTION: u8 = 118;
+    /// RFC 3397.
+    pub const DOMAIN_SEARCH: u8 = 119;
     /// iPXE's encapsulated options.
     pub const IPXE: u8 = 175;
     pub const END: u8 = 255;

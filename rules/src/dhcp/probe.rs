@@ -1,10 +1,10 @@
 //! Addresses looked for on their wire before they are first offered (RFC 2131 §3.1 step 2): which, and what an answer
 //! means.
 
-use super::address::{Pool, walk};
+use super::address::{Wire, walk};
 use crate::{
     Decision, MacAddress, Moment, Timestamp, View, Volatile,
-    decision::{Vetted, lease_key},
+    decision::Vetted,
     notice::Notice,
     settings::{DhcpMode, Subnet},
 };
@@ -60,23 +60,22 @@ pub fn probe_ahead(view: &View<'_>, at: &Moment, interface_address: Ipv4Addr) ->
     if !at.settings.probe_addresses || at.settings.dhcp != DhcpMode::Full {
         return Vec::new();
     }
-    let on_wire = at.settings.subnet_of(interface_address);
-    on_wire.into_iter().flat_map(|subnet| ahead(subnet, view, at, interface_address)).collect()
+    // Nobody's: an address that is free for a card that does not exist is free for anybody.
+    let wire = Wire::at(interface_address, MacAddress([0; 6]), None, interface_address, view, at);
+    let Some(wire) = wire else { return Vec::new() };
+    wire.pools().iter().flat_map(|pool| ahead(pool.subnet, &wire, view, at)).collect()
 }
 
-fn ahead(subnet: &Subnet, view: &View<'_>, at: &Moment, own: Ipv4Addr) -> Vec<Ipv4Addr> {
+fn ahead(subnet: &Subnet, wire: &Wire<'_>, view: &View<'_>, at: &Moment) -> Vec<Ipv4Addr> {
     let Some(range) = &subnet.range else { return Vec::new() };
-    // Nobody's: an address that is free for a card that does not exist is free for anybody.
-    let key = lease_key(subnet.network, MacAddress([0; 6]));
-    let pool = Pool { subnet, key, machine: key.mac, reservation: None, own, view, now: at.now };
-    let known = view.live.vetted_free(range.clone(), at.now).filter(|address| pool.may_have(*address)).count();
+    let known = view.live.vetted_free(range.clone(), at.now).take(MOST_AHEAD).count();
     let wanted = (AHEAD + view.live.offers_held()).min(MOST_AHEAD).saturating_sub(known);
     if wanted == 0 {
         return Vec::new();
     }
     let seed = at.entropy[..8].try_into().map_or(0, u64::from_le_bytes);
     let unknown = |address: &Ipv4Addr| view.live.vetted(*address, at.now).is_none();
-    let free = walk(range, seed).take(MAX_LOOKS).filter(|address| unknown(address) && pool.may_have(*address));
+    let free = walk(range, seed).take(MAX_LOOKS).filter(|address| unknown(address) && wire.may_have(*address));
     // An address whose lease has ended may still be used; what nobody ever had comes first, as it is offered first.
     let (mut untouched, ended): (Vec<_>, Vec<_>) =
         free.take(2 * wanted).partition(|address| view.records.lease_at(*address).is_none());

@@ -2,11 +2,10 @@
 
 use super::{
     decide::{Asking, DhcpAnswer, Reason},
-    reply::{Reply, SendTo},
+    reply::{Reply, SendTo, Verdict},
     request::Kind,
 };
 use crate::{Decision, journey::Seen};
-use dhcproto::v4::MessageType;
 
 /// Port 67: an OFFER without an address beside the site's own.
 pub(super) fn decide(asking: &Asking<'_>) -> Decision<DhcpAnswer> {
@@ -37,7 +36,7 @@ pub(super) fn boot_server(asking: &Asking<'_>) -> Decision<DhcpAnswer> {
 }
 
 fn offer(asking: &Asking<'_>) -> Decision<DhcpAnswer> {
-    let reply = Reply::new(asking.request, MessageType::Offer);
+    let reply = Reply::new(asking.request, Verdict::Offer);
     with_boot_file(asking, reply, |file| Seen::DhcpOffer { address: None, file })
 }
 
@@ -50,13 +49,23 @@ fn with_boot_file(
     if let Some(reason) = asking.refusal() {
         return asking.silence(reason);
     }
-    let step = asking.step();
+    let is_known = asking.record.is_some();
+    asking.admit(is_known, || name_the_file(asking, reply, seen, is_known))
+}
+
+fn name_the_file(
+    asking: &Asking<'_>,
+    reply: Reply<'_>,
+    seen: impl Fn(Option<String>) -> Seen,
+    is_known: bool,
+) -> Decision<DhcpAnswer> {
+    let step = asking.step(is_known);
     let Some(file) = step.next.file() else {
         let system = asking.client.system().map(|system| system.describe()).unwrap_or_default();
         return step.join(asking.silence(Reason::NoLoader(system)));
     };
     let reply = reply.boot(&asking.client, Some(file), true);
     let decision =
-        asking.answer(reply, SendTo::answer(asking.request, None), vec![asking.asked(), seen(Some(file.name.clone()))]);
+        asking.answer(reply, SendTo::answer(asking.request, None), [asking.asked(), seen(Some(file.name.clone()))]);
     step.join(decision)
 }

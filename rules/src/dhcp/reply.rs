@@ -4,14 +4,11 @@ use super::{
     client::Client,
     loader::BootFile,
     options::code,
+    packet::Packet,
     request::{BOOT_ITEM, CLIENT_PORT, Kind, Request, SERVER_PORT},
+    site::{SiteOptions, search_list},
 };
 use crate::{MacAddress, settings::Subnet};
-use dhcproto::{
-    Encodable,
-    error::EncodeError,
-    v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode, UnknownOption},
-};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -73,103 +70,130 @@ impl SendTo {
     }
 }
 
-/// An IP datagram that every host takes (RFC 791); the least that option 57 may say (RFC 2132 §9.10).
-const LEAST_MAX_SIZE: u16 = 576;
-/// IP and UDP headers. Option 57 does not say whether they count; clients differ, so they do.
-const HEADERS: usize = 28;
-/// BOOTP's length, below which relays and old clients drop a reply (RFC 1542 §2.1).
-const LEAST_SIZE: usize = 300;
 /// Our option 43.6, PXE_DISCOVERY_CONTROL: bit 3, "boot the file that this packet names, with no discovery and no
 /// menu" (PXE 2.1 table 2-1).
 const BOOT_THE_FILE: [u8; 3] = [6, 1, 8];
 /// iPXE's "ipxe.no-pxedhcp": do not wait two seconds for a proxy's offer.
 const NO_PROXY_WAIT: [u8; 3] = [176, 1, 1];
 
-/// An answer that grows option by option, and stays within the size its receiver takes.
+/// What kind of answer it is (option 53).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// DHCPOFFER.
+    Offer = 2,
+    /// DHCPACK.
+    Ack = 5,
+    /// DHCPNAK.
+    Nak = 6,
+}
+
+/// An answer that grows option by option, in the order of importance: what has no room is left out.
 pub struct Reply<'a> {
     request: &'a Request,
-    message: Message,
-    limit: usize,
+    packet: Packet<'a>,
 }
 
 impl<'a> Reply<'a> {
     /// An empty answer of this kind. Fields are as RFC 2131 table 3 has them.
-    pub fn new(request: &'a Request, kind: MessageType) -> Self {
-        let none = Ipv4Addr::UNSPECIFIED;
-        let mut message = Message::new_with_id(request.xid, none, none, none, request.giaddr, &request.mac.0);
-        message.set_opcode(Opcode::BootReply).set_flags(Flags::new(request.flags));
-        message.opts_mut().insert(DhcpOption::MessageType(kind));
-        message.opts_mut().insert(DhcpOption::ServerIdentifier(request.our_id()));
-        let asked = request.max_size.unwrap_or(LEAST_MAX_SIZE).min(request.received.mtu).max(LEAST_MAX_SIZE);
-        let mut reply = Self { request, message, limit: usize::from(asked) - HEADERS };
+    pub fn new(request: &'a Request, verdict: Verdict) -> Self {
+        let mut reply = Self { request, packet: Packet::answering(request) };
+        reply.add(code::MESSAGE_TYPE, &[verdict as u8]);
+        reply.add(code::SERVER_ID, &request.our_id().octets());
         // RFC 6842 §3: as sent, and only where sent.
-        reply.add_bytes(code::CLIENT_ID, request.client_id.as_deref());
+        reply.add_if(code::CLIENT_ID, request.client_id.as_deref());
         reply
     }
 
     /// An ACK, which repeats the client's own address.
     pub fn ack(request: &'a Request) -> Self {
-        let mut reply = Self::new(request, MessageType::Ack);
-        reply.message.set_ciaddr(request.ciaddr);
+        let mut reply = Self::new(request, Verdict::Ack);
+        reply.packet.ciaddr = request.ciaddr;
         reply
     }
 
     /// A NAK, whole: no address, no lease, no configuration (RFC 2131 table 3).
     pub fn nak(request: &'a Request, reason: &str) -> Self {
-        let mut reply = Self::new(request, MessageType::Nak);
+        let mut reply = Self::new(request, Verdict::Nak);
         if request.is_relayed() {
             // The client may be on another subnet than it thinks: the relay must broadcast (RFC 2131 §4.3.2).
-            let flags = reply.message.flags().set_broadcast();
-            reply.message.set_flags(flags);
+            reply.packet.flags |= 0x8000;
         }
-        reply.add(DhcpOption::Message(reason.to_owned()));
+        reply.add(code::MESSAGE, reason.as_bytes());
         reply
+    }
+
+    /// A BOOTREPLY to a BOOTP client: no option of DHCP's own, and in 300 bytes, more than which such clients need not
+    /// take (RFC 1534 §2, RFC 1542 §2.1).
+    pub fn bootp(request: &'a Request, address: Ipv4Addr) -> Self {
+        let mut packet = Packet::answering(request);
+        packet.limit_to_bootp();
+        packet.ciaddr = request.ciaddr;
+        packet.yiaddr = address;
+        Self { request, packet }
     }
 
     /// The address and its lease. T1 and T2 are left to the client where the lease never ends, or is too short
     /// to keep them apart.
     pub fn lease(mut self, address: Ipv4Addr, seconds: u32) -> Self {
-        self.message.set_yiaddr(address);
-        self.add(DhcpOption::AddressLeaseTime(seconds));
+        self.packet.yiaddr = address;
+        self.add(code::LEASE_TIME, &seconds.to_be_bytes());
         if (8..u32::MAX).contains(&seconds) {
-            self.add(DhcpOption::Renewal(seconds / 2));
-            self.add(DhcpOption::Rebinding(seconds - seconds / 8));
+            self.add(code::RENEWAL_TIME, &(seconds / 2).to_be_bytes());
+            self.add(code::REBINDING_TIME, &(seconds - seconds / 8).to_be_bytes());
         }
         self
     }
 
-    /// What the subnet's configuration says.
-    pub fn network(mut self, subnet: &Subnet) -> Self {
-        self.add(DhcpOption::SubnetMask(subnet.network.netmask()));
-        if let Some(router) = subnet.router {
-            self.add(DhcpOption::Router(vec![router]));
+    /// What the configuration says of the subnet, and people of the machine; the machine's own word wins. What every
+    /// client needs goes to all, what people set by number too, the rest to those who ask for it (option 55).
+    pub fn network(mut self, subnet: &Subnet, own: Option<&SiteOptions>) -> Self {
+        let is_own = |code: u8| own.is_some_and(|own| own.keys().any(|known| known.number() == code));
+        let asked = |code: u8| self.request.parameters.contains(&code);
+        let (for_mtu, for_ntp, for_search) = (asked(code::MTU), asked(code::NTP), asked(code::DOMAIN_SEARCH));
+        let for_broadcast = asked(code::BROADCAST);
+        let mut add = |code: u8, wanted: bool, value: &dyn Fn() -> Vec<u8>| {
+            if wanted && !is_own(code) {
+                self.packet.add(code, &value());
+            }
+        };
+        let list = |addresses: &[Ipv4Addr]| addresses.iter().flat_map(Ipv4Addr::octets).collect::<Vec<u8>>();
+        let network = subnet.network;
+        add(code::SUBNET_MASK, true, &|| network.netmask().octets().to_vec());
+        add(code::ROUTER, subnet.router.is_some(), &|| list(subnet.router.as_slice()));
+        add(code::DNS, !subnet.dns.is_empty(), &|| list(&subnet.dns));
+        let domain = subnet.domain.as_deref().unwrap_or_default();
+        add(code::DOMAIN_NAME, !domain.is_empty(), &|| domain.as_bytes().to_vec());
+        add(code::BROADCAST, for_broadcast, &|| network.broadcast().octets().to_vec());
+        let mtu = subnet.mtu.unwrap_or_default();
+        add(code::MTU, for_mtu && mtu > 0, &|| mtu.to_be_bytes().to_vec());
+        add(code::NTP, for_ntp && !subnet.ntp.is_empty(), &|| list(&subnet.ntp));
+        add(code::DOMAIN_SEARCH, for_search && !subnet.domain_search.is_empty(), &|| {
+            search_list(&subnet.domain_search)
+        });
+        for (code, value) in own.into_iter().flatten() {
+            self.packet.add(code.number(), &value.bytes());
         }
-        if !subnet.dns.is_empty() {
-            self.add(DhcpOption::DomainNameServer(subnet.dns.clone()));
-        }
-        if let Some(domain) = &subnet.domain {
-            self.add(DhcpOption::DomainName(domain.clone()));
-        }
-        if self.request.parameters.contains(&code::BROADCAST) {
-            self.add(DhcpOption::BroadcastAddr(subnet.network.broadcast()));
+        for (code, value) in subnet.options.iter().filter(|(code, _)| !is_own(code.number())) {
+            self.packet.add(code.number(), &value.bytes());
         }
         self
     }
 
     /// What to boot, and the marks by which each kind of client knows an answer as meant for it.
     pub fn boot(mut self, client: &Client, file: Option<&BootFile>, as_proxy: bool) -> Self {
+        // A PXE client may look for the file in the field alone: what it reads is never made room of.
+        self.packet.may_overload = !client.network_boots();
         let Some(file) = file else { return self };
-        self.message.set_siaddr(file.server);
-        let fits_the_field = file.name.len() < 128;
-        if fits_the_field {
-            self.message.set_fname_str(&file.name);
+        self.packet.siaddr = file.server;
+        if file.name.len() < 128 {
+            self.packet.file.clone_from(&file.name);
         }
         self.mark(client, as_proxy);
         let is_url = file.name.starts_with("http");
         if !is_url {
-            self.add(DhcpOption::TFTPServerName(file.server.to_string().into_bytes()));
+            self.add(code::TFTP_SERVER, file.server.to_string().as_bytes());
         }
-        self.add(DhcpOption::BootfileName(file.name.clone().into_bytes()));
+        self.add(code::BOOT_FILE, file.name.as_bytes());
         self
     }
 
@@ -181,15 +205,15 @@ impl<'a> Reply<'a> {
     fn mark(&mut self, client: &Client, as_proxy: bool) {
         match client {
             Client::Firmware(_) => {
-                self.class("PXEClient");
+                self.add(code::CLASS, b"PXEClient");
                 self.vendor();
             }
-            Client::HttpFirmware(_) => self.class("HTTPClient"),
+            Client::HttpFirmware(_) => self.add(code::CLASS, b"HTTPClient"),
             Client::Ipxe { .. } if as_proxy => {
-                self.class("PXEClient");
+                self.add(code::CLASS, b"PXEClient");
                 self.vendor();
             }
-            Client::Ipxe { .. } => self.add_bytes(code::IPXE, Some(&NO_PROXY_WAIT)),
+            Client::Ipxe { .. } => self.add(code::IPXE, &NO_PROXY_WAIT),
             Client::System => {}
         }
         self.pxe_echoes();
@@ -202,56 +226,30 @@ impl<'a> Reply<'a> {
             vendor.extend(item);
         }
         vendor.push(code::END);
-        self.add_bytes(code::VENDOR, Some(&vendor));
-    }
-
-    fn class(&mut self, class: &str) {
-        self.add_bytes(code::CLASS, Some(class.as_bytes()));
+        self.add(code::VENDOR, &vendor);
     }
 
     /// RFC 4578 §2.1–2.3: in every packet of clients and servers.
     fn pxe_echoes(&mut self) {
         let request = self.request;
-        self.add_bytes(code::MACHINE_ID, request.machine_id.as_deref());
+        self.add_if(code::MACHINE_ID, request.machine_id.as_deref());
         let architectures: Vec<u8> = request.architectures.iter().flat_map(|code| code.to_be_bytes()).collect();
-        self.add_bytes(code::ARCHITECTURE, Some(&architectures).filter(|list| !list.is_empty()).map(Vec::as_slice));
-        self.add_bytes(code::INTERFACE, request.undi.as_deref());
+        self.add_if(code::ARCHITECTURE, Some(&architectures).filter(|list| !list.is_empty()).map(Vec::as_slice));
+        self.add_if(code::INTERFACE, request.undi.as_deref());
     }
 
-    /// The packet. Option 82 goes back whole and last, or not at all (RFC 3046 §2.2). It is appended here because
-    /// dhcproto encodes an option 82 that it was given as bytes twice.
-    pub fn encode(self) -> Result<Vec<u8>, EncodeError> {
-        let mut packet = self.message.to_vec()?;
-        let relay = self.request.relay.as_deref().unwrap_or_default();
-        let fits = packet.len() + relay.len() + 2 <= self.limit;
-        if let (true, Ok(length @ 1..)) = (fits, u8::try_from(relay.len())) {
-            packet.truncate(packet.len() - 1);
-            packet.extend([code::RELAY_AGENT, length]);
-            packet.extend(relay);
-            packet.push(code::END);
-        }
-        packet.resize(packet.len().max(LEAST_SIZE), code::PAD);
-        Ok(packet)
+    /// The packet.
+    pub fn encode(self) -> Vec<u8> {
+        self.packet.encode()
     }
 
-    fn add_bytes(&mut self, code: u8, bytes: Option<&[u8]>) {
+    fn add_if(&mut self, code: u8, bytes: Option<&[u8]>) {
         if let Some(bytes) = bytes {
-            self.add(DhcpOption::Unknown(UnknownOption::new(OptionCode::from(code), bytes.to_vec())));
+            self.add(code, bytes);
         }
     }
 
-    /// Adds an option if there is room: callers add in the order of importance.
-    fn add(&mut self, option: DhcpOption) {
-        let kept_free = self.request.relay.as_ref().map_or(0, |relay| (relay.len() + 2).min(RELAY_ROOM));
-        let size = |thing: &dyn Fn() -> Result<Vec<u8>, EncodeError>| thing().map_or(usize::MAX, |bytes| bytes.len());
-        let now = size(&|| self.message.to_vec());
-        let more = size(&|| option.to_vec());
-        if now.saturating_add(more).saturating_add(kept_free) <= self.limit {
-            self.message.opts_mut().insert(option);
-        }
+    fn add(&mut self, code: u8, bytes: &[u8]) {
+        self.packet.add(code, bytes);
     }
 }
-
-/// Room kept for option 82 while the rest is filled in; more than any relay in the field uses, and little enough
-/// that what a client boots still fits into the smallest reply.
-const RELAY_ROOM: usize = 96;

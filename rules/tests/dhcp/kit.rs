@@ -5,6 +5,7 @@ use bennu_rules::{
     dhcp::{DhcpAnswer, Malformed, Reason, Received, Request, SendTo, decide},
     journey::Seen,
     memory::Memory,
+    notice::Notice,
     settings::{DhcpMode, Settings, Subnet},
 };
 use dhcproto::v4::borrowed;
@@ -186,14 +187,27 @@ pub struct Got {
 impl Got {
     pub fn read(packet: Vec<u8>, send_to: SendTo) -> Self {
         let message = borrowed::Message::new(&packet).unwrap();
-        let pairs: Vec<(u8, Vec<u8>)> = message.opts().map(|o| (u8::from(o.code()), o.data().to_vec())).collect();
-        let options: BTreeMap<u8, Vec<u8>> = pairs.iter().cloned().collect();
-        assert_eq!(pairs.len(), options.len(), "an option came twice");
+        let mut pairs: Vec<(u8, Vec<u8>)> = message.opts().map(|o| (u8::from(o.code()), o.data().to_vec())).collect();
+        // RFC 2131 §4.1: `file` is read after the options, then `sname`.
+        let overload = pairs.iter().find(|(code, _)| *code == 52).map_or(0, |(_, value)| value[0]);
+        let file = if overload & 1 != 0 { &[][..] } else { message.fname() };
+        for (bit, field) in [(1, &packet[108..236]), (2, &packet[44..108])] {
+            if overload & bit != 0 {
+                pairs.extend(spilt(field));
+            }
+        }
+        let mut options: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+        // RFC 3396 §7: an option may come in parts, none of which but the last is shorter than it can be.
+        for (code, value) in &pairs {
+            let whole = options.entry(*code).or_default();
+            assert!(whole.len().is_multiple_of(255), "option {code} came twice");
+            whole.extend(value);
+        }
         assert_eq!((packet[0], packet[3], &packet[8..10]), (2, 0, &[0, 0][..]), "op, hops, secs");
         Self {
             to: send_to.address(),
             send_to,
-            kind: options[&53][0],
+            kind: options.get(&53).map_or(0, |value| value[0]),
             xid: message.xid(),
             flags: message.flags().into(),
             ciaddr: message.ciaddr(),
@@ -201,7 +215,7 @@ impl Got {
             siaddr: message.siaddr(),
             giaddr: message.giaddr(),
             chaddr: message.chaddr().to_vec(),
-            file: String::from_utf8(message.fname().to_vec()).unwrap(),
+            file: String::from_utf8(file.to_vec()).unwrap(),
             order: pairs.into_iter().map(|(code, _)| code).collect(),
             options,
             packet,
@@ -221,12 +235,29 @@ impl Got {
     }
 }
 
+/// The options in a field that they spilt into.
+fn spilt(field: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while field[at] != 255 {
+        let end = at + 2 + usize::from(field[at + 1]);
+        found.push((field[at], field[at + 2..end].to_vec()));
+        at = end;
+    }
+    assert!(field[at + 1..].iter().all(|byte| *byte == 0), "END and pads");
+    found
+}
+
 /// The appliance, as far as rules see it.
 pub struct Wire {
     pub settings: Settings,
     pub records: Memory,
     pub live: Live,
     pub now: Timestamp,
+    /// What a person was told, oldest first.
+    pub noticed: Vec<Notice>,
+    /// The address that the last answer waits for the wire's word on.
+    pub probe: Option<Ipv4Addr>,
     /// Everything observed, oldest first.
     pub seen: Vec<(MacAddress, Seen)>,
     /// Durable changes performed.
@@ -261,6 +292,8 @@ impl Wire {
             records: Memory::default(),
             live: Live::default(),
             now: Timestamp(EXAMPLE_START),
+            noticed: Vec::new(),
+            probe: None,
             seen: Vec::new(),
             writes: 0,
         }
@@ -297,10 +330,23 @@ impl Wire {
             self.seen.push((machine, observation.seen.clone()));
             self.live.observe(machine, observation);
         }
+        self.noticed.extend(decision.noticed);
+        self.probe = None;
         match decision.answer {
-            DhcpAnswer::Reply { packet, send_to, .. } => Ok(Got::read(packet, send_to)),
+            DhcpAnswer::Reply { packet, send_to, probe } => {
+                self.probe = probe;
+                Ok(Got::read(packet, send_to))
+            }
             DhcpAnswer::Silence(reason) => Err(reason),
         }
+    }
+
+    pub fn moment(&self) -> Moment {
+        Moment { now: self.now, entropy: [7; 32], settings: Arc::new(self.settings.clone()) }
+    }
+
+    pub fn view(&self) -> View<'_> {
+        View { records: &self.records, live: &self.live }
     }
 
     pub fn ask(&mut self, ask: &Ask) -> Result<Got, Reason> {
@@ -318,7 +364,9 @@ impl Wire {
     pub fn boot(&mut self, discover: Ask) -> Got {
         let offer = self.ask(&discover).unwrap();
         assert_eq!(offer.kind, 2);
-        let mut request = discover.address(50, offer.yiaddr).address(54, offer.address(54));
+        let mut request = discover;
+        request.options.retain(|(code, _)| *code != 50);
+        request = request.address(50, offer.yiaddr).address(54, offer.address(54));
         request.options[0] = (53, vec![REQUEST]);
         let ack = self.ask(&request).unwrap();
         assert_eq!((ack.kind, ack.yiaddr), (5, offer.yiaddr));

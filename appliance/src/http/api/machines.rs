@@ -3,7 +3,7 @@
 use super::{
     Api, Shared,
     boots::BootSummary,
-    problem::{Answer, Problem},
+    problem::{Answer, Kind, Problem},
     request::{Body, Page, Paging, Params, expected, mac},
 };
 use axum::{
@@ -18,6 +18,7 @@ use bennu_rules::{
         Refusal,
         machines::{self as commands, Assign, Edit, EditMachine, Forget, version},
     },
+    dhcp::{OptionCode, OptionValue, site::BadOption},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -47,6 +48,9 @@ pub struct Patch {
     /// Kernel arguments of this machine alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
+    /// DHCP options to set, by number, such as `"12": "text:web1"`; `null` removes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, Option<String>>,
     /// MACs that are this machine's too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub join: Vec<MacAddress>,
@@ -86,11 +90,22 @@ pub async fn edit(
     headers: HeaderMap,
     Body(patch): Body<Patch>,
 ) -> Answer<Response> {
-    let Patch { labels, reservation, arguments, join } = patch;
-    let edit = Edit { labels, reservation, arguments, join };
-    let request = EditMachine { mac: mac(&text)?, edit, expected: expected(&headers)? };
+    let Patch { labels, reservation, arguments, options, join } = patch;
+    let edit = Edit { labels, reservation, arguments, options: checked(&options)?, join };
+    let own_addresses = api.interfaces.now().iter().map(|interface| interface.address).collect();
+    let request = EditMachine { mac: mac(&text)?, edit, own_addresses, expected: expected(&headers)? };
     let machine = api.ledger.decide(request, commands::edit).await??;
     with_etag(&api, machine)
+}
+
+/// Options as they were written, each refused where it stands.
+fn checked(options: &BTreeMap<String, Option<String>>) -> Answer<BTreeMap<OptionCode, Option<OptionValue>>> {
+    let option = |(code, value): (&String, &Option<String>)| {
+        let refuse = |bad: BadOption| Problem::told(Kind::Unprocessable, &bad).at(format!("/options/{code}"));
+        let value = value.as_deref().map(str::parse).transpose().map_err(refuse)?;
+        Ok((code.parse().map_err(refuse)?, value))
+    };
+    options.iter().map(option).collect()
 }
 
 /// `DELETE /v1/machines/{mac}`

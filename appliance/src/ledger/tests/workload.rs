@@ -28,12 +28,8 @@ pub fn settings() -> Arc<Settings> {
 
 pub fn subnet() -> Subnet {
     Subnet {
-        network: "10.77.0.0/15".parse().unwrap(),
         range: Some(Ipv4Addr::new(10, 76, 1, 0)..=Ipv4Addr::new(10, 77, 250, 0)),
-        router: None,
-        dns: Vec::new(),
-        domain: None,
-        lease_seconds: 3600,
+        ..Subnet::new("10.77.0.0/15".parse().unwrap())
     }
 }
 
@@ -136,7 +132,8 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
             // A label of its own, so that no later promise overtakes this one.
             let label = format!("l{:x}", chance.next());
             let labels = [(label.clone(), Some("yes".to_owned()))].into();
-            let request = EditMachine { mac, edit: Edit { labels, ..Edit::default() }, expected: None };
+            let labels = Edit { labels, ..Edit::default() };
+            let request = EditMachine { mac, edit: labels, own_addresses: Vec::new(), expected: None };
             ledger.decide(request, edit).await?.unwrap();
             Ok(Some(Promise::Labelled(mac, label)))
         }

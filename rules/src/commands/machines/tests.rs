@@ -34,7 +34,8 @@ fn run<R>(records: &mut Memory, request: R, rule: fn(&R, &View<'_>, &Moment) -> 
 }
 
 fn change(records: &mut Memory, last: u8, edit: Edit) -> Answer {
-    run(records, EditMachine { mac: mac(last), edit, expected: None }, super::edit)
+    let own_addresses = vec![Ipv4Addr::new(10, 77, 0, 2)];
+    run(records, EditMachine { mac: mac(last), edit, own_addresses, expected: None }, super::edit)
 }
 
 fn assign_to(records: &mut Memory, last: u8, image: &str) -> Answer {
@@ -78,14 +79,16 @@ fn a_change_of_an_older_version_is_refused() {
     let first = change(&mut records, 1, Edit::default()).unwrap();
     let seen = version(&first);
     let label = |value: &str| Edit { labels: [("rack".to_owned(), Some(value.to_owned()))].into(), ..Edit::default() };
-    let expecting = |edit, expected| EditMachine { mac: mac(1), edit, expected: Some(expected) };
+    let expecting =
+        |edit, expected| EditMachine { mac: mac(1), edit, own_addresses: Vec::new(), expected: Some(expected) };
     let as_seen = Expected::Version(vec![seen.clone()]);
     assert!(run(&mut records, expecting(label("a"), as_seen.clone()), edit).is_ok());
     assert_eq!(run(&mut records, expecting(label("b"), as_seen), edit), Err(Refusal::Changed(mac(1))));
     assert!(run(&mut records, expecting(label("b"), Expected::Exists), edit).is_ok());
     let absent = Forget { mac: mac(2), expected: Some(Expected::Exists) };
     assert_eq!(run(&mut records, absent, forget), Err(Refusal::UnknownMachine(mac(2))));
-    let declares = EditMachine { mac: mac(2), edit: Edit::default(), expected: Some(Expected::Exists) };
+    let declares =
+        EditMachine { mac: mac(2), edit: Edit::default(), own_addresses: Vec::new(), expected: Some(Expected::Exists) };
     assert_eq!(run(&mut records, declares, edit), Err(Refusal::Changed(mac(2))));
 }
 
@@ -108,6 +111,23 @@ fn labels_and_arguments_are_checked_before_they_enter_a_record() {
 }
 
 #[test]
+fn options_are_set_removed_and_taken_along() {
+    let mut records = Memory::default();
+    let options = |pairs: &[(&str, Option<&str>)]| Edit {
+        options: pairs.iter().map(|(c, v)| (c.parse().unwrap(), v.map(|v| v.parse().unwrap()))).collect(),
+        ..Edit::default()
+    };
+    let set = change(&mut records, 1, options(&[("12", Some("text:web1")), ("26", Some("u16:9000"))])).unwrap();
+    assert_eq!(set.options.len(), 2);
+    let removed = change(&mut records, 1, options(&[("26", None)])).unwrap();
+    assert_eq!(removed.options.keys().map(|code| code.number()).collect::<Vec<_>>(), [12]);
+    change(&mut records, 2, options(&[("12", Some("text:web2")), ("42", Some("addresses:10.77.0.3"))])).unwrap();
+    let joined = change(&mut records, 1, Edit { join: vec![mac(2)], ..Edit::default() }).unwrap();
+    let told: Vec<String> = joined.options.iter().map(|(code, value)| format!("{code}={value}")).collect();
+    assert_eq!(told, ["12=text:web1", "42=addresses:10.77.0.3"]);
+}
+
+#[test]
 fn a_reservation_is_a_free_host_of_a_subnet() {
     let mut records = Memory::default();
     let reserve = |text: &str| Edit { reservation: Some(Some(text.parse().unwrap())), ..Edit::default() };
@@ -126,7 +146,7 @@ fn a_reservation_is_a_free_host_of_a_subnet() {
     }));
     assert!(matches!(change(&mut records, 2, reserve("10.77.0.60")), Err(Refusal::AddressLeased { .. })));
     assert!(change(&mut records, 3, reserve("10.77.0.60")).is_ok(), "its own lease");
-    for bad in ["10.77.0.0", "10.77.0.255", "10.77.0.1", "10.78.0.5"] {
+    for bad in ["10.77.0.0", "10.77.0.255", "10.77.0.1", "10.77.0.2", "10.78.0.5"] {
         assert!(matches!(change(&mut records, 2, reserve(bad)), Err(Refusal::BadAddress { .. })), "{bad}");
     }
     let freed = Edit { reservation: Some(None), ..Edit::default() };
@@ -161,7 +181,8 @@ fn an_open_boot_goes_on_under_the_machine_it_joined() {
     let mut live = Live::default();
     let boot = Boot::open(mac(2), None, &View { records: &records, live: &live }, &at(500));
     live.apply(Volatile::PutBoot(boot.clone()));
-    let request = EditMachine { mac: mac(1), edit: Edit { join: vec![mac(2)], ..Edit::default() }, expected: None };
+    let joins = Edit { join: vec![mac(2)], ..Edit::default() };
+    let request = EditMachine { mac: mac(1), edit: joins, own_addresses: Vec::new(), expected: None };
     for change in edit(&request, &View { records: &records, live: &live }, &at(1000)).volatile {
         live.apply(change);
     }

@@ -89,7 +89,7 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
     insta::assert_json_snapshot!(problem(&got), @r#"
     {
       "advice": "send a JSON object of the documented fields",
-      "detail": "unknown field `label`, expected one of `labels`, `reservation`, `arguments`, `join`",
+      "detail": "unknown field `label`, expected one of `labels`, `reservation`, `arguments`, `options`, `join`",
       "pointer": "/label",
       "status": 400,
       "title": "The request cannot be read",
