@@ -3,9 +3,20 @@
 
 use anyhow::{Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::{cell::Cell, fs::File, os::fd::AsFd, path::Path, process::Command, rc::Rc, thread};
+use std::{
+    cell::Cell,
+    fs::{self, File},
+    os::fd::AsFd,
+    path::Path,
+    process::Command,
+    rc::Rc,
+    thread,
+};
 
-use crate::{command::call, home::Home};
+use crate::{
+    command::{self, call},
+    home::Home,
+};
 
 /// A network namespace of a rack.
 #[derive(Debug, Clone)]
@@ -86,6 +97,21 @@ impl Wire {
     /// The namespace that the bridges and the machines' taps are in.
     pub fn namespace(&self) -> &Namespace {
         &self.inside
+    }
+
+    /// From now on each frame that passes from port to port is lost with a chance of so many in a thousand. In the
+    /// bridge, since a filter in a server's own namespace would tell it of each loss (EPERM).
+    pub fn lose(&self, per_mille: u32) -> Result<()> {
+        let mut rules = "table bridge loss\ndelete table bridge loss\n".to_owned();
+        if per_mille > 0 {
+            rules += &format!(
+                "table bridge loss {{\n chain forward {{\n  type filter hook forward priority 0\n  \
+                 numgen random mod 1000 < {per_mille} drop\n }}\n}}\n"
+            );
+        }
+        let file = self.home.dir().join("loss.nft");
+        fs::write(&file, rules)?;
+        command::run(self.inside.command("nft").arg("-f").arg(&file)).map(drop)
     }
 
     /// A namespace plugged into the bridge, with `interface` inside holding `address`.

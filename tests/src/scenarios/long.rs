@@ -5,7 +5,7 @@
 use anyhow::Result;
 use std::{fs, path::PathBuf};
 
-use super::{LIVES, faults, siege};
+use super::{LIVES, LONG_LIVES, faults, loss, siege};
 use crate::{
     harness::{self, Life},
     images::short_digest,
@@ -16,7 +16,7 @@ const JOBS: usize = 2;
 
 /// How often each life is lived.
 fn repetitions(life: &Life) -> usize {
-    let often = [faults::SIGKILL.name, siege::KILLS.name, siege::FULL_DISK.name];
+    let often = [faults::SIGKILL.name, siege::KILLS.name, siege::FULL_DISK.name, loss::TENTH.name, loss::FIFTIETH.name];
     if often.contains(&life.name) { 20 } else { 5 }
 }
 
@@ -24,11 +24,12 @@ fn repetitions(life: &Life) -> usize {
 pub fn run(filters: &[String]) -> Result<bool> {
     let record = record()?;
     let mut all_well = true;
-    let rounds = LIVES.iter().map(repetitions).max().unwrap_or_default();
+    let lives: Vec<Life> = LIVES.iter().chain(LONG_LIVES).copied().collect();
+    let rounds = lives.iter().map(repetitions).max().unwrap_or_default();
     for round in 1..=rounds {
         let part = |life: &Life| record.join(format!("{}-{round}", life.name.replace(' ', "-")));
         let wanted = |life: &&Life| life.is_wanted(filters) && round <= repetitions(life) && !part(life).exists();
-        let due: Vec<Life> = LIVES.iter().filter(wanted).copied().collect();
+        let due: Vec<Life> = lives.iter().filter(wanted).copied().collect();
         if due.is_empty() {
             continue;
         }

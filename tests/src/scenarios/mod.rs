@@ -7,6 +7,7 @@ mod faults;
 mod firmware;
 mod imports;
 pub mod long;
+mod loss;
 mod power;
 mod privileges;
 mod proxy;
@@ -27,6 +28,7 @@ pub const LIVES: &[Life] = &[
     siege::KILLS,
     siege::FULL_DISK,
     clients::CLIENTS,
+    loss::TENTH,
     waiting::UNASSIGNED,
     faults::SIGKILL,
     firmware::UNDIONLY,
@@ -44,3 +46,6 @@ pub const LIVES: &[Life] = &[
     bad_input::SMALL_DISK,
     privileges::DROPPED,
 ];
+
+/// Lives of the long tests alone.
+pub const LONG_LIVES: &[Life] = &[loss::FIFTIETH];
