@@ -1,6 +1,6 @@
 //! Leases: which machine holds which address, until when.
 
-use crate::{MacAddress, Timestamp};
+use crate::{MacAddress, Timestamp, time::ClockStep};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -39,5 +39,20 @@ impl Lease {
     /// Whether it holds at `now`.
     pub fn is_active(&self, now: Timestamp) -> bool {
         now < self.expires
+    }
+
+    /// The same lease by a clock that was set; `None` where nothing needs to be written. A client counts the seconds
+    /// it was promised and knows nothing of our clock: its lease ends when it would have, and an ended one stays so.
+    /// One that a wrong clock seems to have granted in time to come lasts no longer than it was promised for.
+    pub fn after(&self, step: ClockStep) -> Option<Self> {
+        let stays_ended = !self.is_active(step.from) && !self.is_active(step.to);
+        if stays_ended {
+            return None;
+        }
+        let granted = self.granted.min(step.from);
+        // No more than its length, counted from the moment, where it begins after it.
+        let early = self.granted.since(granted);
+        let expires = Timestamp(self.expires.0.saturating_sub(early));
+        Some(Self { granted: step.moved(granted), expires: step.moved(expires), ..self.clone() })
     }
 }

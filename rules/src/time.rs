@@ -20,6 +20,26 @@ impl Timestamp {
     }
 }
 
+/// The wall clock was set: what was `from` is `to` now, and no time has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockStep {
+    /// The moment by the old time.
+    pub from: Timestamp,
+    /// The same moment by the new one.
+    pub to: Timestamp,
+}
+
+impl ClockStep {
+    /// A point in time as the new clock calls it.
+    pub const fn moved(&self, at: Timestamp) -> Timestamp {
+        if at.0 >= self.from.0 {
+            Timestamp(self.to.0.saturating_add(at.0 - self.from.0))
+        } else {
+            Timestamp(self.to.0.saturating_sub(self.from.0 - at.0))
+        }
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, in_day) = (self.0 / 86_400_000, self.0 % 86_400_000);

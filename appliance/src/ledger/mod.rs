@@ -5,6 +5,7 @@
 //! batch, gathers every proposal that is waiting, commits once, and only then releases all their answers:
 //! an acknowledgement never leaves before what it promises is on disk.
 
+mod clock;
 mod disk;
 mod records;
 mod redb_file;
@@ -29,7 +30,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use storage::Storage;
 use tokio::sync::broadcast;
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     storage: Box<dyn Storage>,
     volatile: Mutex<VolatileState>,
     settings: Arc<Settings>,
+    clock: clock::Clock,
     random: SystemRandom,
     events: broadcast::Sender<Event>,
 }
@@ -98,7 +100,12 @@ impl Ledger {
     }
 
     fn on(storage: Box<dyn Storage>, settings: Arc<Settings>) -> Result<Self, Fault> {
+        Self::by(Box::new(clock::system), storage, settings)
+    }
+
+    fn by(time: clock::Source, storage: Box<dyn Storage>, settings: Arc<Settings>) -> Result<Self, Fault> {
         check_format(&*storage)?;
+        let clock = clock::Clock::open(time, &*storage)?;
         let mut live = Live::default();
         for boot in latest_boots(&*storage)? {
             live.apply(bennu_rules::Volatile::PutBoot(boot));
@@ -107,6 +114,7 @@ impl Ledger {
             storage,
             volatile: Mutex::new(VolatileState { live, dirty: BTreeSet::new() }),
             settings,
+            clock,
             random: SystemRandom::new(),
             events: broadcast::Sender::new(4096),
         });
@@ -133,9 +141,10 @@ impl Ledger {
 
     /// The answer of a decision that changes nothing.
     fn look<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Option<A>, Fault> {
-        let moment = self.shared.moment();
+        let entropy = self.shared.entropy();
         let mut volatile = self.shared.volatile();
-        // Inside the lock, so that the picture is no older than the volatile state beside it.
+        // Inside the lock, so that time and picture are no older than the volatile state beside them.
+        let moment = self.shared.moment(entropy);
         let snapshot = self.shared.storage.snapshot()?;
         let stored = Stored::new(&*snapshot);
         let decision = rule(request, &View { records: &stored, live: &volatile.live }, &moment);
@@ -169,7 +178,7 @@ impl Ledger {
 
     /// What a rule would decide now, with nothing stored, held or observed. For `explain` and HEAD.
     pub fn ponder<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Decision<A>, Fault> {
-        let moment = self.shared.moment();
+        let moment = self.shared.moment(self.shared.entropy());
         self.read(|records, live| rule(request, &View { records, live }, &moment))
     }
 
@@ -221,6 +230,9 @@ impl Ledger {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(FLUSH_PACE) => false,
             };
+            if !self.is_full() && self.shared.clock.is_to_be_followed() {
+                self.writer.follow_clock();
+            }
             match self.flush().await {
                 // They are kept, and tried again.
                 Ok(()) | Err(Fault::Full(_)) => {}
@@ -295,14 +307,17 @@ fn latest_boots(storage: &dyn Storage) -> Result<Vec<Boot>, Fault> {
 
 impl Shared {
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(since_epoch.as_millis() as u64)
+        self.clock.now()
     }
 
-    fn moment(&self) -> Moment {
+    fn entropy(&self) -> [u8; 32] {
         let mut entropy = [0; 32];
         // The kernel's generator cannot fail once it is seeded, and blocks before.
         self.random.fill(&mut entropy).expect("the system's random generator answers");
+        entropy
+    }
+
+    fn moment(&self, entropy: [u8; 32]) -> Moment {
         Moment { now: self.now(), entropy, settings: self.settings.clone() }
     }
 

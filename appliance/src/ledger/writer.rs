@@ -1,7 +1,7 @@
 //! Group commit: one thread, one open batch, many waiting answers.
 
 use super::{
-    Rule, Shared,
+    Rule, Shared, clock,
     records::{Stored, perform},
     storage::{Batch, Fault},
 };
@@ -24,7 +24,7 @@ const RETRY_PACE: Duration = Duration::from_secs(1);
 
 /// The writer thread's owner: dropping it waits for the last commit.
 pub struct Writer {
-    proposals: Option<mpsc::Sender<Box<dyn Pending>>>,
+    proposals: Option<mpsc::Sender<Task>>,
     condition: Arc<Condition>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -57,6 +57,12 @@ impl Condition {
     }
 }
 
+/// What the writer thread is asked.
+enum Task {
+    Decide(Box<dyn Pending>),
+    FollowClock,
+}
+
 /// A proposal without its types.
 trait Pending: Send {
     fn run(&mut self, batch: &mut dyn Batch, shared: &Shared, undo: &mut Undo) -> Result<bool, Fault>;
@@ -73,8 +79,9 @@ struct Proposal<R, A> {
 impl<R: Send, A: Send> Pending for Proposal<R, A> {
     /// Decides again on what the batch holds by now; says whether anything was changed.
     fn run(&mut self, batch: &mut dyn Batch, shared: &Shared, undo: &mut Undo) -> Result<bool, Fault> {
-        let moment = shared.moment();
+        let entropy = shared.entropy();
         let mut volatile = shared.volatile();
+        let moment = shared.moment(entropy);
         let decision = {
             let stored = Stored::new(batch.as_snapshot());
             let decision = (self.rule)(&self.request, &View { records: &stored, live: &volatile.live }, &moment);
@@ -157,8 +164,16 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal { request, rule, answer: None, reply };
         let proposals = self.proposals.as_ref().ok_or(Fault::Closed)?;
-        proposals.send(Box::new(proposal)).map_err(|_| Fault::Closed)?;
+        proposals.send(Task::Decide(Box::new(proposal))).map_err(|_| Fault::Closed)?;
         answer.await.unwrap_or(Err(Fault::Closed))
+    }
+
+    /// Has the wall clock followed, soon.
+    pub fn follow_clock(&self) {
+        if let Some(proposals) = &self.proposals {
+            // A thread that is gone follows nothing, and grants nothing.
+            let _ = proposals.send(Task::FollowClock);
+        }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -171,19 +186,24 @@ impl Writer {
 }
 
 /// Serves proposals until there are no more askers.
-fn work(shared: &Shared, waiting: &mpsc::Receiver<Box<dyn Pending>>, condition: &Condition) {
+fn work(shared: &Shared, waiting: &mpsc::Receiver<Task>, condition: &Condition) {
     let mut fault = None;
-    while let Some(first) = next(shared, waiting, condition, &mut fault) {
-        if let Some(fault) = &fault {
-            first.release(Err(fault.clone()));
-            continue;
-        }
-        let (batch, outcome) = commit_together(shared, first, waiting);
-        if let Err(met) = &outcome {
+    let mut next = next(shared, waiting, condition, &mut fault);
+    while let Some(task) = next.take() {
+        let (batch, outcome) = match (task, &fault) {
+            (Task::Decide(proposal), Some(fault)) => (vec![proposal], Err(fault.clone())),
+            (Task::Decide(proposal), None) => commit_together(shared, proposal, waiting, &mut next),
+            (Task::FollowClock, Some(_)) => (Vec::new(), Ok(())),
+            (Task::FollowClock, None) => (Vec::new(), clock::follow(shared)),
+        };
+        if let (Err(met), None) = (&outcome, &fault) {
             fault = Some(take_note(met, shared, condition));
         }
         for proposal in batch {
             proposal.release(outcome.clone());
+        }
+        if next.is_none() {
+            next = self::next(shared, waiting, condition, &mut fault);
         }
     }
 }
@@ -203,13 +223,13 @@ fn take_note(met: &Fault, shared: &Shared, condition: &Condition) -> Fault {
     Fault::Closed
 }
 
-/// The next proposal; while the disk is full it is looked at meanwhile. `None`: nobody is left to ask.
+/// The next task; while the disk is full it is looked at meanwhile. `None`: nobody is left to ask.
 fn next(
     shared: &Shared,
-    waiting: &mpsc::Receiver<Box<dyn Pending>>,
+    waiting: &mpsc::Receiver<Task>,
     condition: &Condition,
     fault: &mut Option<Fault>,
-) -> Option<Box<dyn Pending>> {
+) -> Option<Task> {
     let mut retry = Instant::now() + RETRY_PACE;
     while condition.is(Condition::FULL) {
         if Instant::now() >= retry {
@@ -218,7 +238,8 @@ fn next(
             continue;
         }
         match waiting.recv_timeout(retry.saturating_duration_since(Instant::now())) {
-            Ok(proposal) => proposal.release(Err(fault.clone().unwrap_or(Fault::Closed))),
+            Ok(Task::Decide(proposal)) => proposal.release(Err(fault.clone().unwrap_or(Fault::Closed))),
+            Ok(Task::FollowClock) => {}
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,
         }
@@ -238,20 +259,28 @@ fn look_again(shared: &Shared, condition: &Condition) -> Option<Fault> {
     }
 }
 
+/// Runs `first` and whatever waits behind it in one batch; what comes after it and belongs into none is left in `next`.
 fn commit_together(
     shared: &Shared,
     first: Box<dyn Pending>,
-    waiting: &mpsc::Receiver<Box<dyn Pending>>,
+    waiting: &mpsc::Receiver<Task>,
+    next: &mut Option<Task>,
 ) -> (Vec<Box<dyn Pending>>, Result<(), Fault>) {
     let mut proposals = vec![first];
     let mut undo = Undo::default();
     let outcome = shared.storage.write(&mut |batch| {
         let mut changed = proposals[0].run(batch, shared, &mut undo)?;
-        while proposals.len() < BATCH
-            && let Ok(mut next) = waiting.try_recv()
-        {
-            let outcome = next.run(batch, shared, &mut undo);
-            proposals.push(next);
+        while proposals.len() < BATCH {
+            let mut proposal = match waiting.try_recv() {
+                Ok(Task::Decide(proposal)) => proposal,
+                Ok(other) => {
+                    *next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            };
+            let outcome = proposal.run(batch, shared, &mut undo);
+            proposals.push(proposal);
             changed |= outcome?;
         }
         Ok(changed)

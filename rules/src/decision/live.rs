@@ -12,6 +12,7 @@ use crate::{
     journey::Observation,
     lease::LeaseKey,
     notice::{Notice, Noticed, Notices},
+    time::ClockStep,
 };
 use ipnet::Ipv4Net;
 use std::{
@@ -108,6 +109,13 @@ impl Live {
         if let Some(boot) = boot {
             self.boots.insert(boot);
         }
+    }
+
+    /// The clock was set: what is held for a while is held as long as it would have been.
+    pub fn step_clock(&mut self, step: ClockStep) {
+        self.offers.step_clock(step);
+        self.vetted.values_mut().for_each(|vetted| vetted.until = step.moved(vetted.until));
+        self.vetted_order = self.vetted.values().map(|vetted| (vetted.until, vetted.address)).collect();
     }
 
     /// Adds an observation to a machine's open boot; returns the boot, or `None` when none is open.

@@ -1,6 +1,6 @@
 //! Addresses offered and not yet asked for.
 
-use crate::{Timestamp, lease::LeaseKey};
+use crate::{Timestamp, lease::LeaseKey, time::ClockStep};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -56,6 +56,11 @@ impl Offers {
         self.order.insert((offer.is_known, offer.until, offer.key));
         self.by_address.insert(offer.address, offer.key);
         self.held.insert(offer.key, offer);
+    }
+
+    pub fn step_clock(&mut self, step: ClockStep) {
+        self.held.values_mut().for_each(|offer| offer.until = step.moved(offer.until));
+        self.order = self.held.values().map(|offer| (offer.is_known, offer.until, offer.key)).collect();
     }
 
     pub fn remove(&mut self, key: &LeaseKey) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod captured;
+mod clock;
 mod conformance;
 mod kit;
 mod options;

@@ -1,3 +1,4 @@
+mod clock;
 mod disk_full;
 mod power_cut;
 mod simulated_disk;

@@ -11,7 +11,10 @@ use super::{
     workload::{self, Promise},
 };
 use ring::digest::{SHA256, digest};
-use std::panic::AssertUnwindSafe;
+use std::{
+    panic::AssertUnwindSafe,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// What a run notes among the disk's effects.
 #[derive(Debug, Clone)]
