@@ -27,6 +27,7 @@ pub const LIVES: &[Life] = &[
     conformance::LINES,
     siege::KILLS,
     siege::FULL_DISK,
+    siege::FLOOD,
     clients::CLIENTS,
     loss::TENTH,
     waiting::UNASSIGNED,

@@ -1,11 +1,12 @@
 //! The appliance under load while it is killed, while its disk is full, and while strangers flood it.
 
+mod flood;
 mod full_disk;
 mod kills;
 mod leaser;
 mod writer;
 
-pub use self::{full_disk::FULL_DISK, kills::KILLS};
+pub use self::{flood::FLOOD, full_disk::FULL_DISK, kills::KILLS};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
