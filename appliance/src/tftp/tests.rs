@@ -1,5 +1,7 @@
 //! The shell on loopback, against clients of the tests' own: what the state machine's tests cannot see.
 
+mod traversal;
+
 use super::{
     content::{Content, Routes, Wanted},
     server::{Event, Listener, Service},
