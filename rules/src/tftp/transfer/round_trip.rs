@@ -46,9 +46,11 @@ impl RoundTrip {
         self.forgive();
     }
 
-    /// Ends the backing off: the wait follows the estimate again.
+    /// Ends the backing off: the wait follows the estimate again. Before anything was measured it goes on (RFC 6298 §5.7):
+    /// a path slower than the first guess would else have every block sent twice, and never be measured (Karn).
     pub(super) fn forgive(&mut self) {
-        let estimate = self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variation * 4).max(MIN_VARIATION));
+        let Some(smoothed) = self.smoothed else { return };
+        let estimate = smoothed + (self.variation * 4).max(MIN_VARIATION);
         self.timeout = estimate.min(self.longest);
     }
 

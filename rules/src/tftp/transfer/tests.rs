@@ -185,6 +185,26 @@ fn a_resent_blocks_ack_measures_nothing() {
 }
 
 #[test]
+fn a_path_slower_than_the_first_guess_is_measured_after_all() {
+    for (trip, at_most) in [(300 * MS, 1), (700 * MS, 2)] {
+        let mut transfer = Transfer::new(100 * 512, &terms(512, 1, &["blksize"]));
+        let mut now = Duration::ZERO;
+        let mut step = transfer.start(now);
+        for block in 0..20 {
+            let arrives = now + trip;
+            while let Then::WakeAt(at) = step.then
+                && at < arrives
+            {
+                step = transfer.on_timeout(at);
+            }
+            now = arrives;
+            step = transfer.on_packet(&Packet::Ack(block), now);
+        }
+        assert!(transfer.figures().resent <= at_most, "{trip:?}: {} blocks twice", transfer.figures().resent);
+    }
+}
+
+#[test]
 fn an_agreed_timeout_is_the_longest_wait() {
     let agreed = Terms { timeout: Some(Duration::from_secs(1)), ..terms(512, 1, &["timeout"]) };
     let mut transfer = Transfer::new(1 << 20, &agreed);
