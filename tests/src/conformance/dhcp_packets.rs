@@ -215,3 +215,16 @@ pub fn line_31_option_82_comes_back_whole_and_last(places: &Places) -> Result<()
     ensure!(!offer.has(82) && offer.wire.ip_length() <= 576, "no room, so it is left out, not cut: {offer:?}");
     Ok(())
 }
+
+pub fn line_35_option_150_is_a_list_of_addresses(places: &Places) -> Result<()> {
+    let mut client = places.full.client(35, 1)?;
+    let discover = client.ask(DISCOVER).pxe(7).with(55, [1, 3, 150]).relayed(relay(132), SERVER);
+    let (offer, ack) = client.boot(&discover)?;
+    for got in [offer, ack] {
+        let list = [SERVER.octets(), [10, 77, 0, 2]].concat();
+        ensure!(got.bytes(150)? == list, "150 is {:?}", got.bytes(150)?);
+    }
+    let elsewhere = client.ask(DISCOVER).pxe(7).with(55, [150]);
+    ensure!(!client.answered(&elsewhere, OFFER)?.has(150), "it was not configured for this subnet");
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! Lines 17 to 19, 21, 32 and 33: where answers go, and for whom relays speak.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::net::Ipv4Addr;
 
 use super::{
@@ -9,8 +9,9 @@ use super::{
     client::relay,
     frames::EVERYBODY,
     got::Got,
-    place::{HOST, SERVER},
+    place::{Bench, SERVER},
 };
+use crate::appliance::Config;
 
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 5);
 
@@ -107,11 +108,26 @@ pub fn line_32_a_relay_names_the_link_and_the_server(places: &Places) -> Result<
     Ok(())
 }
 
-pub fn line_33_bootp_clients_are_refused(places: &Places) -> Result<()> {
-    let mut client = places.full.client(33, 1)?;
-    let bootp = Ask { options: Vec::new(), ..client.ask(DISCOVER) };
-    client.send(&Ask { tail: vec![0; 60], ..bootp.clone() })?;
-    client.ignored(&bootp)?;
-    let relayed = bootp.relayed(HOST, SERVER);
-    client.ignored(&relayed)
+pub fn line_33_bootp_clients_are_refused_or_keep_their_address(places: &Places) -> Result<()> {
+    let reserved = Ipv4Addr::new(10, 77, 0, 21);
+    let refusing = Bench::new(Config::full(), &[])?;
+    for (place, answers) in [(&refusing.place, false), (&places.full, true)] {
+        let mut client = place.client(33, 1)?;
+        let bootp = Ask { options: Vec::new(), flags: 0, ..client.ask(DISCOVER) };
+        client.send(&Ask { tail: vec![0; 60], ..bootp.clone() })?;
+        client.ignored(&bootp).context("without a reservation")?;
+        let mac = client.mac.map(|byte| format!("{byte:02x}")).join(":");
+        place.bennu(&["machine", "reserve", &mac, &reserved.to_string()])?;
+        let bootp = Ask { options: Vec::new(), ..client.ask(DISCOVER) };
+        if !answers {
+            client.ignored(&bootp).context("refused is refused")?;
+            continue;
+        }
+        let reply = client.answer(&bootp)?;
+        ensure!(reply.yiaddr == reserved, "it got {}", reply.yiaddr);
+        ensure!(![51, 53, 54, 58, 59].iter().any(|code| reply.has(*code)), "that is DHCP: {:?}", reply.order);
+        ensure!(reply.address(1)? == Ipv4Addr::new(255, 255, 255, 0), "{reply:?}");
+        ensure!(reply.wire.payload.len() >= 300, "{} bytes", reply.wire.payload.len());
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod frames;
 mod got;
 mod http;
 mod link;
+mod networks;
 pub mod place;
 mod pxe;
 mod report;
@@ -57,7 +58,7 @@ pub struct Places {
 }
 
 fn lines(story: &mut Story) -> Result<()> {
-    let full = Bench::new(full(), &["10.80.0.0/12", "10.96.0.0/11", "172.16.0.0/16"])?;
+    let full = Bench::new(full(), &["10.80.0.0/12", "10.96.0.0/11", "10.128.0.0/12", "172.16.0.0/16"])?;
     let proxy = Bench::new(Config::proxy(), &[])?;
     let rack = Rack::new()?;
     let directory = rack.home().dir().join("loaders");
@@ -85,7 +86,13 @@ fn lines(story: &mut Story) -> Result<()> {
 
 /// A subnet of its own for each line that must not be disturbed, and one each with short leases and with much to tell.
 fn full() -> Config {
-    let mut config = Config::full().subnet("dns = [\"10.77.0.253\"]").subnet("domain = \"rack.example\"");
+    let wire = [
+        "range = \"10.77.0.32-10.77.0.252\"",
+        "router = \"10.77.0.1\"",
+        "dns = [\"10.77.0.253\"]",
+        "domain = \"rack.example\"",
+    ];
+    let mut config = wire.into_iter().fold(Config::full().boot("bootp = \"reserved\""), Config::subnet);
     let names: Vec<String> = (1..=60).map(|host| format!("\"10.9.9.{host}\"")).collect();
     let domain = ["x".repeat(60), "y".repeat(60), "z".repeat(60)].join(".");
     for (subnet, range, more) in [
@@ -98,6 +105,9 @@ fn full() -> Config {
         (120, "50-10.120.0.199", String::new()),
         (122, "50-10.122.0.51", String::new()),
         (123, "50-10.123.0.199", String::new()),
+        (130, "50-10.130.0.50", "shared_network = \"hall\"".to_owned()),
+        (131, "50-10.131.0.60", "shared_network = \"hall\"".to_owned()),
+        (132, "50-10.132.0.199", BY_NUMBER.to_owned()),
     ] {
         config = config.more(&format!(
             "[[boot.subnet]]\nnetwork = \"10.{subnet}.0.0/24\"\nrange = \"10.{subnet}.0.{range}\"\n\
@@ -106,6 +116,10 @@ fn full() -> Config {
     }
     config
 }
+
+/// What one subnet has to say beyond the usual.
+const BY_NUMBER: &str = "ntp = [\"10.9.9.9\"]\nmtu = 9000\ndomain_search = [\"rack.example\", \"example\"]\n\
+                         [boot.subnet.options]\n100 = \"text:CET\"\n150 = \"addresses:10.77.0.1,10.77.0.2\"\n224 = \"hex:0a0b\"";
 
 /// Runs every test, some at a time; `ended` hears of each in the order of the list.
 fn run(places: &Places, mut ended: impl FnMut(Test, Duration, Result<String>)) {

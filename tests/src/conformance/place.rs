@@ -55,7 +55,11 @@ pub struct Place {
 impl Bench {
     /// Starts an appliance, and routes `networks` to the host.
     pub fn new(config: Config, networks: &[&str]) -> Result<Self> {
-        let rack = Rack::new()?;
+        Self::on(Rack::new()?, config, networks)
+    }
+
+    /// The same in a rack that holds something already.
+    pub fn on(rack: Rack, config: Config, networks: &[&str]) -> Result<Self> {
         let bennu = rack.appliance(config)?;
         let host = rack.host("host", &format!("{HOST}/24"))?;
         for network in networks {

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::{Places, dhcp_addresses, dhcp_packets, dhcp_paths, durable, http, pxe, tftp};
+use super::{Places, dhcp_addresses, dhcp_packets, dhcp_paths, durable, http, networks, pxe, tftp};
 
 /// One requirement.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
-    /// Its number in the checklist.
+    /// Its number in the checklist; 0: it is not on the list.
     pub number: u8,
     /// In short.
     pub requirement: &'static str,
@@ -85,6 +85,7 @@ checklist! {
     10 "Option 61 comes back if, and only if, it was sent" "RFC 6842 §3" dhcp_packets::line_10_the_client_id_comes_back_if_sent;
     11 "One machine, one address, though its client id changes" "RFC 2131 §4.2, and ours" dhcp_addresses::line_11_a_machine_keeps_its_address_though_its_client_id_changes;
     12 "Addresses in order: current, previous, requested, free" "RFC 2131 §4.3.1" dhcp_addresses::line_12_addresses_come_in_order;
+    13 "A new address is looked for on its wire, unless switched off" "RFC 2131 §3.1" networks::line_13_an_address_in_use_is_not_offered;
     14 "An offer that was not selected is dropped" "RFC 2131 §4.3.2" dhcp_addresses::line_14_an_offer_not_taken_is_free_again;
     15 "INIT-REBOOT of an unknown client: silence" "RFC 2131 §4.3.2" dhcp_addresses::line_15_an_unknown_client_that_reboots_gets_silence;
     16 "A wrong network or somebody else's address: NAK" "RFC 2131 §4.3.2" dhcp_addresses::line_16_a_wrong_network_gets_a_nak;
@@ -104,7 +105,8 @@ checklist! {
     30 "A NUL at the end of a text is accepted and not sent" "RFC 2132 §2" dhcp_packets::line_30_a_trailing_nul_changes_nothing;
     31 "Option 82 comes back whole, last, or not at all" "RFC 3046 §2.2" dhcp_packets::line_31_option_82_comes_back_whole_and_last;
     32 "Link selection (82.5) and server override (82.11)" "RFC 3527, RFC 5107" dhcp_paths::line_32_a_relay_names_the_link_and_the_server;
-    33 "BOOTP clients: an endless lease, or refused" "RFC 1534, RFC 951" dhcp_paths::line_33_bootp_clients_are_refused;
+    33 "BOOTP clients: an endless lease, or refused" "RFC 1534, RFC 951" dhcp_paths::line_33_bootp_clients_are_refused_or_keep_their_address;
+    35 "Option 150, where it is configured, is a list of addresses" "RFC 5859" dhcp_packets::line_35_option_150_is_a_list_of_addresses;
     36 "93, 94 and 97 come back; their absence is tolerated" "RFC 4578 §2.1 to §2.3" pxe::line_36_pxe_options_come_back;
     37 "93 is a list of even length; an odd one is ignored" "RFC 4578 §2.1" pxe::line_37_an_odd_architecture_list_is_ignored;
     38 "97 all zero, all ones or doubled is no identity" "field" pxe::line_38_an_empty_or_doubled_machine_id_is_no_identity;
@@ -136,17 +138,20 @@ checklist! {
     65 "Block numbers wrap to 0; an exact multiple ends with an empty block" "RFC 1350 §6, field" tftp::line_65_block_numbers_wrap;
     66 "Modes are case-blind; a write gets ERROR 2" "RFC 1350" tftp::line_66_modes_are_case_blind_and_nobody_writes;
     67 "A lost last ACK is waited for, and not for ever" "RFC 1350 §6" tftp::line_67_a_lost_last_ack_is_waited_for;
+    0  "No offer waits over 200 ms for a look at the wire" "address probing" networks::wire_an_offer_waits_a_moment_at_most;
+    0  "Each interface gives addresses of its own wire, under its own name" "several interfaces" networks::wire_each_interface_speaks_for_itself;
+    0  "Each subnet tells its own mask, router, resolvers, domain and lease" "several subnets" networks::wire_each_subnet_tells_its_own;
+    0  "Subnets of a shared network lend each other their addresses" "shared networks" networks::wire_shared_networks_share_their_wire;
+    0  "NTP servers, MTU and a domain search list for clients that ask" "RFC 2132, RFC 3397" networks::wire_time_search_list_and_mtu_for_those_who_ask;
+    0  "Options by number: of the subnet, and over them of the machine" "RFC 2132" networks::wire_options_by_number_of_subnet_and_machine;
+    0  "A reservation outside the range is its machine's alone" "reservations" networks::wire_a_reservation_may_lie_outside_the_range;
 }
 
 /// The lines that do not apply.
 #[rustfmt::skip]
 pub const UNTESTED: &[Line] = &[
-    Line { number: 13, requirement: "A new address is probed, switchable", reference: "RFC 2131 §3.1",
-           shown: Shown::DoesNotApply("not yet: addresses are not probed before they are offered") },
     Line { number: 34, requirement: "DHCPv6 boot options only where asked for", reference: "RFC 5970 §3, §4",
            shown: Shown::DoesNotApply("there is no DHCPv6 server: machines boot over IPv4, and are told at once that no IPv6 router is there") },
-    Line { number: 35, requirement: "Option 150 is a list of addresses", reference: "RFC 5859",
-           shown: Shown::DoesNotApply("option 150 is never sent: siaddr and option 66 name the TFTP server") },
     Line { number: 55, requirement: "Boot TLS offers 1.2; https where http is refused", reference: "iPXE, EDK2",
            shown: Shown::DoesNotApply("boot files are served over HTTP; there is no TLS on the provisioning network yet") },
 ];

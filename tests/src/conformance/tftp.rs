@@ -60,7 +60,7 @@ pub fn line_58_the_timeout_follows_the_path(places: &Places) -> Result<String> {
     let mut remark = Vec::new();
     for (delay, waited) in paths.iter().zip(measured) {
         let waited = waited.with_context(|| format!("a path of {delay:?}"))?;
-        let most = *delay * 2 + Duration::from_millis(250);
+        let most = *delay * 3 + Duration::from_millis(250);
         ensure!(waited > *delay && waited < most, "a path of {delay:?} has a block sent again after {waited:?}");
         remark.push(format!("{} ms: {} ms", delay.as_millis(), waited.as_millis()));
     }
@@ -75,8 +75,10 @@ fn resent_after(places: &Places, delay: Duration) -> Result<Duration> {
     for block in 0..12 {
         thread::sleep(delay);
         transfer.ack(block)?;
-        transfer.block(block + 1).context("a block too early or too late")?;
+        transfer.block(block + 1)?;
     }
+    // A path slower than the first guess costs a block or two.
+    ensure!(transfer.data <= 12 + 3, "{} packets for 12 blocks", transfer.data);
     let begun = Instant::now();
     transfer.block(12)?;
     let waited = begun.elapsed();
