@@ -24,6 +24,22 @@ const LONGEST_ARGUMENTS: usize = 2047;
 /// `BOOT_IMAGE=` with the kernel's name, which GRUB puts in front.
 const GRUBS_OWN: usize = 128;
 
+/// What installers put below `EFI` on a disk's system partition, first those that Secure Boot accepts.
+const SYSTEMS: &[&str] = &[
+    "debian/shimx64.efi",
+    "ubuntu/shimx64.efi",
+    "redhat/shimx64.efi",
+    "rocky/shimx64.efi",
+    "almalinux/shimx64.efi",
+    "centos/shimx64.efi",
+    "fedora/shimx64.efi",
+    "opensuse/shim.efi",
+    "sles/shim.efi",
+    "systemd/systemd-bootx64.efi",
+    "Microsoft/Boot/bootmgfw.efi",
+    "BOOT/BOOTX64.EFI",
+];
+
 #[derive(Template)]
 #[template(path = "grub/entry.cfg")]
 struct Entry {
@@ -53,6 +69,7 @@ struct Wait {
 #[template(path = "grub/local.cfg")]
 struct Local {
     machine: String,
+    vendors: &'static [&'static str],
 }
 
 #[derive(Template)]
@@ -86,7 +103,7 @@ pub fn render(script: &Script) -> Result<String, UnsafeValue> {
     match script {
         Script::Boot(script) => boot(script),
         Script::Wait { machine, .. } => Ok(rendered(&Wait { machine: machine.to_string() })),
-        Script::Local { machine, .. } => Ok(rendered(&Local { machine: machine.to_string() })),
+        Script::Local { machine, .. } => Ok(rendered(&Local { machine: machine.to_string(), vendors: SYSTEMS })),
         Script::Restart { machine, reason } => {
             let reason = line("reason", &format!("Bennu: {machine} starts again: {reason}."))?;
             Ok(rendered(&Restart { machine: machine.to_string(), reason }))

@@ -22,6 +22,7 @@ use crate::{conformance, harness::Life};
 pub const LIVES: &[Life] = &[
     power::CYCLES,
     secure_boot::SECURE_BOOT,
+    secure_boot::OWN_DISK,
     imports::TWO_STORES,
     relays::RELAYS,
     conformance::LINES,

@@ -2,12 +2,18 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::checks::{arrives, recognised, seen, told};
 use crate::{
     appliance::{Appliance, Config},
     harness::Life,
+    images::DISK_SAYS,
     machine::{Firmware, Machine},
+    workshop,
 };
 
 /// OVMF with Microsoft's keys, and an appliance that nobody told of it: neither of the machine nor of Secure Boot.
@@ -24,6 +30,48 @@ pub const SECURE_BOOT: Life = Life {
         story.show("refusal_is_told", || is_told(&bennu, &machine, &refused))
     },
 };
+
+/// A machine with Secure Boot on waits in GRUB for its assignment, which is its own disk.
+pub const OWN_DISK: Life = Life {
+    name: "secure boot own disk",
+    shows: &["waits_in_grub", "own_disk_with_secure_boot"],
+    live: |story| {
+        let rack = story.rack()?;
+        let bennu = rack.appliance(Config::full().boot("secure_boot = \"always\""))?;
+        // QEMU shows a directory as a disk with one FAT partition.
+        let disk = format!("fat:rw:{}", installed_system(rack.home().dir())?.display());
+        let mut machine = rack.machine(Firmware::UefiSecureBoot).disk(Path::new(&disk)).install()?;
+        story.show("waits_in_grub", || {
+            machine.power_on()?;
+            let console = machine.console()?;
+            let waits = console.wait_for("waits for an assignment", 120)?;
+            console.wait_for("waits for an assignment", 30)?;
+            let boot = bennu.wait_for_state(&machine.mac(), "waiting", 10)?;
+            let waited = seen(&boot, "the wait", |line| line["script"] == "wait")?;
+            ensure!(waited["repeated"].as_u64() > Some(0), "each look is a line of its own: {waited}");
+            Ok(format!("after {:.1} s", waits.as_secs_f64()))
+        })?;
+        story.show("own_disk_with_secure_boot", || {
+            bennu.assign(&machine.mac(), "local")?;
+            machine.console()?.wait_for(DISK_SAYS, 60)?;
+            bennu.wait_for_state(&machine.mac(), "local", 10)?;
+            Ok(String::new())
+        })
+    },
+};
+
+/// What a system with Secure Boot has on its system partition: shim, GRUB, and what GRUB does.
+fn installed_system(home: &Path) -> Result<PathBuf> {
+    let (partition, loaders) = (home.join("partition"), workshop::cache("loaders")?.join("signed"));
+    for directory in ["EFI/debian", "grub"] {
+        fs::create_dir_all(partition.join(directory))?;
+    }
+    for file in ["shimx64.efi", "grubx64.efi"] {
+        fs::copy(loaders.join(file), partition.join("EFI/debian").join(file)).context("run `make setup`")?;
+    }
+    fs::write(partition.join("grub/grub.cfg"), format!("echo '{DISK_SAYS}'\nsleep 600\n"))?;
+    Ok(partition)
+}
 
 /// The plain loader arrives whole, and the firmware does not run it.
 fn refused(bennu: &Appliance, machine: &mut Machine) -> Result<String> {
