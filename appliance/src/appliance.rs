@@ -83,7 +83,14 @@ impl Appliance {
     /// The machine behind an address: by its lease, else by the kernel's neighbour table.
     pub fn machine_at(&self, address: IpAddr) -> Option<MacAddress> {
         let IpAddr::V4(address) = address.to_canonical() else { return None };
-        self.lease_holder(address).or_else(|| crate::neighbours::mac_of(address))
+        self.lease_holder(address).or_else(|| self.neighbour(address))
+    }
+
+    /// The card that has an address on one of our own wires, as the kernel knows it.
+    pub fn neighbour(&self, address: Ipv4Addr) -> Option<MacAddress> {
+        let interfaces = self.interfaces.now();
+        let on_wire = interfaces.iter().filter(|interface| interface.network.contains(&address));
+        on_wire.into_iter().find_map(|interface| crate::neighbours::mac_of(address, &interface.name))
     }
 
     /// Whether a lease of ours on this address is active.

@@ -137,7 +137,7 @@ async fn machine_script(
 /// it the token of its boot.
 pub fn refuse_stranger(appliance: &Appliance, mac: MacAddress, peer: IpAddr, again: &str) -> Option<Script> {
     let IpAddr::V4(address) = peer.to_canonical() else { return None };
-    let seen = crate::neighbours::mac_of(address)?;
+    let seen = appliance.neighbour(address)?;
     let same = seen == mac
         || appliance
             .ledger
