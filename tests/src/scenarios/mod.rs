@@ -14,6 +14,7 @@ mod proxy;
 mod relays;
 mod secure_boot;
 mod siege;
+mod slow_http;
 mod waiting;
 
 use crate::{conformance, harness::Life};
@@ -47,6 +48,7 @@ pub const LIVES: &[Life] = &[
     bad_input::STARTS,
     bad_input::SMALL_DISK,
     privileges::DROPPED,
+    slow_http::HELD_UP,
 ];
 
 /// Lives of the long tests alone.

@@ -4,7 +4,7 @@ mod commands;
 mod flood;
 mod imports;
 mod packets;
-mod probe;
+pub(super) mod probe;
 mod small_disk;
 pub(super) mod source;
 mod starts;
