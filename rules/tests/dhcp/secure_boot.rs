@@ -344,3 +344,26 @@ fn grub_gets_files_over_tftp_and_no_address() {
     assert!(script.arguments.ends_with(" BOOTIF=01-52-54-00-12-00-01"), "{}", script.arguments);
     assert!(script.arguments.contains("bennu.boot=http://10.77.0.1/boot/") && !script.arguments.contains("bennu.ip"));
 }
+
+#[test]
+fn records_from_before_secure_boot_are_read() {
+    let mut wire = Wire::full();
+    wire.image("web:v1", 40, None);
+    wire.assign("web:v1");
+    wire.starts();
+    let without = |record: serde_json::Value, key: &str| {
+        let serde_json::Value::Object(mut fields) = record else { panic!("no object: {record}") };
+        fields.remove(key);
+        serde_json::Value::Object(fields)
+    };
+    let boot = without(serde_json::to_value(wire.last()).unwrap(), "chain");
+    assert_eq!(&serde_json::from_value::<Boot>(boot).unwrap(), wire.last());
+    let machine = wire.records.machine(mac(1)).unwrap();
+    let record = serde_json::to_value(&machine).unwrap();
+    assert!(record.get("signed_loader").is_none(), "what is not known is not written");
+    assert_eq!(serde_json::from_value::<Machine>(record).unwrap(), machine);
+    let image = wire.records.image(&Digest([40; 32])).unwrap();
+    let record = serde_json::to_value(&image).unwrap();
+    assert!(record["config"].get("signed").is_none(), "it would change the image's digest");
+    assert_eq!(serde_json::from_value::<Image>(record).unwrap(), image);
+}
