@@ -7,7 +7,7 @@ mod offers;
 
 pub use boots::MAX_OPEN_BOOTS;
 pub use limits::{DECLINES_OF_A_SUBNET, DECLINES_OF_ONE, STRANGERS_A_SECOND, STRANGERS_AT_ONCE};
-pub use live::{Live, MAX_VETTED};
+pub use live::{Live, MAX_CLAIMS, MAX_VETTED};
 pub use offers::{MAX_OFFERS, Offer};
 
 use crate::{

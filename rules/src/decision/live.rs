@@ -24,6 +24,10 @@ use std::{
 /// Addresses of which the wire's answer is remembered; the one that counts no more first gives way.
 pub const MAX_VETTED: usize = 4096;
 
+/// Addresses that one card may be seen with before it is believed no more: a host has a few, while one that answers for
+/// all (proxy ARP, RFC 1027, or malice) would leave none for newcomers.
+pub const MAX_CLAIMS: u32 = 16;
+
 /// State that a restart may forget: offers, the boots that are going on, what the wire told, and how much strangers
 /// asked for. Everything in it is bounded, and costs as good as nothing to add to when it is full.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +38,8 @@ pub struct Live {
     vetted_order: BTreeSet<(Timestamp, Ipv4Addr)>,
     /// Vetted as nobody's, and not offered to anybody since.
     vetted_free: BTreeSet<Ipv4Addr>,
+    /// With how many vetted addresses each card was seen.
+    claims: BTreeMap<MacAddress, u32>,
     strangers: Strangers,
     declines: Declines,
     exhausted: Exhausted,
@@ -128,6 +134,12 @@ impl Live {
         self.vetted.get(&address).filter(|vetted| now < vetted.until)
     }
 
+    /// The card that uses an address, by what is known of its wire at `now`.
+    pub fn user_of(&self, address: Ipv4Addr, now: Timestamp) -> Option<MacAddress> {
+        let card = self.vetted(address, now)?.taken_by?;
+        (self.claims.get(&card).is_none_or(|claims| *claims <= MAX_CLAIMS)).then_some(card)
+    }
+
     /// Addresses of a range of which the wire said that nobody uses them, and that nobody was offered since.
     pub fn vetted_free(&self, range: RangeInclusive<Ipv4Addr>, now: Timestamp) -> impl Iterator<Item = Ipv4Addr> {
         let range = (!range.is_empty()).then(|| self.vetted_free.range(range));
@@ -169,6 +181,9 @@ impl Live {
         if vetted.taken_by.is_none() && self.offers.at(vetted.address).is_none() {
             self.vetted_free.insert(vetted.address);
         }
+        if let Some(card) = vetted.taken_by {
+            *self.claims.entry(card).or_default() += 1;
+        }
         self.vetted_order.insert((vetted.until, vetted.address));
         self.vetted.insert(vetted.address, vetted);
     }
@@ -177,6 +192,13 @@ impl Live {
         if let Some(old) = self.vetted.remove(&address) {
             self.vetted_order.remove(&(old.until, address));
             self.vetted_free.remove(&address);
+            let claims = old.taken_by.and_then(|card| Some((card, self.claims.get_mut(&card)?)));
+            if let Some((card, claims)) = claims {
+                *claims -= 1;
+                if *claims == 0 {
+                    self.claims.remove(&card);
+                }
+            }
         }
     }
 }
@@ -269,5 +291,24 @@ mod tests {
         live.apply(Volatile::PutOffer(Offer { address: at(9999), ..offer(5, false) }));
         assert_eq!(free(&live, 10_000), 998, "what is offered is not offered again");
         assert!(live.vetted(at(9999), Timestamp(10_000)).is_some(), "and still known to be nobody's");
+    }
+
+    #[test]
+    fn a_card_that_answers_for_everything_is_not_believed() {
+        let mut live = Live::default();
+        let vet = |number: u32, taken_by| {
+            let address = Ipv4Addr::from(0x0a00_0000 + number);
+            Volatile::Vet(Vetted { address, taken_by, until: Timestamp(1000) })
+        };
+        let user = |live: &Live| live.user_of(Ipv4Addr::from(0x0a00_0000), Timestamp(0));
+        (0..MAX_CLAIMS).for_each(|number| live.apply(vet(number, Some(client(7)))));
+        live.apply(vet(0, Some(client(7))));
+        assert_eq!(user(&live), Some(client(7)), "the same word again is no further claim");
+        live.apply(vet(MAX_CLAIMS, Some(client(7))));
+        assert_eq!(user(&live), None);
+        live.apply(vet(MAX_CLAIMS, None));
+        assert_eq!(user(&live), Some(client(7)));
+        (0..10_000).for_each(|number| live.apply(vet(100 + number, Some(client(number)))));
+        assert!(live.claims.len() <= MAX_VETTED);
     }
 }

@@ -183,7 +183,7 @@ impl<'a> Wire<'a> {
 
     /// Whether the wire said that another card uses an address.
     fn is_seen_with_another(&self, address: Ipv4Addr) -> bool {
-        let user = self.view.live.vetted(address, self.now).and_then(|vetted| vetted.taken_by);
+        let user = self.view.live.user_of(address, self.now);
         user.is_some_and(|card| card != self.mac && !self.record.is_some_and(|machine| machine.macs.contains(&card)))
     }
 

@@ -6,6 +6,7 @@
 mod captured;
 mod clock;
 mod conformance;
+mod cost;
 mod kit;
 mod options;
 mod probe;

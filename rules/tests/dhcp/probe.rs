@@ -118,6 +118,21 @@ fn line_13_a_full_range_has_nothing_to_look_for() {
 }
 
 #[test]
+fn line_13_a_host_that_answers_for_every_address_keeps_nobody_from_one() {
+    let mut wire = Wire::full();
+    let mut tries = 0;
+    let offer = loop {
+        let offer = wire.ask(&Ask::new(DISCOVER, 1)).unwrap();
+        let Some(address) = wire.probe else { break offer };
+        wire.hear(address, Some(mac(99)));
+        tries += 1;
+    };
+    assert!(tries == 17 && offer.kind == 2, "{tries} tries");
+    assert_eq!(wire.boot(Ask::new(DISCOVER, 1)).yiaddr, offer.yiaddr);
+    assert_eq!(wire.noticed.len(), 17, "and a person is told");
+}
+
+#[test]
 fn line_22_a_decline_is_told() {
     let mut wire = Wire::full();
     let address = wire.lease(1);
