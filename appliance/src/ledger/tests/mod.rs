@@ -2,6 +2,7 @@ mod clock;
 mod disk_full;
 mod power_cut;
 mod simulated_disk;
+mod speed;
 mod workload;
 
 use super::{storage::*, *};
