@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     contenders::{ATFTPD, DNSMASQ, KEA, NGINX, OURS, TFTPD_HPA},
     measure::Samples,
-    suites::{dhcp, http, storm, tftp},
+    suites::{dhcp, http, lossy, storm, tftp},
 };
 
 /// Syncs a second below which a disk, and not a server, decides how many leases are made durable.
@@ -59,7 +59,10 @@ impl Bar {
 
 /// Every bar, judged on medians.
 pub fn judge(samples: &Samples) -> Vec<Bar> {
-    [of_dhcp(samples), of_tftp(samples), of_http(samples), of_storm(samples)].into_iter().flatten().collect()
+    [of_dhcp(samples), of_tftp(samples), of_http(samples), of_storm(samples), of_lossy(samples)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A figure in every sample of a test, with its worst value: for what must not happen even once.
@@ -183,6 +186,15 @@ fn of_storm(samples: &Samples) -> Vec<Bar> {
             " MiB",
         ),
     ]
+}
+
+fn of_lossy(samples: &Samples) -> Vec<Bar> {
+    [(lossy::FIFTIETH, 20.0, "79 s"), (lossy::TENTH, 60.0, "more than 240 s")]
+        .map(|(test, most, theirs)| {
+            let asked = format!("{test}: {most} s (dnsmasq once took {theirs})");
+            limit(&asked, samples.median(test, OURS, "transfer_s"), most, " s")
+        })
+        .into()
 }
 
 /// A number with as many digits as are worth reading.

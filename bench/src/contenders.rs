@@ -2,15 +2,19 @@
 //! that answers what is asked here. No server checks by ping or ARP whether an address is free.
 
 use anyhow::{Context, Result, ensure};
-use bennu_tests::workshop;
+use bennu_tests::{command, workshop};
 use std::{
+    collections::BTreeSet,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::{
     lab::{INTERFACE, LARGE_POOL, Lab, MACHINES, NETMASK, POOL, Pool, SERVER, WIRE},
-    servers::{Serves, Spec},
+    load::{Exchanges, Load, colons, mac},
+    servers::{Serves, Spec, exchanges},
 };
 
 /// Our name in the report.
@@ -85,6 +89,26 @@ impl Ours<'_> {
 /// The management socket of ours.
 pub fn socket(lab: &Lab) -> PathBuf {
     lab.home().socket("bennu.sock")
+}
+
+/// Runs a command of ours on the server that runs; what it printed.
+pub fn bennu(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(workshop::bennu_binary()?);
+    command.env("BENNU_SERVER", format!("unix://{}", socket(lab).display())).args(arguments);
+    command::run(&mut command)
+}
+
+/// Lets machines take addresses from the server of ours that runs; the addresses.
+pub fn leased(lab: &Lab, first: u32, machines: u32) -> Result<Vec<Ipv4Addr>> {
+    let load = Exchanges { patience_ms: 5000, ..exchanges(first, machines as usize, 256) };
+    let figures = lab.run(&Load::Exchanges(load))?;
+    let listed: serde_json::Value = serde_json::from_str(&bennu(lab, &["lease", "list", "--json"])?)?;
+    let leases = listed.as_array().or_else(|| listed["items"].as_array()).context("a listing without leases")?;
+    let macs: BTreeSet<String> = (first..first + machines).map(|number| colons(mac(number))).collect();
+    let ours = leases.iter().filter(|lease| lease["mac"].as_str().is_some_and(|mac| macs.contains(mac)));
+    let addresses: Vec<Ipv4Addr> = ours.filter_map(|lease| lease["address"].as_str()?.parse().ok()).collect();
+    ensure!(addresses.len() == macs.len(), "{} of {machines} machines have an address: {figures:?}", addresses.len());
+    Ok(addresses)
 }
 
 /// dnsmasq with DHCP and TFTP. Its defaults of 1000 leases and 50 transfers are too few for what is measured.

@@ -8,7 +8,7 @@ use std::{
     io::Write,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use crate::load::{Figures, Load};
@@ -17,6 +17,8 @@ use crate::load::{Figures, Load};
 pub const INTERFACE: &str = "prov0";
 /// The server's address.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The router's address on the wire.
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The wire between server and router.
 pub const WIRE: &str = "10.77.0.0/24";
 /// Behind the router: the machines' network, its relay, and its netmask.
@@ -26,7 +28,13 @@ pub const RELAY: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
 /// Netmask of [`MACHINES`].
 pub const NETMASK: &str = "255.252.0.0";
 /// Addresses of the machines' network that no pool holds: clients without a lease.
-pub const UNLEASED: Ipv4Addr = Ipv4Addr::new(10, 83, 0, 0);
+const UNLEASED: Ipv4Addr = Ipv4Addr::new(10, 83, 0, 0);
+
+/// So many addresses of clients without a lease.
+pub fn unleased(count: u32) -> Vec<Ipv4Addr> {
+    (0..count).map(|number| Ipv4Addr::from(u32::from(UNLEASED) + number)).collect()
+}
+
 /// Addresses that are leased.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool {
@@ -61,11 +69,11 @@ impl Lab {
         let (server, client) = (Namespace::new(&home, "server")?, Namespace::new(&home, "client")?);
         server.ip(&format!("link add {INTERFACE} type veth peer name rack0 netns {}", client.name()))?;
         server.ip(&format!("address add {SERVER}/24 dev {INTERFACE}"))?;
-        client.ip("address add 10.77.0.2/24 dev rack0")?;
+        client.ip(&format!("address add {ROUTER}/24 dev rack0"))?;
         client.ip(&format!("address add {RELAY}/32 dev lo"))?;
         server.ip(&format!("link set {INTERFACE} up"))?;
         client.ip("link set rack0 up")?;
-        server.ip(&format!("route add {MACHINES} via 10.77.0.2"))?;
+        server.ip(&format!("route add {MACHINES} via {ROUTER}"))?;
         // Every address of the machines' network is one of the client's own.
         client.ip(&format!("route add local {MACHINES} dev lo"))?;
         let group = cgroup2().and_then(|parent| home.control_group(&parent).ok());
@@ -102,7 +110,10 @@ impl Lab {
     /// The process that a load is.
     pub fn command(&self, load: &Load) -> Result<Command> {
         let mut command = self.client.command(env::current_exe()?);
-        command.args(["load", &serde_json::to_string(load)?]).stdin(Stdio::null());
+        // By a file, since it may be longer than an argument can be.
+        let told = self.home.dir().join("load.json");
+        fs::write(&told, serde_json::to_vec(load)?)?;
+        command.arg("load").stdin(fs::File::open(told)?);
         Ok(command)
     }
 }

@@ -28,12 +28,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Puts one load on a server, as the bench does; for the bench's own use.
+    /// Puts one load, which it reads as JSON, on a server; for the bench's own use.
     #[command(hide = true)]
-    Load {
-        /// What to do, as JSON.
-        load: String,
-    },
+    Load,
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +52,7 @@ struct Choice {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        Some(Task::Load { load }) => put(&load),
+        Some(Task::Load) => put(),
         None => bench(&arguments.choice),
     };
     match outcome {
@@ -67,8 +64,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn put(load: &str) -> Result<()> {
-    let load: load::Load = serde_json::from_str(load).context("this is no load")?;
+fn put() -> Result<()> {
+    let load: load::Load = serde_json::from_reader(std::io::stdin().lock()).context("this is no load")?;
     println!("{}", serde_json::to_string(&load.run()?)?);
     Ok(())
 }

@@ -38,12 +38,13 @@ pub struct Samples(pub Vec<Sample>);
 impl Samples {
     /// Notes a measurement and shows it.
     pub fn add(&mut self, round: u32, test: &str, server: &str, figures: Figures) {
-        let shown = ["per_s", "mb_per_s", "wall_s", "machine_p99_s", "read_p99_s", "p99_ms", "first_offer_s"]
-            .iter()
-            .filter_map(|name| Some(format!("{name} {:.4}", figures.get(name)?)))
-            .chain(figures.get("failed").filter(|failed| *failed > 0.0).map(|failed| format!("FAILED {failed}")))
-            .chain(figures.errors.iter().map(|(error, count)| format!("[{count} x {error}]")))
-            .collect::<Vec<_>>();
+        let shown =
+            ["per_s", "mb_per_s", "wall_s", "machine_p99_s", "read_p99_s", "p99_ms", "first_offer_s", "transfer_s"]
+                .iter()
+                .filter_map(|name| Some(format!("{name} {:.4}", figures.get(name)?)))
+                .chain(figures.get("failed").filter(|failed| *failed > 0.0).map(|failed| format!("FAILED {failed}")))
+                .chain(figures.errors.iter().map(|(error, count)| format!("[{count} x {error}]")))
+                .collect::<Vec<_>>();
         println!("  {round}  {test:34} {server:16} {}", shown.join("  "));
         self.0.push(Sample { round, test: test.to_owned(), server: server.to_owned(), figures });
     }

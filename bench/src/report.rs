@@ -8,7 +8,7 @@ use crate::{
     bars::{self, Verdict, short},
     contenders::{OURS, PROGRAMS},
     measure::{Samples, median},
-    suites::{Run, dhcp, http, storm, tftp},
+    suites::{Run, dhcp, http, lossy, storm, tftp},
 };
 
 /// A section's title, the tests it begins with, and the figures that are shown: name and title.
@@ -75,6 +75,11 @@ const SECTIONS: &[Section] = &[
             ("rss_peak_mib", "resident, MiB"),
         ],
     ),
+    (
+        "Firmware over a bad cable",
+        &[lossy::FIFTIETH, lossy::TENTH],
+        &[("transfer_s", "transfer, s"), ("since_ack_s", "since the DHCP ack, s"), ("failed", "failed")],
+    ),
 ];
 
 /// The whole report.
@@ -84,7 +89,7 @@ pub fn written(run: &Run<'_>, took: Duration) -> Result<String> {
     writeln!(
         text,
         "Written by `make bench`{}.\n",
-        if run.quick { " in a quick run, which judges nothing" } else { "" }
+        if run.quick { " in a quick run: one round with smaller numbers, which judges nothing" } else { "" }
     )?;
     circumstances(&mut text, run, took)?;
     judged(&mut text, &run.samples)?;
@@ -237,7 +242,7 @@ const NOTES: &str = "\
   say more than the absolute figures. Every round visits all servers in an order that rotates. A cell is the median of
   the rounds, [least to most], and in parentheses ours as a multiple of theirs.
 - The machines' network lies behind a router and relay, so DHCP comes from a relay's address, and each simulated machine
-  speaks TFTP and HTTP from an address of its own.
+  speaks TFTP and HTTP from an address of its own, which it has leased where the server leases any.
 - Every server starts with an empty state. Bennu makes each lease durable (fdatasync) before its ACK, and each boot
   before its script; Kea and nginx never sync, dnsmasq syncs its lease file. The DHCP bars are void where the disk gives
   fewer than 1,000 fdatasync/s and they are not met.
@@ -250,5 +255,6 @@ const NOTES: &str = "\
   machine.
 - Storm: 200 machines at once, each DHCP with iPXE's timers, 300 KB by TFTP (window 1, timer 1 s), then by HTTP a
   script, 8 MiB and 30 MiB.
+- Bad cable: OVMF in QEMU, window and timers its own, over a bridge that drops frames both ways; at most three rounds.
 - Resident memory is the sum over a server's processes, pages that they share counted for each.
 ";

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    lab::{Lab, SERVER, UNLEASED},
+    lab::{Lab, SERVER, unleased},
     load::{Exchanges, Load, Streams, TICKS, Transfers},
 };
 
@@ -244,11 +244,10 @@ fn probe(lab: &Lab, serves: Serves) -> (Load, &'static str) {
         Serves::Tftp(file) => {
             let load = Transfers {
                 server: SERVER,
-                first_address: UNLEASED,
+                addresses: unleased(1),
                 file: file.to_owned(),
                 copy: lab.files().path(&format!("tftp/{file}")),
                 compare: true,
-                clients: 1,
                 reads: 1,
                 window: 1,
                 loss: 0.0,

@@ -1,5 +1,5 @@
-//! The load programs. Each runs as a process of its own in the client's network namespace: `bench load JSON`,
-//! where the JSON is a [`Load`], and prints its [`Figures`] as one line of JSON.
+//! The load programs. Each runs as a process of its own in the client's network namespace: `bench load`
+//! reads a [`Load`] as JSON and prints its [`Figures`] as one line of JSON.
 
 mod dhcp;
 mod half_open;
@@ -21,7 +21,7 @@ pub use tftp::Transfers;
 use anyhow::Result;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, net::Ipv4Addr};
+use std::{collections::BTreeMap, fs};
 
 /// One load on a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,14 +106,14 @@ pub fn mac(number: u32) -> [u8; 6] {
     [0x02, 0x50, 0x58, a, b, c]
 }
 
+/// The same, as listings write it.
+pub fn colons(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// The same, as Bennu's URLs write it.
 pub fn hyphened(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join("-")
-}
-
-/// The `number`th address from `first` on.
-pub fn address_after(first: Ipv4Addr, number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(first) + number)
 }
 
 fn allow_many_sockets() {
@@ -137,6 +137,7 @@ fn own_cpu_seconds() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_quantile_is_a_value_that_was_measured() {

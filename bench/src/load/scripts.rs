@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Figures, address_after,
+    Figures,
     http::{body, connect, head, request},
     hyphened, mac,
 };
@@ -20,8 +20,8 @@ use super::{
 pub struct Scripts {
     /// The server.
     pub server: Ipv4Addr,
-    /// The first connection's own address; each has its own.
-    pub first_address: Ipv4Addr,
+    /// The connections' own addresses, one for each.
+    pub addresses: Vec<Ipv4Addr>,
     /// The path.
     pub path: String,
     /// Number of the first machine.
@@ -30,8 +30,6 @@ pub struct Scripts {
     pub machines: u32,
     /// Requests of each machine, all machines in turn.
     pub turns: u32,
-    /// Connections.
-    pub connections: u32,
     /// What every answer must contain.
     pub contains: String,
 }
@@ -67,9 +65,9 @@ impl Scripts {
 
     /// One thread's machines and connections: asks on all connections, then reads on all.
     fn part(&self, part: u32) -> Result<(Vec<f64>, Vec<String>)> {
-        let mut connections: Vec<TcpStream> = (part..self.connections)
-            .step_by(THREADS as usize)
-            .map(|number| connect(address_after(self.first_address, number), (self.server, 80).into()))
+        let mine = self.addresses.iter().skip(part as usize).step_by(THREADS as usize);
+        let mut connections: Vec<TcpStream> = mine
+            .map(|address| connect(*address, (self.server, 80).into()))
             .collect::<Result<_, _>>()
             .context("cannot connect")?;
         let all = (0..self.turns).flat_map(|_| (part..self.machines).step_by(THREADS as usize));

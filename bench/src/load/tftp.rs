@@ -11,23 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Figures, address_after, tftp_client::Read};
+use super::{Figures, tftp_client::Read};
 
 /// Clients that read one file, each again and again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Transfers {
     /// The server.
     pub server: Ipv4Addr,
-    /// The first client's address; each has its own.
-    pub first_address: Ipv4Addr,
+    /// The clients' addresses, one for each.
+    pub addresses: Vec<Ipv4Addr>,
     /// The file's name.
     pub file: String,
     /// A copy of the file, to compare the bytes with.
     pub copy: PathBuf,
     /// Whether to compare them: it costs the client time.
     pub compare: bool,
-    /// Clients at once.
-    pub clients: u32,
     /// Reads of each.
     pub reads: u32,
     /// Asked window.
@@ -56,13 +54,13 @@ impl Transfers {
             expected: self.compare.then(|| Arc::new(bytes)),
         };
         let started = Instant::now();
-        let clients: Vec<_> = (0..self.clients)
-            .map(|client| {
-                let (read, load) = (read.clone(), self.clone());
+        let clients: Vec<_> = (0_u64..)
+            .zip(&self.addresses)
+            .map(|(client, &bind)| {
+                let (read, seed, reads) = (read.clone(), self.seed * 1_000_003, u64::from(self.reads));
                 let program = move || -> Vec<_> {
-                    let seed = |turn| load.seed * 1_000_003 + u64::from(client * load.reads + turn);
-                    let bind = address_after(load.first_address, client);
-                    (0..load.reads).map(|turn| Read { bind, seed: seed(turn), ..read.clone() }.run()).collect()
+                    let seed = |turn| seed + client * reads + turn;
+                    (0..reads).map(|turn| Read { bind, seed: seed(turn), ..read.clone() }.run()).collect()
                 };
                 thread::Builder::new().stack_size(256 << 10).spawn(program)
             })

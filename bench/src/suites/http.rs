@@ -1,15 +1,13 @@
 //! Images and boot scripts.
 
-use anyhow::{Context, Result};
-use bennu_tests::{command, workshop};
-use std::process::Command;
+use anyhow::Result;
 
 use super::{Run, rotated};
 use crate::{
-    contenders::{self, NGINX, OURS, Ours},
-    lab::{LARGE_POOL, Lab, SERVER},
+    contenders::{self, OURS, Ours, bennu, leased},
+    lab::{LARGE_POOL, Lab, SERVER, unleased},
     load::{Load, Scripts, Streams},
-    servers::{Running, Serves, Spec, exchanges},
+    servers::{Running, Serves, Spec},
 };
 
 /// One machine's image.
@@ -56,35 +54,34 @@ pub fn import(lab: &Lab, home: &str, kernel: &str, initrd: &str) -> Result<()> {
     let spec = Ours { home, pool: LARGE_POOL, loaders: None, unknown: "discover", serves }.spec(lab)?;
     let servers = Running::start(lab, &[spec])?;
     let file = |name: &str| lab.files().path(name).display().to_string();
-    let mut import = Command::new(workshop::bennu_binary()?);
-    import.env("BENNU_SERVER", format!("unix://{}", contenders::socket(lab).display()));
-    import.args(["image", "import", &format!("kernel={}", file(kernel)), &format!("initrd={}", file(initrd))]);
-    import.args(["cmdline=console=ttyS0", IMAGE]);
-    command::run(&mut import).context("cannot import an image")?;
+    let (kernel, initrd) = (format!("kernel={}", file(kernel)), format!("initrd={}", file(initrd)));
+    bennu(lab, &["image", "import", &kernel, &initrd, "cmdline=console=ttyS0", IMAGE])?;
     servers.stop()
 }
+
+/// Connections that stay open.
+const CONNECTIONS: u32 = 64;
 
 /// Ours renders a script for each machine; nginx's is a file of 1000 bytes, for comparison.
 fn scripts(run: &mut Run<'_>, round: u32, servers: &Running<'_>) -> Result<()> {
     let machines = if run.quick { 500 } else { 5_000 };
     let first = round * 100_000;
-    let is_ours = servers.name() != NGINX;
+    let is_ours = servers.name() == OURS;
+    // Nobody gets a script who did not ask for an address first.
+    let addresses = if is_ours { leased(run.lab, first, machines)? } else { unleased(CONNECTIONS) };
+    let (path, contains) = if is_ours { ("/boot/{mac}.ipxe", "kernel") } else { ("/script", "") };
     let scripts = |turns| {
-        let (path, contains) = if is_ours { ("/boot/{mac}.ipxe", "kernel") } else { ("/script", "") };
         Load::Scripts(Scripts {
             server: SERVER,
-            first_address: LARGE_POOL.first,
+            addresses: addresses[..CONNECTIONS as usize].to_vec(),
             path: path.to_owned(),
             first,
             machines,
             turns,
-            connections: 64,
             contains: contains.to_owned(),
         })
     };
     if is_ours {
-        // Nobody gets a script who did not ask for an address first.
-        run.lab.run(&Load::Exchanges(exchanges(first, machines as usize, 256)))?;
         run.measure(round, NEW_SCRIPTS, servers, &scripts(1))?;
     }
     run.measure(round, SCRIPTS, servers, &scripts(10))

@@ -1,15 +1,20 @@
 //! Loaders: one client, many clients, a path that loses packets, and clients that never answer.
 
 use anyhow::Result;
-use std::{fs, thread, time::Duration};
+use std::{fs, net::Ipv4Addr, thread, time::Duration};
 
 use super::{Run, rotated};
 use crate::{
-    contenders::{self, ATFTPD, OURS, Ours},
-    lab::{Lab, POOL, SERVER, UNLEASED},
+    contenders::{self, ATFTPD, OURS, Ours, leased},
+    lab::{Lab, POOL, SERVER, unleased},
     load::{Figures, HalfOpen, Load, Transfers},
     servers::{Running, Serves, Spec},
 };
+
+/// Clients of the largest test.
+const CLIENTS: u32 = 200;
+/// Requests that stay open.
+const OPEN: u32 = 10_000;
 
 /// What stands behind a test's name for a window of this many blocks.
 pub fn named(test: &str, window: u16) -> String {
@@ -34,14 +39,16 @@ pub fn round(run: &mut Run<'_>, round: u32) -> Result<()> {
     let stacks = servers.into_iter().chain([contenders::atftpd(lab)?]).map(|spec| vec![spec]).collect();
     for stack in rotated(stacks, round) {
         let servers = Running::start(lab, &stack)?;
-        transfers(run, round, &servers)?;
-        lossy(run, round, &servers)?;
+        // Machines that the server knows, where it knows any: a boot loader's address is a lease.
+        let clients = if servers.name() == OURS { leased(lab, 0, CLIENTS)? } else { unleased(CLIENTS) };
+        transfers(run, round, &servers, &clients)?;
+        lossy(run, round, &servers, &clients)?;
     }
     half_open(run, round)
 }
 
 fn ours(lab: &Lab) -> Result<Spec> {
-    let serves = &[Serves::Tftp("ready")];
+    let serves = &[Serves::Dhcp, Serves::Tftp("ready")];
     Ours { home: "tftp", pool: POOL, loaders: Some("tftp"), unknown: "discover", serves }.spec(lab)
 }
 
@@ -50,14 +57,13 @@ fn windows(server: &str) -> &'static [u16] {
     if [OURS, ATFTPD].contains(&server) { &[1, 16] } else { &[1] }
 }
 
-fn load(lab: &Lab, file: &str, window: u16) -> Transfers {
+fn load(lab: &Lab, addresses: &[Ipv4Addr], file: &str, window: u16) -> Transfers {
     Transfers {
         server: SERVER,
-        first_address: UNLEASED,
+        addresses: addresses.to_vec(),
         file: file.to_owned(),
         copy: lab.files().path(&format!("tftp/{file}")),
         compare: true,
-        clients: 1,
         reads: 1,
         window,
         loss: 0.0,
@@ -66,28 +72,29 @@ fn load(lab: &Lab, file: &str, window: u16) -> Transfers {
     }
 }
 
-fn transfers(run: &mut Run<'_>, round: u32, servers: &Running<'_>) -> Result<()> {
+fn transfers(run: &mut Run<'_>, round: u32, servers: &Running<'_>, clients: &[Ipv4Addr]) -> Result<()> {
     let lab = run.lab;
     for &window in windows(servers.name()) {
-        let small = Transfers { reads: 10, ..load(lab, "1m.bin", window) };
+        let small = Transfers { reads: 10, ..load(lab, &clients[..1], "1m.bin", window) };
         run.measure(round, &named(SMALL, window), servers, &Load::Transfers(small))?;
-        let large = Transfers { compare: false, ..load(lab, "64m.bin", window) };
+        let large = Transfers { compare: false, ..load(lab, &clients[..1], "64m.bin", window) };
         run.measure(round, &named(LARGE, window), servers, &Load::Transfers(large))?;
-        let many = Transfers { clients: 200, ..load(lab, "1m.bin", window) };
+        let many = load(lab, clients, "1m.bin", window);
         run.measure(round, &named(MANY, window), servers, &Load::Transfers(many))?;
     }
     Ok(())
 }
 
 /// Ruled by timers, not by the machine's noise: the peers, which take long, run once.
-fn lossy(run: &mut Run<'_>, round: u32, servers: &Running<'_>) -> Result<()> {
+fn lossy(run: &mut Run<'_>, round: u32, servers: &Running<'_>, clients: &[Ipv4Addr]) -> Result<()> {
     let is_ours = servers.name() == OURS;
     if !is_ours && (round > 1 || run.quick) {
         return Ok(());
     }
     for &window in windows(servers.name()) {
-        let clients = if is_ours { 100 } else { 20 };
-        let lossy = Transfers { clients, loss: 0.05, seed: u64::from(round), ..load(run.lab, "snponly.efi", window) };
+        let clients = &clients[..if is_ours { 100 } else { 20 }];
+        let load = load(run.lab, clients, "snponly.efi", window);
+        let lossy = Transfers { loss: 0.05, seed: u64::from(round), ..load };
         run.measure(round, &named(LOSSY, window), servers, &Load::Transfers(lossy))?;
     }
     Ok(())
@@ -100,19 +107,13 @@ fn half_open(run: &mut Run<'_>, round: u32) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
-    let serves = &[Serves::Tftp("snponly.efi")];
+    let serves = &[Serves::Dhcp, Serves::Tftp("snponly.efi")];
     let spec =
         Ours { home: "half-open", pool: POOL, loaders: Some("loader"), unknown: "discover", serves }.spec(lab)?;
     let servers = Running::start(lab, &[spec])?;
+    let addresses = leased(lab, 0, OPEN)?;
     let (idle, sockets) = (servers.resident(), servers.udp_sockets());
-    let flood = HalfOpen {
-        server: SERVER,
-        first_address: UNLEASED,
-        file: "snponly.efi".to_owned(),
-        count: 10_000,
-        per_s: 10_000,
-        hold_ms: 500,
-    };
+    let flood = HalfOpen { server: SERVER, addresses, file: "snponly.efi".to_owned(), per_s: 10_000, hold_ms: 500 };
     let mut child = lab.command(&Load::HalfOpen(flood))?.stdout(std::process::Stdio::piped()).spawn()?;
     let (mut peak, mut open) = (idle, sockets);
     while child.try_wait()?.is_none() {

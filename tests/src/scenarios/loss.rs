@@ -9,6 +9,7 @@ use crate::{
     appliance::Config,
     harness::{Life, Story},
     machine::Firmware,
+    rack::Rack,
     workshop,
 };
 
@@ -31,31 +32,48 @@ pub const FIFTIETH: Life = Life {
     live: |story| lossy(story, "a_fiftieth_of_the_frames_lost", 20, 20_000),
 };
 
-/// Loses so many frames in a thousand until the loader has arrived, which may take so many milliseconds. That it then
-/// runs and asks for its script shows that it arrived whole.
+/// How firmware got its loader.
+#[derive(Debug)]
+pub struct Fetched {
+    /// From the request that succeeded to the last block.
+    pub transfer_ms: u64,
+    /// From the DHCP ack to the last block, earlier attempts included.
+    pub since_ack_ms: u64,
+    /// What the appliance tells of the transfer.
+    pub detail: String,
+    timeline: String,
+}
+
 fn lossy(story: &mut Story, name: &'static str, per_mille: u32, at_most: u64) -> Result<()> {
     let rack = story.rack()?;
+    story.show(name, || {
+        let Fetched { transfer_ms, since_ack_ms, detail, timeline } = fetch(&rack, per_mille)?;
+        ensure!(transfer_ms <= at_most, "the transfer took {transfer_ms} ms: {timeline}");
+        let (transfer, since_ack) = (transfer_ms as f64 / 1e3, since_ack_ms as f64 / 1e3);
+        Ok(format!("transfer {transfer:.1} s ({detail}), {since_ack:.1} s after the DHCP ack"))
+    })
+}
+
+/// Loses so many frames in a thousand until the loader has arrived. That it then runs and asks for its script shows that
+/// it arrived whole.
+pub fn fetch(rack: &Rack, per_mille: u32) -> Result<Fetched> {
     let directory = large_loader(rack.home().dir().join("loaders"))?;
     let config = Config::full().unknown("wait").boot(&format!("loaders_dir = {directory:?}"));
     let bennu = rack.appliance(config)?;
     let mut machine = rack.machine(Firmware::UefiPxe).install()?;
-    story.show(name, || {
-        rack.wire().lose(per_mille)?;
-        machine.power_on()?;
-        let fetched = |boot: &Value| last_read(boot).is_some_and(|read| read["complete"] == true);
-        let boot = bennu.wait_for_boot(&machine.mac(), FETCHED_SECONDS, "whole loader", fetched)?;
-        rack.wire().lose(0)?;
-        let read = last_read(&boot).context("no read of the loader is told")?;
-        let took = read["took_ms"].as_u64().context("a read without its time")?;
-        ensure!(took <= at_most, "the transfer took {took} ms: {}", timeline(&boot));
-        let runs = |boot: &Value| seen(boot, "a script", |line| line["seen"] == "script_read").is_ok();
-        bennu.wait_for_boot(&machine.mac(), RUNS_SECONDS, "script", runs)?;
-        let ack = seen(&boot, "a DHCP ack", |line| line["seen"] == "dhcp_ack")?;
-        let whole = read["after_ms"].as_u64().zip(ack["after_ms"].as_u64()).map(|(end, from)| end.saturating_sub(from));
-        let detail = read["detail"].as_str().unwrap_or_default();
-        let since_ack = whole.unwrap_or_default() as f64 / 1e3;
-        Ok(format!("transfer {:.1} s ({detail}), {since_ack:.1} s after the DHCP ack", took as f64 / 1e3))
-    })
+    rack.wire().lose(per_mille)?;
+    machine.power_on()?;
+    let fetched = |boot: &Value| last_read(boot).is_some_and(|read| read["complete"] == true);
+    let boot = bennu.wait_for_boot(&machine.mac(), FETCHED_SECONDS, "whole loader", fetched)?;
+    rack.wire().lose(0)?;
+    let read = last_read(&boot).context("no read of the loader is told")?;
+    let transfer_ms = read["took_ms"].as_u64().context("a read without its time")?;
+    let runs = |boot: &Value| seen(boot, "a script", |line| line["seen"] == "script_read").is_ok();
+    bennu.wait_for_boot(&machine.mac(), RUNS_SECONDS, "script", runs)?;
+    let ack = seen(&boot, "a DHCP ack", |line| line["seen"] == "dhcp_ack")?;
+    let whole = read["after_ms"].as_u64().zip(ack["after_ms"].as_u64()).map(|(end, from)| end.saturating_sub(from));
+    let detail = read["detail"].as_str().unwrap_or_default().to_owned();
+    Ok(Fetched { transfer_ms, since_ack_ms: whole.unwrap_or_default(), detail, timeline: timeline(&boot) })
 }
 
 /// iPXE with all its drivers in the name of the loader that firmware is sent to: 1.05 MB, as large as a shim.

@@ -7,7 +7,7 @@ mod faults;
 mod firmware;
 mod imports;
 pub mod long;
-mod loss;
+pub mod loss;
 mod power;
 mod privileges;
 mod proxy;
