@@ -8,7 +8,11 @@ use crate::{
 };
 use bennu_rules::{
     MacAddress,
-    dhcp::{DhcpAnswer, Reason, Request, SendTo, decide, others::is_question, request::Kind},
+    dhcp::{
+        DhcpAnswer, Reason, Request, SendTo, decide,
+        others::{Looks, asked_by},
+        request::Kind,
+    },
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
@@ -45,9 +49,9 @@ impl Desk {
         if request.is_relayed() || request.kind != Kind::Discover {
             return;
         }
-        match (&self.beside.hints, &self.beside.prober) {
-            (Some(hints), _) if is_question(request) => drop(hints.try_send(Hint::Asked)),
-            (_, Some(prober)) => prober.newcomer(),
+        match (asked_by(request), &self.beside.hints, &self.beside.prober) {
+            (Some(Looks::AndBegins), Some(hints), _) => drop(hints.try_send(Hint::Begins)),
+            (None, _, Some(prober)) => prober.newcomer(),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     wire::{Ear, Other},
 };
 use bennu_rules::{
-    dhcp::others::Appliance,
+    dhcp::others::{Appliance, Looks},
     settings::{DhcpMode, Settings},
 };
 use futures_util::future::join_all;
@@ -29,7 +29,7 @@ pub fn other_dhcp_servers(interfaces: &[Interface], settings: &Settings, tell: &
 
 async fn look(interface: &Interface) -> io::Result<Vec<Other>> {
     let ear = Ear::open(&interface.name)?;
-    ear.ok_or_else(|| io::Error::other("the interface is no Ethernet"))?.look().await
+    ear.ok_or_else(|| io::Error::other("the interface is no Ethernet"))?.look(Looks::Only).await
 }
 
 fn not_looked(check: &str, error: &io::Error) -> Finding {

@@ -6,8 +6,9 @@ use crate::{
     wire::{Ear, refusal},
 };
 use anyhow::{Result, bail};
-use bennu_rules::settings::DhcpMode;
+use bennu_rules::{dhcp::others::Looks, settings::DhcpMode};
 use futures_util::future::join_all;
+use std::collections::BTreeSet;
 
 /// Refuses where addresses are ours to give, none was ever given, and somebody else answers. With leases on record the
 /// machines of that wire are ours: they are served at once, and others are only noticed. Wires are asked at the same time.
@@ -17,7 +18,8 @@ pub async fn look(appliance: &Appliance) -> Result<()> {
     }
     let interfaces = without_leases(appliance)?;
     let refusals = join_all(interfaces.iter().map(|interface| refused(interface, appliance))).await;
-    match refusals.into_iter().flatten().reduce(|all, more| format!("{all}\n{more}")) {
+    // One at a time is mended.
+    match refusals.into_iter().flatten().next() {
         Some(refusal) => bail!(refusal),
         None => Ok(()),
     }
@@ -25,9 +27,10 @@ pub async fn look(appliance: &Appliance) -> Result<()> {
 
 fn without_leases(appliance: &Appliance) -> Result<Vec<Interface>> {
     let leases = appliance.ledger.read(|records, _| records.leases())?;
+    let leased: BTreeSet<_> = leases.iter().map(|lease| lease.key.subnet).collect();
     let is_new = |interface: &&Interface| {
-        let subnet = appliance.settings().subnet_of(interface.address);
-        subnet.is_some_and(|subnet| leases.iter().all(|lease| lease.key.subnet != subnet.network))
+        let mut wire = appliance.settings().wire_of(interface.address);
+        wire.all(|subnet| !leased.contains(&subnet.network))
     };
     Ok(appliance.interfaces.now().iter().filter(is_new).cloned().collect())
 }
@@ -38,7 +41,7 @@ async fn refused(interface: &Interface, appliance: &Appliance) -> Option<String>
         Ok(None) => return None,
         Ok(Some(ear)) => {
             tracing::info!(interface = name, "no lease is on record: looking for other DHCP servers for four seconds");
-            ear.look().await
+            ear.look(Looks::AndBegins).await
         }
         Err(error) => Err(error),
     };

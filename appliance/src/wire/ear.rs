@@ -6,7 +6,7 @@ use bennu_rules::{
     MacAddress,
     dhcp::{
         CLIENT_PORT, SERVER_PORT,
-        others::{Heard, question},
+        others::{Heard, Looks, question},
     },
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -52,13 +52,13 @@ impl Ear {
     }
 
     /// Asks as a card that does not exist.
-    pub async fn ask(&self) -> io::Result<()> {
+    pub async fn ask(&self, who: Looks) -> io::Result<()> {
         let mut chance = [0; 9];
         SystemRandom::new().fill(&mut chance).map_err(|_| io::Error::other("the system gives no random bytes"))?;
         let [a, b, c, d, e, xid @ ..] = chance;
         // Locally administered, so no machine has it (IEEE 802, clause 8.4). The frame itself is our card's, since
         // switches and hypervisors may shut out a port that speaks for another card.
-        let message = question(MacAddress([0x02, a, b, c, d, e]), u32::from_be_bytes(xid));
+        let message = question(MacAddress([0x02, a, b, c, d, e]), u32::from_be_bytes(xid), who);
         let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT);
         let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
         let packet = Datagram { from, to, payload: &message }.packet()?;
@@ -83,11 +83,11 @@ impl Ear {
     }
 
     /// Asks a few times, and gathers the servers that are heard meanwhile, each once.
-    pub async fn look(&self) -> io::Result<Vec<Other>> {
+    pub async fn look(&self, who: Looks) -> io::Result<Vec<Other>> {
         let began = Instant::now();
         let mut found: BTreeMap<Ipv4Addr, Other> = BTreeMap::new();
         for round in 1..=QUESTIONS {
-            self.ask().await?;
+            self.ask(who).await?;
             let until = began + if round == QUESTIONS { PATIENCE } else { PACE * round };
             while let Ok(other) = timeout_at(until, self.hear()).await {
                 let other = other?;

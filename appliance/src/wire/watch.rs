@@ -3,7 +3,7 @@
 use super::ear::{Ear, Other};
 use crate::appliance::Appliance;
 use bennu_rules::{
-    dhcp::others::{Heard, Said},
+    dhcp::others::{Heard, Looks, Said},
     notice::Notice,
 };
 use std::{collections::BTreeMap, future, net::Ipv4Addr, sync::Arc, time::Duration};
@@ -11,9 +11,11 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long a server that was heard may take to say that it is a Bennu.
-const INTRODUCTION: Duration = Duration::from_millis(1500);
-/// Between two questions: two Bennus that hear each other ask must not ask for ever.
-const BETWEEN_QUESTIONS: Duration = Duration::from_secs(30);
+const INTRODUCTION: Duration = Duration::from_secs(4);
+/// Between two questions.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(3);
+/// A Bennu that begins looks for others first, and answers then.
+const BEGINNING: Duration = Duration::from_secs(1);
 /// A server that goes on is told of no more often than this.
 const BETWEEN_NOTICES: Duration = Duration::from_secs(30);
 /// Servers remembered; a flood of invented ones is told of only in part.
@@ -26,8 +28,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum Hint {
     /// A client took the offer of this server. A switch keeps what that server says to it from us.
     TookAnother(Ipv4Addr),
-    /// Another Bennu looks for servers.
-    Asked,
+    /// Another Bennu begins to serve.
+    Begins,
 }
 
 /// Where hints go.
@@ -50,7 +52,9 @@ pub struct Watch {
     interface: String,
     hints: mpsc::Receiver<Hint>,
     known: BTreeMap<Ipv4Addr, Known>,
-    asked: Option<Instant>,
+    asked: Instant,
+    /// When the next question is due.
+    question: Option<Instant>,
 }
 
 impl Watch {
@@ -58,19 +62,20 @@ impl Watch {
     pub fn open(interface: &str) -> std::io::Result<Option<(Self, Hints)>> {
         let Some(ear) = Ear::open(interface)? else { return Ok(None) };
         let (sender, hints) = mpsc::channel(64);
-        let watch = Self { ear, interface: interface.to_owned(), hints, known: BTreeMap::new(), asked: None };
+        let (interface, known) = (interface.to_owned(), BTreeMap::new());
+        let watch = Self { ear, interface, hints, known, asked: Instant::now(), question: None };
         Ok(Some((watch, sender)))
     }
 
     /// Watches until it is stopped. Asks once at the beginning.
     pub async fn keep(mut self, appliance: Arc<Appliance>, stop: CancellationToken) {
-        self.ask().await;
+        self.ask(Looks::AndBegins).await;
         loop {
             let due = self.known.values().filter_map(|known| known.due).min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 other = self.ear.hear() => match other {
-                    Ok(Other { heard, .. }) => self.heard(heard, &appliance).await,
+                    Ok(Other { heard, .. }) => self.heard(heard, &appliance),
                     Err(error) => {
                         tracing::debug!(interface = self.interface, %error, "the wire cannot be listened to");
                         tokio::time::sleep(PAUSE).await;
@@ -78,16 +83,17 @@ impl Watch {
                 },
                 Some(hint) = self.hints.recv() => match hint {
                     Hint::TookAnother(server) => {
-                        self.heard(Heard { server, said: Said::Offer, appliance: None }, &appliance).await;
+                        self.heard(Heard { server, said: Said::Offer, appliance: None }, &appliance);
                     }
-                    Hint::Asked => self.ask().await,
+                    Hint::Begins => self.ask_after(BEGINNING),
                 },
+                () = until(self.question) => self.ask(Looks::Only).await,
                 () = until(due) => self.tell(&appliance),
             }
         }
     }
 
-    async fn heard(&mut self, heard: Heard, appliance: &Appliance) {
+    fn heard(&mut self, heard: Heard, appliance: &Appliance) {
         let settings = appliance.settings();
         let is_ours = || appliance.interfaces.now().iter().any(|own| own.address == heard.server);
         // Our own answer may come back by a relay, but never with another Bennu's mark.
@@ -110,7 +116,7 @@ impl Watch {
             known.due = Some(now);
         } else if known.due.is_none() && !is_told {
             known.due = Some(now + INTRODUCTION);
-            self.ask().await;
+            self.ask_after(Duration::ZERO);
         }
     }
 
@@ -124,13 +130,14 @@ impl Watch {
         }
     }
 
-    async fn ask(&mut self) {
-        let now = Instant::now();
-        if self.asked.is_some_and(|asked| now < asked + BETWEEN_QUESTIONS) {
-            return;
-        }
-        self.asked = Some(now);
-        if let Err(error) = self.ear.ask().await {
+    fn ask_after(&mut self, pause: Duration) {
+        let soonest = self.asked + BETWEEN_QUESTIONS;
+        self.question.get_or_insert(soonest.max(Instant::now() + pause));
+    }
+
+    async fn ask(&mut self, who: Looks) {
+        (self.asked, self.question) = (Instant::now(), None);
+        if let Err(error) = self.ear.ask(who).await {
             tracing::debug!(interface = self.interface, %error, "other servers could not be asked");
         }
     }

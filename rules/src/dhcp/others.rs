@@ -20,8 +20,11 @@ use dhcproto::{
 };
 use std::{fmt, net::Ipv4Addr};
 
-/// Vendor class (option 60) of the question.
-const QUESTION: &str = "bennu-probe";
+/// Vendor class (option 60) of a question by somebody who only looks.
+const LOOKS: &str = "bennu-probe";
+/// Vendor class of a question by a Bennu that begins to serve. Others look who that is, with a question of the first kind,
+/// so that two Bennus do not ask each other for ever.
+const BEGINS: &str = "bennu-begins";
 /// Vendor class of a Bennu's answer. Its option 43 says whether addresses are given there.
 const ANSWER: &str = "bennu";
 /// In option 43 of an answer.
@@ -31,29 +34,41 @@ const STANDS_BESIDE: &[u8] = b"proxy";
 /// Some servers and relays drop what is shorter than a BOOTP packet (RFC 1542 §2.1).
 const LEAST_SIZE: usize = 300;
 
+/// Who looks for servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// Somebody who wants to know.
+    Only,
+    /// A Bennu that begins to serve.
+    AndBegins,
+}
+
 /// A DISCOVER by a card that should not exist. Whoever answers it is a DHCP server.
-pub fn question(mac: MacAddress, xid: u32) -> Vec<u8> {
+pub fn question(mac: MacAddress, xid: u32, who: Looks) -> Vec<u8> {
     let none = Ipv4Addr::UNSPECIFIED;
     let mut message = Message::new_with_id(xid, none, none, none, none, &mac.0);
     message.set_flags(Flags::default().set_broadcast());
     let wanted = vec![OptionCode::SubnetMask, OptionCode::Router, OptionCode::ServerIdentifier];
     message.opts_mut().insert(DhcpOption::MessageType(MessageType::Discover));
     message.opts_mut().insert(DhcpOption::ParameterRequestList(wanted));
-    insert(&mut message, code::CLASS, QUESTION.as_bytes());
+    let class = if who == Looks::AndBegins { BEGINS } else { LOOKS };
+    insert(&mut message, code::CLASS, class.as_bytes());
     encoded(&message)
 }
 
-/// Whether a request is such a question.
-pub fn is_question(request: &Request) -> bool {
-    request.kind == Kind::Discover && request.class.as_deref() == Some(QUESTION)
+/// Whether a request is such a question, and whose.
+pub fn asked_by(request: &Request) -> Option<Looks> {
+    match request.class.as_deref() {
+        Some(LOOKS) if request.kind == Kind::Discover => Some(Looks::Only),
+        Some(BEGINS) if request.kind == Kind::Discover => Some(Looks::AndBegins),
+        _ => None,
+    }
 }
 
 /// Our answer to such a question: an OFFER without an address. One that a relay passed on gets none, for it was asked on
 /// another wire, or comes back to who asked it.
 pub(super) fn answer(request: &Request, mode: DhcpMode) -> Option<Decision<DhcpAnswer>> {
-    if !is_question(request) {
-        return None;
-    }
+    asked_by(request)?;
     if request.is_relayed() || mode == DhcpMode::Off {
         return Some(Decision::just(DhcpAnswer::Silence(Reason::LooksForServers)));
     }
@@ -179,8 +194,12 @@ mod tests {
 
     #[test]
     fn a_bennu_knows_another_by_its_question_and_holds_nothing_for_it() {
-        for (mode, appliance) in [(DhcpMode::Full, Appliance::Full), (DhcpMode::Proxy, Appliance::Proxy)] {
-            let decision = ask(&question(MAC, 7), mode);
+        for (mode, appliance, who) in [
+            (DhcpMode::Full, Appliance::Full, Looks::Only),
+            (DhcpMode::Full, Appliance::Full, Looks::AndBegins),
+            (DhcpMode::Proxy, Appliance::Proxy, Looks::Only),
+        ] {
+            let decision = ask(&question(MAC, 7, who), mode);
             assert!(decision.volatile.is_empty() && decision.changes.is_empty() && decision.observed.is_empty());
             let DhcpAnswer::Reply { packet, send_to: SendTo::Broadcast, probe: None } = decision.answer else {
                 panic!("{decision:?}")
@@ -189,19 +208,22 @@ mod tests {
             let heard = Heard::parse(&packet, Ipv4Addr::UNSPECIFIED).unwrap();
             assert_eq!(heard, Heard { server: OURS, said: Said::Offer, appliance: Some(appliance) });
         }
-        assert_eq!(ask(&question(MAC, 7), DhcpMode::Off).answer, DhcpAnswer::Silence(Reason::LooksForServers));
+        assert_eq!(
+            ask(&question(MAC, 7, Looks::Only), DhcpMode::Off).answer,
+            DhcpAnswer::Silence(Reason::LooksForServers)
+        );
     }
 
     #[test]
     fn a_question_that_a_relay_passed_on_stays_unanswered() {
-        let mut relayed = question(MAC, 7);
+        let mut relayed = question(MAC, 7, Looks::Only);
         relayed[24..28].copy_from_slice(&[10, 78, 0, 1]);
         assert_eq!(ask(&relayed, DhcpMode::Full).answer, DhcpAnswer::Silence(Reason::LooksForServers));
     }
 
     #[test]
     fn servers_are_told_from_clients_and_noise() {
-        let mut offer = question(MAC, 7);
+        let mut offer = question(MAC, 7, Looks::Only);
         assert_eq!(Heard::parse(&offer, OURS), None, "a client's");
         offer[0] = 2;
         assert_eq!(Heard::parse(&offer, OURS), None, "a DISCOVER in a reply");
