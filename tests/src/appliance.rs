@@ -129,7 +129,19 @@ pub struct Appliance {
 
 impl Appliance {
     pub(crate) fn new(home: Rc<Home>, namespace: Namespace, interfaces: &[&str], config: &Config) -> Result<Self> {
-        let (dir, socket) = (home.dir().join("appliance"), home.socket("bennu.sock"));
+        Self::named("appliance", "bennu.sock", home, namespace, interfaces, config)
+    }
+
+    /// One with a directory and a socket of its own.
+    pub(crate) fn named(
+        name: &str,
+        socket: &str,
+        home: Rc<Home>,
+        namespace: Namespace,
+        interfaces: &[&str],
+        config: &Config,
+    ) -> Result<Self> {
+        let (dir, socket) = (home.dir().join(name), home.socket(socket));
         fs::create_dir_all(dir.join("state"))?;
         let interfaces: Vec<String> = interfaces.iter().map(|name| format!("{name:?}")).collect();
         let interfaces = format!("[{}]", interfaces.join(", "));

@@ -9,7 +9,7 @@ use crate::{
     machine::{Firmware, Spec},
     seed,
     site::Site,
-    wire::{Namespace, Wire},
+    wire::{MAIN, Namespace, Wire},
     workshop,
 };
 
@@ -55,6 +55,17 @@ impl Rack {
         }
         appliance.start()?;
         Ok(appliance)
+    }
+
+    /// Another appliance on the same wire, at this address, not yet running.
+    pub fn twin(&self, address: &str, config: &Config) -> Result<Appliance> {
+        let namespace = self.wire.plug("twin", "prov0", address)?;
+        Appliance::named("twin", "twin.sock", Rc::clone(&self.home), namespace, &["prov0"], config)
+    }
+
+    /// A cable from the wire to an interface that is made in `namespace`.
+    pub fn cable(&self, namespace: &Namespace, interface: &str, address: &str) -> Result<()> {
+        self.wire.connect(namespace, MAIN, interface, Some(address))
     }
 
     /// The site's own DHCP server at 10.77.0.2.

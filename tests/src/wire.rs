@@ -66,7 +66,7 @@ impl Namespace {
 }
 
 /// The bridge of every rack, which the appliance is on.
-const MAIN: &str = "wire";
+pub(crate) const MAIN: &str = "wire";
 
 /// The bridges of a rack: one, and more for networks behind routers.
 #[derive(Debug)]

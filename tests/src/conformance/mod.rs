@@ -2,16 +2,16 @@
 //! misbehaves, and an HTTP client of bytes.
 
 pub mod ask;
-mod client;
+pub mod client;
 mod dhcp_addresses;
 mod dhcp_packets;
 mod dhcp_paths;
 mod durable;
 mod files;
-mod frames;
-mod got;
+pub mod frames;
+pub mod got;
 mod http;
-mod link;
+pub mod link;
 mod networks;
 pub mod place;
 mod pxe;

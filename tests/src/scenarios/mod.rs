@@ -16,6 +16,7 @@ mod secure_boot;
 mod siege;
 mod slow_http;
 mod waiting;
+mod wire;
 
 use crate::{conformance, harness::Life};
 
@@ -49,6 +50,9 @@ pub const LIVES: &[Life] = &[
     bad_input::SMALL_DISK,
     privileges::DROPPED,
     slow_http::HELD_UP,
+    wire::STRANGERS,
+    wire::TWINS,
+    wire::CABLES,
 ];
 
 /// Lives of the long tests alone.
