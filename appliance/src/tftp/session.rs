@@ -259,7 +259,12 @@ impl Session {
         let figures = self.transfer.figures();
         let complete = matches!(outcome, Outcome::Ended(end) if end.is_complete());
         let bytes = if complete { self.found.content.len() } else { figures.bytes };
-        let took_ms = self.started.elapsed().as_millis() as u64;
+        // What was waited for a last ACK is not the transfer's time.
+        let took = match outcome {
+            Outcome::Ended(End::Unconfirmed) => self.transfer.progressed_at(),
+            _ => self.started.elapsed(),
+        };
+        let took_ms = took.as_millis() as u64;
         let seen = match self.found.blob {
             Some(digest) => Seen::BlobRead { digest, part: String::new(), bytes, complete, took_ms },
             None => {

@@ -36,8 +36,10 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 
 /// Resends to a peer that never answered: its address may be forged, and we a reflector.
 const MAX_OPENING_RESENDS: u32 = 5;
-/// Resends of the last window. A receiver that has everything may be gone.
-const MAX_FINAL_RESENDS: u32 = 5;
+/// Resends of the last window, and how long its ACK is waited for at least: a receiver that has everything may be gone,
+/// and one that has not asks again after its own timer, of 4 s in EDK2.
+const FINAL_RESENDS: u32 = 5;
+const FINAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a peer that did answer may make no progress.
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -76,8 +78,9 @@ pub enum Then {
 pub enum End {
     /// Every block was acknowledged.
     Finished,
-    /// Every block was sent; the last ACK never came but the peer has closed its port.
-    ClosedAfterLast,
+    /// Every block was sent, and the last ACK never came: the peer closed its port, or is silent. One that misses a
+    /// block would ask for it; one that has everything sends its last ACK once, and may be gone (RFC 1350 §6).
+    Unconfirmed,
     /// The peer wanted the size only: it took the OACK and refused to go on.
     SizeProbe,
     /// The peer sent an ERROR.
@@ -99,7 +102,7 @@ pub enum End {
 impl End {
     /// Whether the whole file arrived, as far as can be known.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Finished | Self::ClosedAfterLast)
+        matches!(self, Self::Finished | Self::Unconfirmed)
     }
 }
 
@@ -107,7 +110,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Finished => f.write_str("finished"),
-            Self::ClosedAfterLast => f.write_str("finished, the last ACK never came"),
+            Self::Unconfirmed => f.write_str("finished, the last ACK never came"),
             Self::SizeProbe => f.write_str("asked for the size only"),
             Self::Refused { code, message } if message.is_empty() => write!(f, "the client sent error {code}"),
             Self::Refused { code, message } => write!(f, "the client sent error {code}: {message}"),
@@ -237,6 +240,11 @@ impl Transfer {
         Figures { bytes: (self.acked * self.blksize).min(self.length), ..self.figures }
     }
 
+    /// When an ACK last moved it on.
+    pub fn progressed_at(&self) -> Duration {
+        self.progress_at
+    }
+
     /// Where in the file a block lies: offset and length.
     pub fn extent(&self, block: u64) -> (u64, usize) {
         let offset = (block - 1) * self.blksize;
@@ -276,6 +284,9 @@ impl Transfer {
     }
 
     fn on_repeated_ack(&mut self, now: Duration) -> Step {
+        if self.dallies() {
+            return self.send_window(now);
+        }
         let too_early = now.saturating_sub(self.sent_at) < self.rtt.fastest / 2;
         if self.window == 1 || self.expects_echoes() || too_early {
             return self.wait();
@@ -321,14 +332,16 @@ impl Transfer {
         if !self.answered {
             return (self.resends >= MAX_OPENING_RESENDS).then_some(End::NeverAnswered);
         }
-        let silent = now.saturating_sub(self.progress_at) >= PATIENCE;
-        let dallied = self.awaits_last_ack() && self.resends >= MAX_FINAL_RESENDS;
-        (silent || dallied).then_some(End::FellSilent { after: self.acked })
+        let silent = now.saturating_sub(self.progress_at);
+        if self.awaits_last_ack() {
+            return (self.dallies() && silent >= FINAL_PATIENCE).then_some(End::Unconfirmed);
+        }
+        (silent >= PATIENCE).then_some(End::FellSilent { after: self.acked })
     }
 
     fn end_by_error(&self, code: ErrorCode, message: &str) -> End {
         if code == ErrorCode::UNKNOWN_TID && self.awaits_last_ack() {
-            return End::ClosedAfterLast;
+            return End::Unconfirmed;
         }
         if !self.answered && self.asked_size {
             return End::SizeProbe;
@@ -336,8 +349,14 @@ impl Transfer {
         End::Refused { code, message: message.to_owned() }
     }
 
+    /// Whether the last window was resent as often as it is, and only a client that asks gets it again.
+    fn dallies(&self) -> bool {
+        self.awaits_last_ack() && self.resends >= FINAL_RESENDS
+    }
+
     fn deadline(&self) -> Duration {
-        self.sent_at + self.rtt.timeout
+        let deadline = self.sent_at + self.rtt.timeout;
+        if self.dallies() { deadline.max(self.progress_at + FINAL_PATIENCE) } else { deadline }
     }
 
     /// No change: wait on, as the step before said.

@@ -58,7 +58,7 @@ fn lossy(story: &mut Story, name: &'static str, per_mille: u32, at_most: u64) ->
 /// it arrived whole.
 pub fn fetch(rack: &Rack, per_mille: u32) -> Result<Fetched> {
     let directory = large_loader(rack.home().dir().join("loaders"))?;
-    let config = Config::full().unknown("wait").boot(&format!("loaders_dir = {directory:?}"));
+    let config = Config::full().boot(&format!("loaders_dir = {directory:?}"));
     let bennu = rack.appliance(config)?;
     let mut machine = rack.machine(Firmware::UefiPxe).install()?;
     rack.wire().lose(per_mille)?;
