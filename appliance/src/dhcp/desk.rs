@@ -4,7 +4,7 @@ use super::{Beside, socket::DhcpSocket};
 use crate::{
     appliance::{Appliance, Counters},
     ledger::Fault,
-    wire::{self, Hint, OFFER_PATIENCE, Prober},
+    wire::{self, Found, Hint},
 };
 use bennu_rules::{
     MacAddress,
@@ -14,10 +14,19 @@ use bennu_rules::{
         request::Kind,
     },
 };
-use std::{net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
-/// Addresses tried for one offer. Each that turns out to be taken is remembered, so the client's next try goes on.
+/// How long an offer may wait for an answer; hosts on a wire answer within a few milliseconds.
+const PATIENCE: Duration = Duration::from_millis(150);
+/// An address that was listened for more briefly counts as not looked for.
+const LEAST_PATIENCE: Duration = Duration::from_millis(50);
+/// How long all the addresses that are looked for may keep an offer: a client should not have to ask again.
+const ALTOGETHER: Duration = Duration::from_millis(190);
+/// Addresses tried for one offer.
 const TRIES: u32 = 8;
 
 /// What serving a request takes.
@@ -57,7 +66,7 @@ impl Desk {
     }
 
     async fn answer(&self, mut request: Request) -> Result<(), Fault> {
-        let until = Instant::now() + OFFER_PATIENCE;
+        let until = Instant::now() + ALTOGETHER;
         // Only what a newcomer on our own wire is offered was never looked for.
         let is_relayed = request.is_relayed();
         let may_probe = request.kind == Kind::Discover && !is_relayed;
@@ -76,24 +85,26 @@ impl Desk {
                     return Ok(());
                 }
             };
-            match (probe, prober, again) {
-                (Some(address), Some(prober), Some(again)) if self.is_taken(address, prober, until).await => {
-                    request = again;
-                }
-                _ => {
-                    self.send(mac, kind, &packet, send_to).await;
-                    return Ok(());
-                }
+            let (Some(address), Some(prober), Some(again)) = (probe, prober, again) else {
+                self.send(mac, kind, &packet, send_to).await;
+                return Ok(());
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left < LEAST_PATIENCE {
+                break;
             }
+            let found = prober.look_for(address, left.min(PATIENCE)).await;
+            wire::note(address, found, &self.appliance).await;
+            if !matches!(found, Found::Card(_)) {
+                self.send(mac, kind, &packet, send_to).await;
+                return Ok(());
+            }
+            request = again;
         }
+        // What was found taken is remembered: the client's next try gets further.
         Counters::count(&self.appliance.counters.dhcp_silent);
+        tracing::debug!(interface = self.socket.interface(), "no answer: every address that was tried is in use");
         Ok(())
-    }
-
-    async fn is_taken(&self, address: Ipv4Addr, prober: &Prober, until: Instant) -> bool {
-        let taken_by = prober.look_for(address, until.saturating_duration_since(Instant::now())).await;
-        wire::note(address, taken_by, &self.appliance).await;
-        taken_by.is_some()
     }
 
     fn keep_silent(&self, mac: MacAddress, kind: Kind, reason: &Reason) {

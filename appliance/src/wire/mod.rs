@@ -11,5 +11,5 @@ pub use card::Card;
 pub use datagram::Datagram;
 pub use ear::{Ear, Other};
 pub use packet_socket::PacketSocket;
-pub use prober::{OFFER_PATIENCE, Prober, note};
+pub use prober::{Found, Prober, note};
 pub use watch::{Hint, Hints, Watch, refusal};

@@ -24,8 +24,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long an offer may wait for an answer; hosts on a wire answer within a few milliseconds.
-pub const OFFER_PATIENCE: Duration = Duration::from_millis(150);
 /// How long an answer is waited for where nobody waits for an offer.
 const AHEAD_PATIENCE: Duration = Duration::from_millis(600);
 /// Requests per address: one may be lost.
@@ -40,6 +38,17 @@ const BREATH: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(600);
 /// Addresses being looked for at once. More offers at once than that go out unlooked for.
 const MOST: usize = 4096;
+
+/// What looking for an address found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody answered.
+    Nobody,
+    /// This card has it, or is about to take it.
+    Card(MacAddress),
+    /// It could not be looked for.
+    Unknown,
+}
 
 /// The prober of one wire.
 pub struct Prober {
@@ -64,23 +73,25 @@ impl Prober {
         self.newcomer.notify_one();
     }
 
-    /// Looks for an address, for as long as an answer may take. The card that has it; `None`: nobody answered.
-    pub async fn look_for(&self, address: Ipv4Addr, patience: Duration) -> Option<MacAddress> {
-        let mut answer = self.wait_for(address)?;
+    /// Looks for an address, for as long as an answer may take.
+    pub async fn look_for(&self, address: Ipv4Addr, patience: Duration) -> Found {
+        let Some(mut answer) = self.wait_for(address) else { return Found::Unknown };
         let began = Instant::now();
         for round in 1..=REQUESTS {
             if let Err(error) = self.request(address).await {
                 tracing::debug!(%address, %error, "an address could not be looked for");
-                break;
+                drop(answer);
+                self.forget(address);
+                return Found::Unknown;
             }
             let until = began + patience * round / REQUESTS;
             if let Ok(Ok(found)) = timeout_at(until, answer.wait_for(Option::is_some)).await {
-                return *found;
+                return found.map_or(Found::Unknown, Found::Card);
             }
         }
         drop(answer);
         self.forget(address);
-        None
+        Found::Nobody
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, watch::Sender<Option<MacAddress>>>> {
@@ -168,7 +179,7 @@ impl Prober {
         let was_free =
             |live: &bennu_rules::Live| live.vetted(address, now).is_some_and(|known| known.taken_by.is_none());
         if is_of_a_range && appliance.ledger.read(|_, live| was_free(live)).unwrap_or(false) {
-            note(address, Some(card), appliance).await;
+            note(address, Found::Card(card), appliance).await;
         }
     }
 
@@ -185,8 +196,8 @@ impl Prober {
             let wanted = appliance.ledger.ponder(&self.own, ahead).map(|decision| decision.answer).unwrap_or_default();
             stream::iter(wanted)
                 .for_each_concurrent(AT_ONCE, |address| async move {
-                    let taken_by = self.look_for(address, AHEAD_PATIENCE).await;
-                    note(address, taken_by, appliance).await;
+                    let found = self.look_for(address, AHEAD_PATIENCE).await;
+                    note(address, found, appliance).await;
                 })
                 .await;
         }
@@ -194,7 +205,12 @@ impl Prober {
 }
 
 /// Tells the rules what the wire said of an address.
-pub async fn note(address: Ipv4Addr, taken_by: Option<MacAddress>, appliance: &Appliance) {
+pub async fn note(address: Ipv4Addr, found: Found, appliance: &Appliance) {
+    let taken_by = match found {
+        Found::Nobody => None,
+        Found::Card(card) => Some(card),
+        Found::Unknown => return,
+    };
     if let Err(fault) = appliance.ledger.decide(Probed { address, taken_by }, probed).await {
         tracing::debug!(%fault, %address, "what the wire said of an address could not be noted");
     }
