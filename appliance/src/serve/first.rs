@@ -25,14 +25,20 @@ pub async fn look(appliance: &Appliance) -> Result<()> {
     }
 }
 
+/// A lease behind a relay does not tell through which interface it came, so it counts for each: a site whose machines
+/// are all behind relays is served at once too.
 fn without_leases(appliance: &Appliance) -> Result<Vec<Interface>> {
+    let (settings, interfaces) = (appliance.settings(), appliance.interfaces.now());
     let leases = appliance.ledger.read(|records, _| records.leases())?;
     let leased: BTreeSet<_> = leases.iter().map(|lease| lease.key.subnet).collect();
-    let is_new = |interface: &&Interface| {
-        let mut wire = appliance.settings().wire_of(interface.address);
-        wire.all(|subnet| !leased.contains(&subnet.network))
-    };
-    Ok(appliance.interfaces.now().iter().filter(is_new).cloned().collect())
+    let on_a_wire: BTreeSet<_> =
+        interfaces.iter().flat_map(|interface| settings.wire_of(interface.address)).map(|near| near.network).collect();
+    if leased.iter().any(|subnet| !on_a_wire.contains(subnet)) {
+        return Ok(Vec::new());
+    }
+    let is_new =
+        |interface: &&Interface| settings.wire_of(interface.address).all(|subnet| !leased.contains(&subnet.network));
+    Ok(interfaces.iter().filter(is_new).cloned().collect())
 }
 
 async fn refused(interface: &Interface, appliance: &Appliance) -> Option<String> {
