@@ -10,7 +10,10 @@ use std::{
     io::{self, ErrorKind, Write as _},
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Where the database's bytes are.
@@ -61,12 +64,16 @@ impl Disk for FileDisk {
     }
 }
 
-/// The first fault that a backend met; redb repeats only that there was one.
+/// What the owner of a database must know of its file.
 #[derive(Debug, Default)]
-pub struct Troubles(Mutex<Option<Fault>>);
+pub struct Vitals {
+    /// The first fault that was met; redb repeats only that there was one.
+    met: Mutex<Option<Fault>>,
+    length: AtomicU64,
+}
 
-impl Troubles {
-    /// What was met, if anything.
+impl Vitals {
+    /// What fault was met, if any.
     pub fn met(&self) -> Option<Fault> {
         self.lock().clone()
     }
@@ -76,8 +83,13 @@ impl Troubles {
         self.lock().take();
     }
 
+    /// Bytes of the file.
+    pub fn length(&self) -> u64 {
+        self.length.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Fault>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
@@ -104,7 +116,7 @@ pub fn fault_of(error: &io::Error) -> Fault {
 #[derive(Debug)]
 pub struct Attended {
     inner: Box<dyn StorageBackend>,
-    troubles: Arc<Troubles>,
+    vitals: Arc<Vitals>,
     overlay: Option<Mutex<Overlay>>,
 }
 
@@ -122,17 +134,17 @@ const PAGE: usize = 4096;
 
 impl Attended {
     /// Writes through.
-    pub fn new(inner: Box<dyn StorageBackend>) -> (Self, Arc<Troubles>) {
-        let troubles = Arc::new(Troubles::default());
-        (Self { inner, troubles: troubles.clone(), overlay: None }, troubles)
+    pub fn new(inner: Box<dyn StorageBackend>) -> (Self, Arc<Vitals>) {
+        let vitals = Arc::new(Vitals::default());
+        (Self { inner, vitals: vitals.clone(), overlay: None }, vitals)
     }
 
     /// Leaves the disk as it is.
-    pub fn frozen(inner: Box<dyn StorageBackend>) -> io::Result<(Self, Arc<Troubles>)> {
+    pub fn frozen(inner: Box<dyn StorageBackend>) -> io::Result<(Self, Arc<Vitals>)> {
         let length = inner.len()?;
         let overlay = Overlay { pages: BTreeMap::new(), length, below: length };
-        let (attended, troubles) = Self::new(inner);
-        Ok((Self { overlay: Some(Mutex::new(overlay)), ..attended }, troubles))
+        let (attended, vitals) = Self::new(inner);
+        Ok((Self { overlay: Some(Mutex::new(overlay)), ..attended }, vitals))
     }
 
     fn overlay(&self) -> Option<MutexGuard<'_, Overlay>> {
@@ -205,12 +217,15 @@ impl StorageBackend for Attended {
     fn len(&self) -> io::Result<u64> {
         match self.overlay() {
             Some(overlay) => Ok(overlay.length),
-            None => self.troubles.note(self.inner.len()),
+            None => self
+                .vitals
+                .note(self.inner.len())
+                .inspect(|length| self.vitals.length.store(*length, Ordering::Relaxed)),
         }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.troubles.note(match self.overlay() {
+        self.vitals.note(match self.overlay() {
             Some(overlay) => overlay.read(&*self.inner, offset, out),
             None => self.inner.read(offset, out),
         })
@@ -221,15 +236,17 @@ impl StorageBackend for Attended {
             overlay.resize(length);
             return Ok(());
         }
-        self.troubles.note(self.inner.set_len(length))
+        self.vitals.note(self.inner.set_len(length))?;
+        self.vitals.length.store(length, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.overlay.is_some() { Ok(()) } else { self.troubles.note(self.inner.sync_data()) }
+        if self.overlay.is_some() { Ok(()) } else { self.vitals.note(self.inner.sync_data()) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.troubles.note(match self.overlay() {
+        self.vitals.note(match self.overlay() {
             Some(mut overlay) => overlay.write(&*self.inner, offset, data),
             None => self.inner.write(offset, data),
         })

@@ -1,7 +1,7 @@
 //! The ledger's storage in a redb database.
 
 use super::{
-    disk::{Attended, Disk, FileDisk, Troubles, fault_of},
+    disk::{Attended, Disk, FileDisk, Vitals, fault_of},
     storage::{Batch, Fault, Pair, Shot, Snapshot, Storage, Table, Work},
 };
 use redb::{
@@ -38,12 +38,16 @@ const TABLES: [(Table, Definition); 10] = [
     (Table::BootsOfMachine, TableDefinition::new("boots_of_machine")),
 ];
 
+/// Files up to this length commit in one phase, unless a test says otherwise.
+const ONE_PHASE_BYTES: u64 = 256 << 20;
+
 /// Written to see whether the disk takes commits again.
 const PROBE_KEY: &[u8] = b"probe";
 
 /// A redb database on a disk.
 pub struct RedbFile {
     disk: Box<dyn Disk>,
+    one_phase_bytes: u64,
     /// Held by whoever writes or exchanges it.
     database: Mutex<Option<Opened>>,
     /// What readers look at: replaced after each commit, so that tables are opened once for all of them.
@@ -54,7 +58,7 @@ pub struct RedbFile {
 
 struct Opened {
     database: Database,
-    troubles: Arc<Troubles>,
+    vitals: Arc<Vitals>,
     /// Writes go to memory, so that nothing may be promised on them.
     frozen: bool,
 }
@@ -70,10 +74,16 @@ impl RedbFile {
 
     /// Opens the database on `disk`.
     pub fn on(disk: Box<dyn Disk>) -> Result<Self, Fault> {
+        Self::with_one_phase_up_to(ONE_PHASE_BYTES, disk)
+    }
+
+    /// Commits in one phase as long as the file has up to `bytes` bytes.
+    pub(super) fn with_one_phase_up_to(bytes: u64, disk: Box<dyn Disk>) -> Result<Self, Fault> {
         let opened = open(&*disk, false)?;
         let picture = Picture::of(&opened.database)?;
         Ok(Self {
             disk,
+            one_phase_bytes: bytes,
             database: Mutex::new(Some(opened)),
             picture: RwLock::new(Ok(picture)),
             exchanging: AtomicBool::new(false),
@@ -119,19 +129,19 @@ fn open(disk: &dyn Disk, frozen: bool) -> Result<Opened, Fault> {
     let path = disk.path();
     let refuse = |reason: String| Fault::Open { path: path.to_owned(), reason };
     let backend = disk.open().map_err(|error| refuse(error.to_string()))?;
-    let (backend, troubles) = match frozen {
+    let (backend, vitals) = match frozen {
         true => Attended::frozen(backend).map_err(|error| refuse(error.to_string()))?,
         false => Attended::new(backend),
     };
     let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
     let database = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Fault::InUse(path.to_owned()),
-        other => match troubles.met() {
+        other => match vitals.met() {
             Some(full @ Fault::Full(_)) => full,
             _ => refuse(other.to_string()),
         },
     })?;
-    let opened = Opened { database, troubles, frozen };
+    let opened = Opened { database, vitals, frozen };
     make_tables(&opened).map_err(|fault| match fault {
         Fault::Full(_) => fault,
         other => refuse(other.to_string()),
@@ -146,7 +156,7 @@ fn make_tables(opened: &Opened) -> Result<(), Fault> {
         return Ok(());
     }
     drop(read);
-    commit(opened, &mut |_, write| {
+    commit(opened, ONE_PHASE_BYTES, &mut |_, write| {
         for (_, table) in TABLES {
             write.open_table(table).map_err(disk_fault)?;
         }
@@ -157,20 +167,22 @@ fn make_tables(opened: &Opened) -> Result<(), Fault> {
 /// One write transaction.
 fn commit(
     opened: &Opened,
+    one_phase_bytes: u64,
     work: &mut dyn FnMut(&mut dyn Batch, &WriteTransaction) -> Result<bool, Fault>,
 ) -> Result<(), Fault> {
-    opened.troubles.forget();
+    opened.vitals.forget();
     let mut run = || {
         let mut write = opened.database.begin_write().map_err(disk_fault)?;
-        // Quick repair writes the allocator state with each commit (and implies two-phase commit), so that a
-        // crashed ledger of any size opens in milliseconds.
-        write.set_quick_repair(true);
+        // A commit in one phase takes one sync, and half the time where syncs are slow. A start after a crash then
+        // looks through the whole file for the last commit whose checksums hold, and reads a few hundred MB in a
+        // second: a longer file gets its allocator's state with each commit (quick repair, which takes two phases).
+        write.set_quick_repair(opened.vitals.length() > one_phase_bytes);
         let mut tables = Tables { write: &write, open: Default::default() };
         let changed = work(&mut tables, &write)?;
         drop(tables);
         if changed { write.commit().map_err(disk_fault) } else { Ok(()) }
     };
-    run().map_err(|fault| opened.troubles.met().unwrap_or(fault))
+    run().map_err(|fault| opened.vitals.met().unwrap_or(fault))
 }
 
 impl Storage for RedbFile {
@@ -189,7 +201,7 @@ impl Storage for RedbFile {
             return Err(Fault::Full("since an earlier write".into()));
         }
         let mut changed = false;
-        let outcome = commit(opened, &mut |batch, _| {
+        let outcome = commit(opened, self.one_phase_bytes, &mut |batch, _| {
             changed = work(batch)?;
             Ok(changed)
         });
@@ -216,7 +228,9 @@ impl Storage for RedbFile {
         self.exchanging.store(true, Ordering::Release);
         *database = None;
         let opened = open(&*self.disk, false).and_then(|opened| {
-            commit(&opened, &mut |batch, _| batch.put(Table::Meta, PROBE_KEY, &[0]).map(|()| true))?;
+            commit(&opened, self.one_phase_bytes, &mut |batch, _| {
+                batch.put(Table::Meta, PROBE_KEY, &[0]).map(|()| true)
+            })?;
             Ok((Picture::of(&opened.database)?, opened))
         });
         let outcome = match opened {

@@ -9,7 +9,7 @@ use bennu_rules::{Change, MacAddress, View, Volatile, boot::Boot, notice::Notice
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -19,12 +19,17 @@ use tokio::sync::oneshot;
 /// Proposals in one batch at most, so that the first waits no longer than the disk makes it.
 const BATCH: usize = 512;
 
+/// How long at most a batch waits for those who are on their way. A disk slower than four times this is no
+/// disk to wait for.
+const GATHERING: Duration = Duration::from_millis(3);
+
 /// A full disk is looked at this often.
 const RETRY_PACE: Duration = Duration::from_secs(1);
 
 /// The writer thread's owner: dropping it waits for the last commit.
 pub struct Writer {
     proposals: Option<mpsc::Sender<Task>>,
+    queued: Arc<AtomicUsize>,
     condition: Arc<Condition>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -54,6 +59,25 @@ impl Condition {
 
     fn become_as(&self, condition: u8) {
         self.0.store(condition, Ordering::Release);
+    }
+}
+
+/// What waits for the writer thread.
+struct Queue {
+    tasks: mpsc::Receiver<Task>,
+    length: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// The next task, if one comes within `patience`.
+    fn next(&self, patience: Duration) -> Result<Task, RecvTimeoutError> {
+        let task = self.tasks.recv_timeout(patience)?;
+        self.length.fetch_sub(1, Ordering::Relaxed);
+        Ok(task)
+    }
+
+    fn len(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
     }
 }
 
@@ -144,7 +168,9 @@ impl Undo {
 
 impl Writer {
     pub fn start(shared: Arc<Shared>) -> Self {
-        let (proposals, waiting) = mpsc::channel();
+        let (proposals, tasks) = mpsc::channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let waiting = Queue { tasks, length: queued.clone() };
         let condition = Arc::new(Condition::default());
         let thread = std::thread::Builder::new()
             .name("ledger".into())
@@ -153,7 +179,7 @@ impl Writer {
                 move || work(&shared, &waiting, &condition)
             })
             .expect("the system starts one thread");
-        Self { proposals: Some(proposals), condition, thread: Some(thread) }
+        Self { proposals: Some(proposals), queued, condition, thread: Some(thread) }
     }
 
     pub async fn propose<R, A>(&self, request: R, rule: Rule<R, A>) -> Result<A, Fault>
@@ -163,17 +189,19 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal { request, rule, answer: None, reply };
-        let proposals = self.proposals.as_ref().ok_or(Fault::Closed)?;
-        proposals.send(Task::Decide(Box::new(proposal))).map_err(|_| Fault::Closed)?;
+        self.send(Task::Decide(Box::new(proposal)))?;
         answer.await.unwrap_or(Err(Fault::Closed))
     }
 
     /// Has the wall clock followed, soon.
     pub fn follow_clock(&self) {
-        if let Some(proposals) = &self.proposals {
-            // A thread that is gone follows nothing, and grants nothing.
-            let _ = proposals.send(Task::FollowClock);
-        }
+        // A thread that is gone follows nothing, and grants nothing.
+        let _ = self.send(Task::FollowClock);
+    }
+
+    fn send(&self, task: Task) -> Result<(), Fault> {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        self.proposals.as_ref().and_then(|proposals| proposals.send(task).ok()).ok_or(Fault::Closed)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -186,19 +214,21 @@ impl Writer {
 }
 
 /// Serves proposals until there are no more askers.
-fn work(shared: &Shared, waiting: &mpsc::Receiver<Task>, condition: &Condition) {
+fn work(shared: &Shared, waiting: &Queue, condition: &Condition) {
     let mut fault = None;
+    let mut pace = Pace::default();
     let mut next = next(shared, waiting, condition, &mut fault);
     while let Some(task) = next.take() {
         let (batch, outcome) = match (task, &fault) {
             (Task::Decide(proposal), Some(fault)) => (vec![proposal], Err(fault.clone())),
-            (Task::Decide(proposal), None) => commit_together(shared, proposal, waiting, &mut next),
+            (Task::Decide(proposal), None) => commit_together(shared, proposal, waiting, &mut next, &mut pace),
             (Task::FollowClock, Some(_)) => (Vec::new(), Ok(())),
             (Task::FollowClock, None) => (Vec::new(), clock::follow(shared)),
         };
         if let (Err(met), None) = (&outcome, &fault) {
             fault = Some(take_note(met, shared, condition));
         }
+        pace.expected = batch.len() + waiting.len();
         for proposal in batch {
             proposal.release(outcome.clone());
         }
@@ -224,12 +254,7 @@ fn take_note(met: &Fault, shared: &Shared, condition: &Condition) -> Fault {
 }
 
 /// The next task; while the disk is full it is looked at meanwhile. `None`: nobody is left to ask.
-fn next(
-    shared: &Shared,
-    waiting: &mpsc::Receiver<Task>,
-    condition: &Condition,
-    fault: &mut Option<Fault>,
-) -> Option<Task> {
+fn next(shared: &Shared, waiting: &Queue, condition: &Condition, fault: &mut Option<Fault>) -> Option<Task> {
     let mut retry = Instant::now() + RETRY_PACE;
     while condition.is(Condition::FULL) {
         if Instant::now() >= retry {
@@ -237,14 +262,14 @@ fn next(
             retry = Instant::now() + RETRY_PACE;
             continue;
         }
-        match waiting.recv_timeout(retry.saturating_duration_since(Instant::now())) {
+        match waiting.next(retry.saturating_duration_since(Instant::now())) {
             Ok(Task::Decide(proposal)) => proposal.release(Err(fault.clone().unwrap_or(Fault::Closed))),
             Ok(Task::FollowClock) => {}
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
-    waiting.recv().ok()
+    waiting.next(Duration::MAX).ok()
 }
 
 /// What proposals are told from now on.
@@ -259,19 +284,44 @@ fn look_again(shared: &Shared, condition: &Condition) -> Option<Fault> {
     }
 }
 
-/// Runs `first` and whatever waits behind it in one batch; what comes after it and belongs into none is left in `next`.
+/// How askers come: whoever was just answered often asks for the next thing at once. A batch that waits for them a
+/// little takes one sync for all; without, they would part into two crowds that wait for each other's syncs.
+#[derive(Default)]
+struct Pace {
+    /// How long the last commit took.
+    commit: Duration,
+    /// How many were answered by it, and how many waited by then.
+    expected: usize,
+}
+
+impl Pace {
+    /// Until when a batch that begins now waits for the crowd.
+    fn deadline(&self) -> Instant {
+        Instant::now() + (self.commit / 4).min(GATHERING)
+    }
+}
+
+/// Runs `first` and whatever comes behind it in one batch; what comes after it and belongs into none is left in `next`.
 fn commit_together(
     shared: &Shared,
     first: Box<dyn Pending>,
-    waiting: &mpsc::Receiver<Task>,
+    waiting: &Queue,
     next: &mut Option<Task>,
+    pace: &mut Pace,
 ) -> (Vec<Box<dyn Pending>>, Result<(), Fault>) {
     let mut proposals = vec![first];
     let mut undo = Undo::default();
+    let deadline = pace.deadline();
+    let mut gathered = Instant::now();
     let outcome = shared.storage.write(&mut |batch| {
         let mut changed = proposals[0].run(batch, shared, &mut undo)?;
         while proposals.len() < BATCH {
-            let mut proposal = match waiting.try_recv() {
+            // Who is missing is waited for only where there is something to commit for.
+            let patience = match changed && proposals.len() < pace.expected {
+                true => deadline.saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
+            let mut proposal = match waiting.next(patience) {
                 Ok(Task::Decide(proposal)) => proposal,
                 Ok(other) => {
                     *next = Some(other);
@@ -283,8 +333,10 @@ fn commit_together(
             proposals.push(proposal);
             changed |= outcome?;
         }
+        gathered = Instant::now();
         Ok(changed)
     });
+    pace.commit = gathered.elapsed();
     if outcome.is_err() {
         undo.perform(shared);
     }

@@ -97,9 +97,15 @@ fn run(lies: bool, rounds: usize, seed: u64) -> Run {
     drop(RedbFile::on(Box::new(whole.clone())).unwrap());
     let new = whole.durable();
     let disk = if lies { Disk::lying(new.clone(), seed) } else { Disk::new(new.clone(), seed) };
+    // Commits in one phase, as long ledgers do them, and some of each in one run.
+    let one_phase_bytes = match seed % 4 {
+        0 => 0,
+        1 => (new.len() + (4 << 10)) as u64,
+        _ => u64::MAX,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let inner = RedbFile::on(Box::new(disk.clone())).unwrap();
+        let inner = RedbFile::with_one_phase_up_to(one_phase_bytes, Box::new(disk.clone())).unwrap();
         disk.note(Noted::Committed(everything(&inner).unwrap()));
         let storage = Noting { inner, disk: disk.clone() };
         let ledger = Ledger::on(Box::new(storage), workload::settings()).unwrap();
