@@ -66,6 +66,10 @@ pub struct BootEvent {
 /// Observations become durable at this pace, many at once.
 const FLUSH_PACE: Duration = Duration::from_millis(200);
 
+/// What was seen once more, such as a script that is fetched again or the next bytes of a download, says little that is
+/// not on disk yet: it is written with one flush in so many.
+const FLUSHES_A_REPETITION: u32 = 25;
+
 /// Format of the ledger as this Bennu writes it.
 const FORMAT: u32 = 1;
 
@@ -90,6 +94,8 @@ struct VolatileState {
     live: Live,
     /// Machines whose open boot has news that is not on disk yet.
     dirty: BTreeSet<MacAddress>,
+    /// Machines whose open boot did once more what it did last, since it was written.
+    repeated: BTreeSet<MacAddress>,
 }
 
 impl Ledger {
@@ -112,7 +118,7 @@ impl Ledger {
         }
         let shared = Arc::new(Shared {
             storage,
-            volatile: Mutex::new(VolatileState { live, dirty: BTreeSet::new() }),
+            volatile: Mutex::new(VolatileState { live, dirty: BTreeSet::new(), repeated: BTreeSet::new() }),
             settings,
             clock,
             random: SystemRandom::new(),
@@ -225,7 +231,7 @@ impl Ledger {
 
     /// Writes observations until `stop`, and once more then.
     pub async fn keep_flushing(&self, stop: CancellationToken) -> Result<(), Fault> {
-        loop {
+        for flushes in 1_u32.. {
             let stopped = tokio::select! {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(FLUSH_PACE) => false,
@@ -233,21 +239,28 @@ impl Ledger {
             if !self.is_full() && self.shared.clock.is_to_be_followed() {
                 self.writer.follow_clock();
             }
-            match self.flush().await {
+            match self.flush(stopped || flushes.is_multiple_of(FLUSHES_A_REPETITION)).await {
                 // They are kept, and tried again.
                 Ok(()) | Err(Fault::Full(_)) => {}
                 Err(fault) => return Err(fault),
             }
             if stopped {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
-    async fn flush(&self) -> Result<(), Fault> {
+    /// Writes what is new, and `all` that was seen.
+    async fn flush(&self, all: bool) -> Result<(), Fault> {
         let boots: Arc<[Boot]> = {
             let mut volatile = self.shared.volatile();
-            let dirty = std::mem::take(&mut volatile.dirty);
+            let mut dirty = std::mem::take(&mut volatile.dirty);
+            if all {
+                dirty.append(&mut volatile.repeated);
+            } else {
+                volatile.repeated.retain(|machine| !dirty.contains(machine));
+            }
             let mut boots = volatile.live.take_ended();
             boots.extend(dirty.iter().filter_map(|machine| volatile.live.boot(*machine)).cloned());
             boots.into()
@@ -366,12 +379,20 @@ impl Shared {
         let at = observation.at;
         let Some(boot) = volatile.live.observe(machine, observation) else { return };
         // As the boot keeps it: it knows which part of the image a blob is.
+        let mut repeats = false;
         if let Some(last) = boot.timeline.last() {
-            let observation = Observation::new(at, last.seen.clone());
-            // Nobody listening is no fault.
-            let event = BootEvent { boot: boot.id.clone(), machine, state: boot.state, observation };
-            let _ = self.events.send(Event::Boot(event));
+            repeats = last.repeated > 0;
+            if self.events.receiver_count() > 0 {
+                let observation = Observation::new(at, last.seen.clone());
+                let event = BootEvent { boot: boot.id.clone(), machine, state: boot.state, observation };
+                // Nobody listening any more is no fault.
+                let _ = self.events.send(Event::Boot(event));
+            }
         }
-        volatile.dirty.insert(machine);
+        if repeats {
+            volatile.repeated.insert(machine);
+        } else {
+            volatile.dirty.insert(machine);
+        }
     }
 }

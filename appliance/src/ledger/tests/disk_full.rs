@@ -115,7 +115,7 @@ async fn nothing_is_acknowledged_after_a_disk_failed() {
         // A disk that seems well again is not believed.
         let late = workload::operate(&ledger, 9_000_000, Chance(7)).await;
         assert!(matches!(late, Err(Fault::Closed | Fault::Disk(_))), "point {point}: {late:?}");
-        assert!(matches!(ledger.flush().await, Ok(()) | Err(_)));
+        assert!(matches!(ledger.flush(true).await, Ok(()) | Err(_)));
         assert_kept(&disk, &promises, point);
         drop(ledger);
         assert_kept(&disk, &promises, point);

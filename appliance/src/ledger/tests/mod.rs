@@ -168,13 +168,39 @@ async fn observations_are_flushed_for_known_machines_only() {
         ledger.decide(mac(n), open_boot).await.unwrap();
         ledger.observe(mac(n), Seen::DhcpNak { reason: "test".into() });
     }
-    ledger.flush().await.unwrap();
+    ledger.flush(true).await.unwrap();
     assert_eq!(ledger.boots(None).unwrap().len(), 2, "both are seen while they go on");
     drop(ledger);
     let ledger = Ledger::open(directory.path(), settings()).unwrap();
     let kept = ledger.boots(None).unwrap();
     assert_eq!(kept.iter().map(|boot| boot.machine).collect::<Vec<_>>(), [mac(1)]);
     assert_eq!(kept[0].timeline.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_seen_again_and_again_is_written_now_and_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    ledger.decide(image(), assign).await.unwrap();
+    ledger.decide(mac(1), open_boot).await.unwrap();
+    let see = |reason: &str| ledger.observe(mac(1), Seen::DhcpNak { reason: reason.into() });
+    let stored = || {
+        let snapshot = ledger.shared.storage.snapshot().unwrap();
+        let boot = Stored::new(&*snapshot).boots(Some(mac(1))).remove(0);
+        boot.timeline.iter().map(|entry| entry.repeated).collect::<Vec<_>>()
+    };
+    see("first");
+    ledger.flush(false).await.unwrap();
+    assert_eq!(stored(), [0]);
+    see("first");
+    ledger.flush(false).await.unwrap();
+    assert_eq!(stored(), [0], "once more the same is no news");
+    see("second");
+    ledger.flush(false).await.unwrap();
+    assert_eq!(stored(), [1, 0], "news bring along what came before them");
+    see("second");
+    ledger.flush(true).await.unwrap();
+    assert_eq!(stored(), [1, 1]);
 }
 
 #[tokio::test]

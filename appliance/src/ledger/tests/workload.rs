@@ -151,7 +151,7 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
             ledger.observe(mac, Seen::DhcpNak { reason: "something to flush".into() });
             Ok(Some(Promise::Boot(boot.boot)))
         }
-        4 => ledger.flush().await.map(|()| None),
+        4 => ledger.flush(true).await.map(|()| None),
         _ => {
             let offered = discover(ledger, mac).await?;
             let address = request(ledger, mac, offered).await?;
