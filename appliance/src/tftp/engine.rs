@@ -3,7 +3,7 @@
 
 use super::{
     content::Content,
-    session::{Buffers, Next, Outcome, Report, Session},
+    session::{Buffers, Next, Outcome, Report, Session, Waiting},
 };
 use bytes::Bytes;
 use rustix::{
@@ -25,6 +25,9 @@ use tokio::sync::mpsc::UnboundedSender;
 const EVENTS: usize = 256;
 /// The bell's name among the sockets'.
 const BELL: u64 = u64::MAX;
+/// A client that is alone and answers so quickly is waited for in its own socket, a system call less for each ACK; and
+/// after so long the others are looked after.
+const TALK: Duration = Duration::from_millis(1);
 /// Longer than any transfer waits.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -112,6 +115,8 @@ pub fn launch(
         running: HashMap::new(),
         timers: BinaryHeap::new(),
         buffers: Buffers::default(),
+        alone: None,
+        talking_to: None,
     };
     thread::Builder::new().name("tftp".to_owned()).spawn(move || engine.run())
 }
@@ -126,6 +131,9 @@ struct Engine {
     /// entry comes up, and is put back for as long as is left.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     buffers: Buffers,
+    /// The transfer whose client was alone and quick the last time, and the one that was so twice.
+    alone: Option<u64>,
+    talking_to: Option<u64>,
 }
 
 struct Running {
@@ -139,8 +147,8 @@ impl Engine {
     fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
-            match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), self.patience().as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
+            match self.wait(&mut events) {
+                Ok(()) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "the TFTP transfers cannot be driven");
                     return;
@@ -158,6 +166,36 @@ impl Engine {
             }
             self.look_after();
         }
+    }
+
+    /// Waits until something has to be done, and takes what came in.
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        let (from, talks) = (Instant::now(), self.talk());
+        let patience = if talks { Some(Timespec::default()) } else { self.patience() };
+        epoll::wait(&self.poll, rustix::buffer::spare_capacity(events), patience.as_ref())?;
+        if talks && events.is_empty() {
+            return Ok(());
+        }
+        // Only one that is alone is talked to, or others would wait for it.
+        let alone = match events[..] {
+            [event] if from.elapsed() < TALK => Some(event.data.u64()),
+            _ => None,
+        };
+        self.talking_to = alone.filter(|_| alone == self.alone);
+        self.alone = alone;
+        Ok(())
+    }
+
+    /// Waits for the answers of a client that was alone the last times; whether others may have come meanwhile.
+    fn talk(&mut self) -> bool {
+        let Some(id) = self.talking_to else { return false };
+        let from = Instant::now();
+        while from.elapsed() < TALK {
+            let Some(running) = self.running.get_mut(&id) else { return false };
+            let Some(next) = running.session.receive(Waiting::Shortly, &mut self.buffers) else { return false };
+            self.follow(id, next);
+        }
+        true
     }
 
     /// How long nothing has to be done.
@@ -207,10 +245,17 @@ impl Engine {
         self.with(id, Session::start);
     }
 
-    /// Lets a transfer make a step, and does what follows.
+    /// Lets a transfer make a step.
     fn with(&mut self, id: u64, step: impl FnOnce(&mut Session, &mut Buffers) -> Next) {
         let Some(running) = self.running.get_mut(&id) else { return };
-        match step(&mut running.session, &mut self.buffers) {
+        let next = step(&mut running.session, &mut self.buffers);
+        self.follow(id, next);
+    }
+
+    /// Does what follows a transfer's step.
+    fn follow(&mut self, id: u64, next: Next) {
+        let Some(running) = self.running.get_mut(&id) else { return };
+        match next {
             Next::WakeAt(at) => Self::wake_at(&mut self.timers, running, id, at),
             Next::Read(offset, length) => {
                 let at = Instant::now() + Duration::from_secs(1);

@@ -3,17 +3,31 @@
 
 use bennu_rules::tftp::packet::{DATA_HEADER, data_header};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt::UdpGsoSegment};
+use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 use std::{
     io::{self, IoSlice},
     net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    time::Duration,
 };
 
 /// The kernel's own limits: 64 datagrams, and what one UDP length field can say, less its headers.
 const MAX_SEGMENTS: usize = 64;
 const MAX_BATCH: usize = 65_000;
 
-/// The sending half of a transfer.
+/// What a wait in the socket itself may last. The kernel rounds it up to its tick, of 1 to 10 ms.
+const SHORTLY: Duration = Duration::from_millis(1);
+
+/// How to receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Only what is there.
+    Not,
+    /// Waiting a moment for it.
+    Shortly,
+}
+
+/// A transfer's socket, and how its blocks are sent.
 #[derive(Debug)]
 pub struct Sender {
     socket: UdpSocket,
@@ -23,6 +37,7 @@ pub struct Sender {
     /// Blocks that leave in one call.
     batch: u16,
     segmented: bool,
+    waits_shortly: bool,
 }
 
 impl Sender {
@@ -30,7 +45,7 @@ impl Sender {
     pub fn new(socket: UdpSocket, peer: SocketAddr, blksize: u16, window: u16) -> Self {
         let full = DATA_HEADER + usize::from(blksize);
         let batch = usize::from(window).min(MAX_SEGMENTS).min(MAX_BATCH / full).max(1);
-        Self { socket, peer, full: full as u16, batch: batch as u16, segmented: false }
+        Self { socket, peer, full: full as u16, batch: batch as u16, segmented: false, waits_shortly: false }
     }
 
     /// The socket, to receive on.
@@ -48,9 +63,27 @@ impl Sender {
         self.segmented = self.batch > 1 && setsockopt(&self.socket, UdpGsoSegment, &i32::from(self.full)).is_ok();
     }
 
+    /// Receives one packet, of anybody.
+    pub fn receive(&mut self, datagram: &mut [u8], waiting: Waiting) -> io::Result<(usize, SocketAddr)> {
+        if waiting == Waiting::Shortly && !self.waits_shortly {
+            self.socket.set_read_timeout(Some(SHORTLY))?;
+            self.waits_shortly = true;
+        }
+        let flags = if waiting == Waiting::Shortly { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let (_, length, from) = recvfrom(&self.socket, datagram, flags)?;
+        let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+        Ok((length, from.ok_or(io::ErrorKind::InvalidData)?))
+    }
+
     /// Sends one packet to the peer.
     pub fn packet(&self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.send_to(bytes, self.peer).map(drop)
+        self.packet_to(bytes, self.peer)
+    }
+
+    /// Sends one packet to anybody.
+    pub fn packet_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        sendto(&self.socket, bytes, SendFlags::DONTWAIT, &to)?;
+        Ok(())
     }
 
     /// Sends blocks whose payloads lie one behind the other, the first of them with this number.
@@ -85,7 +118,7 @@ impl Sender {
         let mut headers = MultiHeaders::preallocate(datagrams.len(), None);
         let addresses = vec![peer; datagrams.len()];
         // What the socket's buffer does not hold is lost, as on any wire.
-        sendmmsg(self.socket.as_raw_fd(), &mut headers, &datagrams, addresses, [], MsgFlags::empty())?;
+        sendmmsg(self.socket.as_raw_fd(), &mut headers, &datagrams, addresses, [], MsgFlags::MSG_DONTWAIT)?;
         Ok(())
     }
 }

@@ -292,8 +292,9 @@ fn path_to(peer: SocketAddr, way: Way<'_>) -> Path {
     Path { mtu: mtu().unwrap_or(SAFE_MTU), ip_header: if peer.is_ipv4() { 20 } else { 40 } }
 }
 
+/// A socket whose every use says whether it waits.
 fn bound(local: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(local), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     bind(&socket, local, device).map(|()| socket)
 }
 

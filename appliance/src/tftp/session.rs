@@ -4,6 +4,7 @@
 //! while the transfer lives; a connected one would never see the stranger. Only for the last ACK it is connected:
 //! a client that has everything may be gone, and its host's "port unreachable" then tells.
 
+pub use super::sender::Waiting;
 use super::{content::Found, registry::Place, sender::Sender};
 use bennu_rules::{
     journey::Seen,
@@ -136,8 +137,16 @@ impl Session {
 
     /// Takes one packet from the socket.
     pub fn on_readable(&mut self, buffers: &mut Buffers) -> Next {
+        match self.receive(Waiting::Not, buffers) {
+            Some(next) => next,
+            None => self.perform(self.transfer.wait(), buffers),
+        }
+    }
+
+    /// Takes one packet from the socket, if there is one.
+    pub fn receive(&mut self, waiting: Waiting, buffers: &mut Buffers) -> Option<Next> {
         let mut datagram = [0; RECEIVE];
-        let step = match self.socket().recv_from(&mut datagram) {
+        let step = match self.sender.receive(&mut datagram, waiting) {
             Ok((length, from)) if from == self.peer => match Packet::parse(&datagram[..length]) {
                 Ok(packet) => self.transfer.on_packet(&packet, self.started.elapsed()),
                 Err(_) => self.transfer.wait(),
@@ -145,19 +154,19 @@ impl Session {
             Ok((_, from)) => {
                 if self.strangers < MAX_STRANGERS {
                     self.strangers += 1;
-                    let _ = self.socket().send_to(&unknown_transfer().to_bytes(), from);
+                    let _ = self.sender.packet_to(&unknown_transfer().to_bytes(), from);
                 }
                 self.transfer.wait()
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.transfer.on_port_closed(),
-            Err(_) => self.transfer.wait(),
+            Err(_) => return None,
         };
         if self.half_open && !self.transfer.is_half_open() {
             self.half_open = false;
             self.place.opened();
             self.sender.segment();
         }
-        self.perform(step, buffers)
+        Some(self.perform(step, buffers))
     }
 
     /// The time of [`Next::WakeAt`] has come.
