@@ -1,5 +1,5 @@
-//! The thread that drives a listener's transfers: one epoll loop, so that an ACK costs a wait, a receive and a send,
-//! and wakes nobody else. Half-open transfers cost their socket and some hundred bytes.
+//! The threads that drive a listener's transfers: an epoll loop each, so that an ACK costs a wait, a receive and a
+//! send, and wakes nobody else. Half-open transfers cost their socket and some hundred bytes.
 
 use super::{
     content::Content,
@@ -14,7 +14,7 @@ use rustix::{
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    io,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -32,7 +32,7 @@ const TALK: Duration = Duration::from_millis(1);
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Reads from a disk while others go on: runs what may block on a thread where it may.
-pub type Blocking = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send>;
+pub type Blocking = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 /// What the thread is told.
 enum Order {
@@ -44,86 +44,107 @@ enum Order {
     Quit,
 }
 
-/// Gives orders to the thread.
+/// Gives orders to the threads: each transfer belongs to one of them.
 #[derive(Clone)]
 pub struct Orders {
-    shared: Arc<Shared>,
+    threads: Arc<[Inbox]>,
 }
 
-struct Shared {
-    orders: Mutex<Vec<Order>>,
-    bell: OwnedFd,
-}
-
-impl std::fmt::Debug for Orders {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Orders")
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Orders for {} threads", self.threads.len())
     }
 }
 
 impl Orders {
-    /// Orders that a thread may take later.
-    pub fn new() -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { shared: Arc::new(Shared { orders: Mutex::default(), bell }) })
+    /// Orders that as many threads may take later.
+    pub fn new(threads: usize) -> io::Result<Self> {
+        let threads = (0..threads.max(1)).map(|_| Inbox::new()).collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { threads: threads.into() })
     }
 
     /// Begins a transfer.
     pub fn start(&self, session: Session) {
-        self.give(Order::Start(Box::new(session)));
+        self.of(session.place().id()).give(Order::Start(Box::new(session)));
     }
 
     /// Ends a transfer without a word.
     pub fn stop(&self, id: u64) {
-        self.give(Order::Stop(id));
+        self.of(id).give(Order::Stop(id));
     }
 
-    /// Ends all transfers, telling their clients, and the thread.
+    /// Ends all transfers, telling their clients, and the threads.
     pub fn quit(&self) {
-        self.give(Order::Quit);
+        self.threads.iter().for_each(|thread| thread.give(Order::Quit));
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// The thread of a transfer is told by its number.
+    fn of(&self, id: u64) -> &Inbox {
+        &self.threads[id as usize % self.threads.len()]
+    }
+}
+
+/// Where one thread finds its orders.
+#[derive(Clone)]
+struct Inbox {
+    shared: Arc<(Mutex<Vec<Order>>, OwnedFd)>,
+}
+
+impl Inbox {
+    fn new() -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { shared: Arc::new((Mutex::default(), bell)) })
+    }
+
+    fn bell(&self) -> &OwnedFd {
+        &self.shared.1
     }
 
     fn give(&self, order: Order) {
-        let mut orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orders = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         orders.push(order);
         if orders.len() == 1 {
             // It can only fail where the bell rings already.
-            let _ = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(self.bell(), &1u64.to_ne_bytes());
         }
     }
 
     fn take(&self) -> Vec<Order> {
-        let mut orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = rustix::io::read(&self.shared.bell, &mut [0; 8]);
+        let mut orders = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = rustix::io::read(self.bell(), &mut [0; 8]);
         std::mem::take(&mut *orders)
     }
 }
 
-/// Starts the thread. It tells of each transfer that is over, and ends after [`Orders::quit`].
-pub fn launch(
-    orders: Orders,
-    reports: UnboundedSender<Report>,
-    blocking: Blocking,
-) -> io::Result<thread::JoinHandle<()>> {
-    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&poll, &orders.shared.bell, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
-    let engine = Engine {
-        poll,
-        orders,
-        reports,
-        blocking,
-        running: HashMap::new(),
-        timers: BinaryHeap::new(),
-        buffers: Buffers::default(),
-        alone: None,
-        talking_to: None,
-    };
-    thread::Builder::new().name("tftp".to_owned()).spawn(move || engine.run())
+/// Starts the threads. They tell of each transfer that is over, and end after [`Orders::quit`].
+pub fn launch(orders: &Orders, reports: &UnboundedSender<Report>, blocking: &Blocking) -> io::Result<()> {
+    for inbox in orders.threads.iter() {
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&poll, inbox.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+        let engine = Engine {
+            poll,
+            orders: inbox.clone(),
+            reports: reports.clone(),
+            blocking: blocking.clone(),
+            running: HashMap::new(),
+            timers: BinaryHeap::new(),
+            buffers: Buffers::default(),
+            alone: None,
+            talking_to: None,
+        };
+        thread::Builder::new().name("tftp".to_owned()).spawn(move || engine.run())?;
+    }
+    Ok(())
 }
 
 struct Engine {
     poll: OwnedFd,
-    orders: Orders,
+    orders: Inbox,
     reports: UnboundedSender<Report>,
     blocking: Blocking,
     running: HashMap<u64, Running>,
@@ -151,7 +172,7 @@ impl Engine {
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "the TFTP transfers cannot be driven");
-                    return;
+                    thread::sleep(Duration::from_secs(1));
                 }
             }
             for event in events.drain(..) {

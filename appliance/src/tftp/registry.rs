@@ -23,6 +23,8 @@ const MAX_TRANSFERS: usize = 16_384;
 const MAX_PER_ADDRESS: usize = 256;
 /// Half-open transfers of one address from which on none of them resends: clients ask again, forgers do not.
 const CROWD: usize = 16;
+/// Transfers that one thread drives as well as all: it stays awake for them.
+const FEW: usize = 8;
 /// A request that comes again within this time is a doubled packet or an impatient firmware, not a restarted one.
 const REPEATED_WITHIN: Duration = Duration::from_secs(3);
 /// Answers to addresses for which nothing speaks. Each costs the kernel an entry of its neighbour table for 3 s
@@ -127,8 +129,8 @@ impl Registry {
         if !inner.make_room(peer.ip()) {
             return Admission::Busy;
         }
-        let (id, evicted) = (inner.next, Arc::new(AtomicBool::new(false)));
-        inner.next += 1;
+        let id = inner.next_id();
+        let evicted = Arc::new(AtomicBool::new(false));
         inner.transfers.insert(peer, Entry { id, fingerprint, started: now, evicted: evicted.clone() });
         let share = inner.addresses.entry(peer.ip()).or_default();
         share.transfers += 1;
@@ -156,6 +158,16 @@ impl Registry {
 }
 
 impl Inner {
+    /// Numbers rise, and tell which thread drives the transfer.
+    fn next_id(&mut self) -> u64 {
+        let mut id = self.next;
+        if self.transfers.len() < FEW {
+            id = id.next_multiple_of(self.orders.threads() as u64);
+        }
+        self.next = id + 1;
+        id
+    }
+
     fn may_answer(&mut self, standing: Standing, now: Instant) -> bool {
         match standing {
             Standing::Known => true,
@@ -243,7 +255,7 @@ mod tests {
     const DESCRIPTORS: usize = 2000;
 
     fn registry() -> Registry {
-        Registry::new(Orders::new().unwrap(), DESCRIPTORS)
+        Registry::new(Orders::new(2).unwrap(), DESCRIPTORS)
     }
 
     fn request(name: &str) -> Request {

@@ -2,7 +2,7 @@
 
 use super::{
     content::{Found, Routes, Wanted},
-    engine::{self, Orders},
+    engine::{self, Blocking, Orders},
     registry::{Admission, Place, Registry},
     session::{Report, Session},
 };
@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 const SAFE_MTU: u32 = 1500;
 /// Requests have at most 512 bytes (RFC 2347); what is longer is cut and so malformed.
 const MAX_DATAGRAM: usize = 2048;
+/// More threads than this would wait for the network card.
+const MAX_THREADS: usize = 4;
 /// Warnings about requests that were ignored.
 const COMPLAINTS: Rate = Rate { every: Duration::from_secs(10), burst: 3 };
 
@@ -93,11 +95,12 @@ impl Listener {
 
     /// Serves until the service is shut down.
     pub async fn serve(self, service: Service) -> io::Result<()> {
-        let orders = Orders::new()?;
+        let orders = Orders::new(threads())?;
         let (tell, reports) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
-        let blocking = Box::new(move |read| drop(runtime.spawn_blocking(read)));
-        engine::launch(orders.clone(), tell, blocking)?;
+        let blocking: Blocking = Arc::new(move |read| drop(runtime.spawn_blocking(read)));
+        engine::launch(&orders, &tell, &blocking)?;
+        drop(tell);
         let mut reporting = tokio::spawn(report(reports, service.clone()));
         let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
         let desk = Desk {
@@ -114,7 +117,7 @@ impl Listener {
         loop {
             tokio::select! {
                 () = desk.service.shutdown.cancelled() => break,
-                _ = &mut reporting => return Err(io::Error::other("the thread of the TFTP transfers ended")),
+                _ = &mut reporting => return Err(io::Error::other("the threads of the TFTP transfers ended")),
                 Some(_) = finding.join_next() => {}
                 received = desk.socket.recv_from(&mut datagram) => match received {
                     Ok((length, peer)) => desk.take(&datagram[..length], peer, &mut finding).await,
@@ -129,6 +132,11 @@ impl Listener {
         orders.quit();
         reporting.await.map_err(io::Error::other)
     }
+}
+
+/// Threads for transfers: a processor sends some 200 MB a second in windows of one block, and a gigabyte in larger ones.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS))
 }
 
 /// Tells of transfers that are over, until the last one.
