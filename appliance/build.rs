@@ -1,5 +1,5 @@
 //! Gathers what `bennu` carries in itself: the iPXE loaders of the distribution, its signed shim and GRUB, and stage 1,
-//! built here as a static program.
+//! built here as a static program and packed as the initrd that machines get.
 //!
 //! - `BENNU_LOADERS`: the directory of the loaders; without it the workspace's `.cache/loaders` (`make setup` fills
 //!   it) and `/usr/lib/ipxe` (the package `ipxe`) are looked at. `signed/` in it has shim and GRUB; without that the
@@ -10,6 +10,7 @@ use std::{
     env,
     fmt::Write as _,
     fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, exit},
 };
@@ -39,8 +40,12 @@ fn main() {
         let (path, version, source) = find_signed(&workspace, name, installed);
         embed(&mut code, name, &path, &version, &source);
     }
-    let stage1 = stage1(&workspace, &out);
-    let _ = writeln!(code, "];\n/// The program.\npub static STAGE1: &[u8] = include_bytes!({stage1:?});");
+    let initrd = out.join("stage1.initrd");
+    let program = stage1(&workspace, &out);
+    if let Err(error) = fs::read(&program).and_then(|program| fs::write(&initrd, pack(&program)?)) {
+        fail(&format!("cannot make {} of {}: {error}", initrd.display(), program.display()));
+    }
+    let _ = writeln!(code, "];\n/// Stage 1, packed.\npub static STAGE1_INITRD: &[u8] = include_bytes!({initrd:?});");
     let file = out.join("embedded.rs");
     fs::write(&file, code).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", file.display())));
 }
@@ -134,6 +139,17 @@ fn stage1(workspace: &Path, out: &Path) -> PathBuf {
         fail("stage 1 does not build; the errors are above (to build without it, name a ready one in BENNU_STAGE1)");
     }
     target.join(STAGE1_TARGET).join("release/stage1")
+}
+
+/// Stage 1 as an initrd of its own: a newc archive that holds `/init`, the same bytes for the same program. Compressed,
+/// it may follow the modules initrd at any offset; the kernel wants a plain archive on four bytes.
+fn pack(program: &[u8]) -> io::Result<Vec<u8>> {
+    let init = cpio::newc::Builder::new("init").mode(0o100_755);
+    let size = u32::try_from(program.len()).map_err(io::Error::other)?;
+    let mut writer = init.write(Vec::with_capacity(program.len() + 1024), size);
+    writer.write_all(program)?;
+    let archive = cpio::newc::trailer(writer.finish()?)?;
+    zstd::encode_all(&archive[..], 19)
 }
 
 fn watched(path: &Path) -> PathBuf {

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// A loader as the build took it.
@@ -17,7 +17,8 @@ struct Embedded {
     source: &'static str,
 }
 
-// EMBEDDED: &[Embedded] and STAGE1: &[u8].
+// EMBEDDED: &[Embedded], and
+// STAGE1_INITRD: &[u8], which the kernel unpacks over the initrd with the modules.
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// Larger than any boot program, or an installer's initrd; a disk image in the directory is a mistake.
@@ -32,12 +33,27 @@ pub struct Loader {
     pub name: String,
     /// The program.
     pub bytes: Bytes,
-    /// Its SHA-256.
-    pub sha256: Digest,
     /// The version of the package it comes from.
     pub version: String,
     /// Where it comes from.
     pub source: String,
+    sha256: Arc<OnceLock<Digest>>,
+}
+
+impl Loader {
+    fn new(name: String, bytes: Bytes, version: String, source: String) -> Self {
+        Self { name, bytes, version, source, sha256: Arc::default() }
+    }
+
+    /// Its SHA-256, made when it is first asked for: the pages of an embedded loader that nobody fetches stay on disk.
+    pub fn sha256(&self) -> Digest {
+        *self.sha256.get_or_init(|| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &self.bytes);
+            let mut sha256 = [0; 32];
+            sha256.copy_from_slice(digest.as_ref());
+            Digest(sha256)
+        })
+    }
 }
 
 /// A directory of loaders that cannot be used.
@@ -74,7 +90,7 @@ impl Loaders {
     pub fn with_directory(directory: Option<&Path>) -> Result<Self, LoaderError> {
         let embedded = EMBEDDED.iter().map(|found| {
             let bytes = Bytes::from_static(found.bytes);
-            loader(found.name.to_owned(), bytes, found.version.to_owned(), found.source.to_owned())
+            Loader::new(found.name.to_owned(), bytes, found.version.to_owned(), found.source.to_owned())
         });
         let mut by_name: BTreeMap<_, _> = embedded.map(|loader| (loader.name.clone(), loader)).collect();
         for loader in directory.map(read_directory).transpose()?.unwrap_or_default() {
@@ -94,13 +110,6 @@ impl Loaders {
     }
 }
 
-fn loader(name: String, bytes: Bytes, version: String, source: String) -> Loader {
-    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-    let mut sha256 = [0; 32];
-    sha256.copy_from_slice(digest.as_ref());
-    Loader { name, bytes, sha256: Digest(sha256), version, source }
-}
-
 fn read_directory(directory: &Path) -> Result<Vec<Loader>, LoaderError> {
     let unreadable = |path: &Path, source| LoaderError::Unreadable { path: path.to_owned(), source };
     let mut loaders = Vec::new();
@@ -113,22 +122,9 @@ fn read_directory(directory: &Path) -> Result<Vec<Loader>, LoaderError> {
             return Err(LoaderError::TooLarge { path, size: metadata.len() });
         }
         let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
-        loaders.push(loader(name, bytes.into(), "unknown".to_owned(), path.display().to_string()));
+        loaders.push(Loader::new(name, bytes.into(), "unknown".to_owned(), path.display().to_string()));
     }
     Ok(loaders)
-}
-
-/// Stage 1 as an initrd of its own, which the kernel unpacks over the one with the modules: a newc archive that
-/// holds `/init`. The same program gives the same bytes.
-pub fn stage1_initrd() -> io::Result<Vec<u8>> {
-    let init = cpio::newc::Builder::new("init").mode(0o100_755);
-    let size = u32::try_from(STAGE1.len()).map_err(io::Error::other)?;
-    let mut writer = init.write(Vec::with_capacity(STAGE1.len() + 1024), size);
-    io::Write::write_all(&mut writer, STAGE1)?;
-    let mut archive = cpio::newc::trailer(writer.finish()?)?;
-    // Loaders join initrds back to back, and the kernel looks for the next one at a multiple of 4.
-    archive.resize(archive.len().next_multiple_of(512), 0);
-    Ok(archive)
 }
 
 #[cfg(test)]
@@ -173,15 +169,12 @@ mod tests {
 
     #[test]
     fn stage_1_travels_as_an_executable_init() {
-        let archive = stage1_initrd().unwrap();
-        assert_eq!(archive, stage1_initrd().unwrap());
-        assert_eq!(archive.len() % 512, 0);
+        let archive = zstd::decode_all(STAGE1_INITRD).unwrap();
         let mut reader = cpio::newc::Reader::new(archive.as_slice()).unwrap();
         assert_eq!((reader.entry().name(), reader.entry().mode()), ("init", 0o100_755));
         let mut init = Vec::new();
         io::Read::read_to_end(&mut reader, &mut init).unwrap();
-        assert_eq!(init, STAGE1);
-        assert_eq!(&STAGE1[..4], b"\x7fELF");
+        assert_eq!(&init[..4], b"\x7fELF");
         let after = cpio::newc::Reader::new(reader.finish().unwrap()).unwrap();
         assert!(after.entry().is_trailer());
     }

@@ -90,8 +90,7 @@ fn open(config: Config) -> Result<Appliance> {
     let ledger = Ledger::open(state, config.settings.clone())?;
     let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
-    // Compressed, it may follow the modules initrd at any offset; the kernel wants a plain archive on four bytes.
-    let stage1 = store.put(&zstd::encode_all(&loaders::stage1_initrd()?[..], 19)?)?;
+    let stage1 = store.put(loaders::STAGE1_INITRD)?;
     let appliance = Appliance {
         ledger,
         store,

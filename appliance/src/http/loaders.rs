@@ -55,8 +55,8 @@ async fn loader(
     };
     let item = Item {
         length: loader.bytes.len() as u64,
+        digest: loader.sha256(),
         source: Source::Memory(loader.bytes),
-        digest: loader.sha256,
         content_type: content_type(&loader.name),
     };
     deliver(item, &method, &headers, &connection, move |delivered| {
