@@ -245,7 +245,13 @@ impl Boot {
                 last.repeated += 1;
                 last.until = Some(observation.at);
             }
-            _ => self.timeline.push(observation),
+            _ => {
+                // Thousands of boots never come beyond their first packets; a vector's first step is four.
+                if self.timeline.len() < 3 {
+                    self.timeline.reserve_exact(1);
+                }
+                self.timeline.push(observation);
+            }
         }
         if self.timeline.len() > MAX_TIMELINE {
             self.timeline.remove(MAX_TIMELINE / 2);

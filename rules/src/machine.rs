@@ -16,7 +16,18 @@ pub struct NotAMacAddress(pub String);
 impl MacAddress {
     /// The form of file names and of `BOOTIF`: `52-54-00-12-34-56`.
     pub fn hyphened(self) -> String {
-        self.to_string().replace(':', "-")
+        String::from_utf8_lossy(&self.digits(b'-')).into_owned()
+    }
+
+    /// Every lease and boot is keyed and told by addresses, so that formatting one byte at a time is felt.
+    fn digits(self, between: u8) -> [u8; 17] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [between; 17];
+        for (place, byte) in self.0.into_iter().enumerate() {
+            text[3 * place] = HEX[usize::from(byte >> 4)];
+            text[3 * place + 1] = HEX[usize::from(byte & 15)];
+        }
+        text
     }
 
     /// Whether a network card can own it: neither a group address nor all zero.
@@ -27,8 +38,7 @@ impl MacAddress {
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        f.pad(&String::from_utf8_lossy(&self.digits(b':')))
     }
 }
 

@@ -17,7 +17,8 @@ type Worth = (bool, bool, bool, Timestamp);
 /// Boots, each found by its machine, by its token, and by what it is worth.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Boots {
-    held: BTreeMap<MacAddress, Boot>,
+    /// Boxed: a node of the tree has places for eleven, and half of them stay empty.
+    held: BTreeMap<MacAddress, Box<Boot>>,
     tokens: BTreeMap<Token, MacAddress>,
     order: BTreeSet<(Worth, MacAddress)>,
     ended: Vec<Boot>,
@@ -30,15 +31,15 @@ fn worth(boot: &Boot) -> Worth {
 
 impl Boots {
     pub fn of(&self, machine: MacAddress) -> Option<&Boot> {
-        self.held.get(&machine)
+        self.held.get(&machine).map(Box::as_ref)
     }
 
     pub fn by_token(&self, token: &Token) -> Option<&Boot> {
-        self.held.get(self.tokens.get(token)?)
+        self.held.get(self.tokens.get(token)?).map(Box::as_ref)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Boot> {
-        self.held.values()
+        self.held.values().map(Box::as_ref)
     }
 
     pub fn observe(&mut self, machine: MacAddress, observation: Observation) -> Option<&Boot> {
@@ -56,7 +57,7 @@ impl Boots {
     pub fn put(&mut self, boot: Boot) {
         if let Some(mut earlier) = self.held.get(&boot.machine).filter(|earlier| earlier.id != boot.id).cloned() {
             earlier.give_way(&boot);
-            self.keep_ended(earlier);
+            self.keep_ended(*earlier);
         }
         self.insert(boot);
     }
@@ -73,7 +74,7 @@ impl Boots {
             self.tokens.insert(token.clone(), boot.machine);
         }
         self.order.insert((worth(&boot), boot.machine));
-        self.held.insert(boot.machine, boot);
+        self.held.insert(boot.machine, Box::new(boot));
     }
 
     pub fn remove(&mut self, machine: MacAddress) {
