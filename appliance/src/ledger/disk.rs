@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
-    ops::Bound,
+    ops::{Bound, Range},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -132,6 +132,9 @@ struct Overlay {
 
 const PAGE: usize = 4096;
 
+/// How far a grown file is filled, so that no growth of a large one delays a commit by more than a tenth of a second.
+const FILLED: u64 = 64 << 20;
+
 impl Attended {
     /// Writes through.
     pub fn new(inner: Box<dyn StorageBackend>) -> (Self, Arc<Vitals>) {
@@ -145,6 +148,17 @@ impl Attended {
         let overlay = Overlay { pages: BTreeMap::new(), length, below: length };
         let (attended, vitals) = Self::new(inner);
         Ok((Self { overlay: Some(Mutex::new(overlay)), ..attended }, vitals))
+    }
+
+    /// Writes zeros where a grown file has none yet. In blocks that the file has, a commit is the data alone; each block
+    /// that it takes first has the file system write where it is, and wait for that too.
+    fn fill(&self, grown: Range<u64>) -> io::Result<()> {
+        let zeros = [0; 64 * PAGE];
+        for offset in grown.clone().step_by(zeros.len()) {
+            let length = (grown.end - offset).min(zeros.len() as u64);
+            self.inner.write(offset, &zeros[..length as usize])?;
+        }
+        Ok(())
     }
 
     fn overlay(&self) -> Option<MutexGuard<'_, Overlay>> {
@@ -236,7 +250,10 @@ impl StorageBackend for Attended {
             overlay.resize(length);
             return Ok(());
         }
-        self.vitals.note(self.inner.set_len(length))?;
+        self.vitals.note(self.inner.len().and_then(|before| {
+            self.inner.set_len(length)?;
+            self.fill(before..length.min(before + FILLED))
+        }))?;
         self.vitals.length.store(length, Ordering::Relaxed);
         Ok(())
     }

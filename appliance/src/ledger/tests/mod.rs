@@ -62,6 +62,20 @@ async fn many_askers_at_once_get_distinct_and_lasting_addresses() {
     }
 }
 
+#[test]
+fn a_file_that_grows_has_its_blocks_before_a_commit_needs_them() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.redb");
+    let storage = redb_file::RedbFile::open(&path).unwrap();
+    let before = std::fs::metadata(&path).unwrap();
+    storage.write(&mut |batch| batch.put(Table::Meta, b"large", &[7; 3 << 20]).map(|()| true)).unwrap();
+    storage.write(&mut |batch| batch.delete(Table::Meta, b"large").map(|()| true)).unwrap();
+    let after = std::fs::metadata(&path).unwrap();
+    assert!(after.len() > before.len());
+    assert!(after.blocks() * 512 >= after.len(), "{} bytes in {} blocks", after.len(), after.blocks());
+}
+
 /// A storage that counts commits.
 struct Counting {
     inner: redb_file::RedbFile,
