@@ -25,7 +25,6 @@ use bennu_rules::{
     notice::{Notice, Noticed},
     settings::Settings,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -85,7 +84,6 @@ pub(crate) struct Shared {
     volatile: Mutex<VolatileState>,
     settings: Arc<Settings>,
     clock: clock::Clock,
-    random: SystemRandom,
     events: broadcast::Sender<Event>,
 }
 
@@ -121,7 +119,6 @@ impl Ledger {
             volatile: Mutex::new(VolatileState { live, dirty: BTreeSet::new(), repeated: BTreeSet::new() }),
             settings,
             clock,
-            random: SystemRandom::new(),
             events: broadcast::Sender::new(4096),
         });
         let writer = Arc::new(Writer::start(shared.clone()));
@@ -147,7 +144,7 @@ impl Ledger {
 
     /// The answer of a decision that changes nothing.
     fn look<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Option<A>, Fault> {
-        let entropy = self.shared.entropy();
+        let entropy = rand::random();
         let mut volatile = self.shared.volatile();
         // Inside the lock, so that time and picture are no older than the volatile state beside them.
         let moment = self.shared.moment(entropy);
@@ -158,8 +155,7 @@ impl Ledger {
         if !decision.changes.is_empty() {
             return Ok(None);
         }
-        self.shared.settle(&mut volatile, &decision);
-        Ok(Some(decision.answer))
+        Ok(Some(self.shared.settle(&mut volatile, decision)))
     }
 
     /// Notes something seen of a machine, if a boot of it is open. Delays nobody.
@@ -184,7 +180,7 @@ impl Ledger {
 
     /// What a rule would decide now, with nothing stored, held or observed. For `explain` and HEAD.
     pub fn ponder<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Decision<A>, Fault> {
-        let moment = self.shared.moment(self.shared.entropy());
+        let moment = self.shared.moment(rand::random());
         self.read(|records, live| rule(request, &View { records, live }, &moment))
     }
 
@@ -323,13 +319,6 @@ impl Shared {
         self.clock.now()
     }
 
-    fn entropy(&self) -> [u8; 32] {
-        let mut entropy = [0; 32];
-        // The kernel's generator cannot fail once it is seeded, and blocks before.
-        self.random.fill(&mut entropy).expect("the system's random generator answers");
-        entropy
-    }
-
     fn moment(&self, entropy: [u8; 32]) -> Moment {
         Moment { now: self.now(), entropy, settings: self.settings.clone() }
     }
@@ -338,20 +327,21 @@ impl Shared {
         self.volatile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Performs the volatile part of a decision.
-    fn settle<A>(&self, volatile: &mut VolatileState, decision: &Decision<A>) {
-        for change in &decision.volatile {
-            if let bennu_rules::Volatile::PutBoot(boot) = change {
+    /// Performs the volatile part of a decision; what is left is its answer.
+    fn settle<A>(&self, volatile: &mut VolatileState, decision: Decision<A>) -> A {
+        for change in decision.volatile {
+            if let bennu_rules::Volatile::PutBoot(boot) = &change {
                 volatile.dirty.insert(boot.machine);
             }
-            volatile.live.apply(change.clone());
+            volatile.live.apply(change);
         }
-        for (machine, observation) in &decision.observed {
-            self.note(volatile, *machine, observation.clone());
+        for (machine, observation) in decision.observed {
+            self.note(volatile, machine, observation);
         }
-        for notice in &decision.noticed {
-            self.notice(volatile, notice.clone());
+        for notice in decision.noticed {
+            self.notice(volatile, notice);
         }
+        decision.answer
     }
 
     fn notice(&self, volatile: &mut VolatileState, notice: Notice) {

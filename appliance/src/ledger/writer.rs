@@ -103,7 +103,7 @@ struct Proposal<R, A> {
 impl<R: Send, A: Send> Pending for Proposal<R, A> {
     /// Decides again on what the batch holds by now; says whether anything was changed.
     fn run(&mut self, batch: &mut dyn Batch, shared: &Shared, undo: &mut Undo) -> Result<bool, Fault> {
-        let entropy = shared.entropy();
+        let entropy = rand::random();
         let mut volatile = shared.volatile();
         let moment = shared.moment(entropy);
         let decision = {
@@ -134,8 +134,7 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
                 undo.boots.push((machine, volatile.live.boot(machine).cloned()));
             }
         }
-        shared.settle(&mut volatile, &decision);
-        self.answer = Some(decision.answer);
+        self.answer = Some(shared.settle(&mut volatile, decision));
         Ok(changed)
     }
 
