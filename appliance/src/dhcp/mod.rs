@@ -16,12 +16,12 @@ use bennu_rules::{
     settings::DhcpMode,
 };
 use desk::Desk;
-use futures_util::poll;
+use futures_util::{FutureExt, StreamExt, poll, stream::FuturesUnordered};
 use inbox::Inbox;
 use socket::DhcpSocket;
 use std::{io, sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// A port of one interface, ready to serve.
 pub struct Listener(Arc<DhcpSocket>);
@@ -114,8 +114,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Fault> {
     let Listener(socket) = listener;
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let tasks = TaskTracker::new();
+    // Polled here and not by tasks of their own: one commit of the ledger wakes this task once for all that it answers.
+    let mut waiting = FuturesUnordered::new();
     let (failed, mut failure) = mpsc::channel::<Fault>(1);
     let desk = Arc::new(Desk { socket: socket.clone(), beside, appliance: appliance.clone(), failed });
     let mut inbox = Inbox::new();
@@ -123,7 +123,11 @@ pub async fn serve(
         let received = tokio::select! {
             () = stop.cancelled() => break Ok(()),
             Some(fault) = failure.recv() => break Err(fault),
-            received = socket.receive(&mut inbox) => received,
+            Some(()) = waiting.next() => {
+                while let Some(Some(())) = waiting.next().now_or_never() {}
+                continue;
+            }
+            received = socket.receive(&mut inbox), if waiting.len() < AT_ONCE => received,
         };
         if let Err(error) = received {
             tracing::warn!(interface = socket.interface(), port = socket.port(), %error, "the DHCP port cannot be read");
@@ -132,19 +136,14 @@ pub async fn serve(
         }
         for packet in inbox.packets() {
             let Some(request) = read(packet.bytes, &socket.received(&packet), &appliance.counters) else { continue };
-            // Whatever needs neither the disk nor the wire is answered here and now, without a task of its own.
+            // What needs neither the disk nor the wire is answered here and now.
             let mut answering = Box::pin(desk.clone().serve(request));
             if poll!(answering.as_mut()).is_pending() {
-                let Ok(place) = places.clone().acquire_owned().await else { break };
-                tasks.spawn(async move {
-                    answering.await;
-                    drop(place);
-                });
+                waiting.push(answering);
             }
         }
     };
-    tasks.close();
-    tasks.wait().await;
+    while waiting.next().await.is_some() {}
     outcome
 }
 

@@ -4,21 +4,20 @@ use super::inbox::{Inbox, Packet};
 use crate::{
     interfaces::Interface,
     privileges,
-    wire::{Card, Datagram, PacketSocket},
+    wire::{Card, Datagram, Hearing, PacketSocket},
 };
 use bennu_rules::dhcp::{Received, SERVER_PORT, SendTo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt::Ipv4PacketInfo};
-use socket2::Domain;
+use socket2::{Domain, Socket};
 use std::{
     io::{self, IoSlice},
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsRawFd,
 };
-use tokio::{io::Interest, net::UdpSocket};
 
 /// A bound port of one interface.
 pub struct DhcpSocket {
-    socket: UdpSocket,
+    socket: Hearing,
     interface: Interface,
     port: u16,
     mtu: u16,
@@ -38,7 +37,7 @@ impl DhcpSocket {
             socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
         })?;
         Ok(Self {
-            socket: UdpSocket::from_std(socket.into())?,
+            socket: Hearing::new(socket)?,
             mtu: mtu(&interface.name),
             frames: frames(interface, port)?,
             interface: interface.clone(),
@@ -58,7 +57,7 @@ impl DhcpSocket {
 
     /// Waits for packets, and takes as many as there is room for.
     pub async fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
-        self.socket.async_io(Interest::READABLE, || inbox.take(&self.socket)).await
+        self.socket.receive(|socket| inbox.take(socket)).await
     }
 
     /// How a packet came in here.
@@ -93,12 +92,12 @@ impl DhcpSocket {
             ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(self.interface.address.octets()) },
             ipi_addr: libc::in_addr { s_addr: 0 },
         };
-        let send = || {
+        let send = |socket: &Socket| {
             let (control, data) = ([ControlMessage::Ipv4PacketInfo(&from)], [IoSlice::new(packet)]);
             let to = SockaddrIn::from(to);
-            Ok(sendmsg(self.socket.as_raw_fd(), &data, &control, MsgFlags::empty(), Some(&to))?)
+            Ok(sendmsg(socket.as_raw_fd(), &data, &control, MsgFlags::empty(), Some(&to))?)
         };
-        self.socket.async_io(Interest::WRITABLE, send).await.map(|_| ())
+        self.socket.send(send).await.map(drop)
     }
 }
 
@@ -118,15 +117,20 @@ fn mtu(interface: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UdpSocket;
 
     fn on_loopback(port: u16) -> io::Result<DhcpSocket> {
         DhcpSocket::bind(&Interface::find("lo").unwrap(), port)
     }
 
+    fn port_of(bound: &DhcpSocket) -> u16 {
+        bound.socket.socket().local_addr().unwrap().as_socket().unwrap().port()
+    }
+
     #[tokio::test]
     async fn packets_come_with_both_their_addresses_and_leave_from_ours() {
         let ours = on_loopback(0).unwrap();
-        let port = ours.socket.local_addr().unwrap().port();
+        let port = port_of(&ours);
         let client = UdpSocket::bind("127.0.0.7:0").await.unwrap();
         client.send_to(b"hello", ("127.0.0.9", port)).await.unwrap();
         let mut inbox = Inbox::new();
@@ -147,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn a_burst_is_taken_whole_and_in_order() {
         let ours = on_loopback(0).unwrap();
-        let port = ours.socket.local_addr().unwrap().port();
+        let port = port_of(&ours);
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         for n in 0..1000_u32 {
             client.send_to(&[&n.to_be_bytes()[..], &[0; 300]].concat(), ("127.0.0.1", port)).await.unwrap();
@@ -164,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_not_shared() {
         let first = on_loopback(0).unwrap();
-        let port = first.socket.local_addr().unwrap().port();
+        let port = port_of(&first);
         let second = on_loopback(port).map(|_| ()).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
     }

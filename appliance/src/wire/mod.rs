@@ -3,6 +3,7 @@
 mod card;
 mod datagram;
 mod ear;
+mod hearing;
 mod packet_socket;
 mod prober;
 mod watch;
@@ -10,6 +11,7 @@ mod watch;
 pub use card::Card;
 pub use datagram::Datagram;
 pub use ear::{Ear, Other};
+pub use hearing::Hearing;
 pub use packet_socket::PacketSocket;
 pub use prober::{Found, Prober, note};
 pub use watch::{Hint, Hints, Watch, refusal};

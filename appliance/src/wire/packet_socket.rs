@@ -1,17 +1,18 @@
 //! A socket for frames of one type on one interface (`packet(7)`). The kernel writes and takes off the Ethernet header.
 
-use super::card::{Card, link_address};
+use super::{
+    card::{Card, link_address},
+    hearing::Hearing,
+};
 use bennu_rules::MacAddress;
 use nix::sys::socket::{LinkAddr, recvfrom};
-use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 use std::{io, os::fd::AsRawFd};
-use tokio::{io::Interest, net::UdpSocket};
 
 /// An open packet socket.
 #[derive(Debug)]
 pub struct PacketSocket {
-    /// To tokio, which has no packet sockets, every socket of datagrams is a `UdpSocket`.
-    socket: UdpSocket,
+    socket: Hearing,
     card: Card,
     ethertype: u16,
 }
@@ -35,7 +36,7 @@ impl PacketSocket {
             socket.attach_filter(filter)?;
             socket.bind(&link_address(card.index, ethertype, card.mac)?)?;
         }
-        Ok(Self { socket: UdpSocket::from_std(socket.into())?, card, ethertype })
+        Ok(Self { socket: Hearing::new(socket)?, card, ethertype })
     }
 
     /// The card it sends from.
@@ -46,14 +47,13 @@ impl PacketSocket {
     /// Sends one packet to a card.
     pub async fn send(&self, to: MacAddress, packet: &[u8]) -> io::Result<()> {
         let to = link_address(self.card.index, self.ethertype, to)?;
-        let send = || SockRef::from(&self.socket).send_to(packet, &to);
-        self.socket.async_io(Interest::WRITABLE, send).await.map(drop)
+        self.socket.send(|socket| socket.send_to(packet, &to)).await.map(drop)
     }
 
     /// Waits for a packet, and says which card sent it.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, MacAddress)> {
-        let receive = || Ok(recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer)?);
-        let (length, from) = self.socket.async_io(Interest::READABLE, receive).await?;
+        let receive = |socket: &Socket| Ok(recvfrom::<LinkAddr>(socket.as_raw_fd(), buffer)?);
+        let (length, from) = self.socket.receive(receive).await?;
         Ok((length, MacAddress(from.and_then(|from| from.addr()).unwrap_or_default())))
     }
 }
