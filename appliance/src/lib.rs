@@ -11,6 +11,7 @@ mod http;
 mod interfaces;
 mod ledger;
 mod loaders;
+mod memory;
 mod ndp;
 mod neighbours;
 mod observe;

@@ -115,6 +115,7 @@ fn run(cli: Cli) -> Done<ExitCode> {
 
 fn serve(config: &Path) -> Done {
     use std::io::IsTerminal;
+    crate::memory::share_one_heap();
     let filter = tracing_subscriber::EnvFilter::try_from_env("BENNU_LOG").unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
