@@ -4,6 +4,7 @@ use super::{Boot, BootId, Pinned, State, arguments, mint_token, pin};
 use crate::{
     Change, Decision, MacAddress, Machine, Moment, View, Volatile,
     assignment::{Origin, Resolution, resolve},
+    decision::lease_key,
     facts::{Facts, Firmware, sane_uuid},
     image::{BlobRef, Content, Digest, Image, ImageReference},
     journey::{Observation, ScriptKind, Seen},
@@ -187,10 +188,15 @@ fn is_busy(machine: MacAddress, view: &View<'_>, at: &Moment) -> bool {
         .is_some_and(|boot| boot.is_open() && boot.token.is_some() && at.now.since(heard(boot)) < BUSY_MS)
 }
 
-/// In full mode every machine that boots has asked us for its address first. So a request with an invented MAC leaves
-/// no record; where others give the addresses nobody can tell.
+/// In full mode every machine that boots has asked us for its address first, and holds a lease even where its boot was
+/// forgotten. So a request with an invented MAC leaves no record; where others give the addresses nobody can tell.
 fn may_introduce_itself(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> bool {
-    at.settings.dhcp != DhcpMode::Full || request.vouched || view.live.boot(request.mac).is_some()
+    let leases =
+        || at.settings.subnets.iter().filter_map(|subnet| view.records.lease(&lease_key(subnet.network, request.mac)));
+    at.settings.dhcp != DhcpMode::Full
+        || request.vouched
+        || view.live.boot(request.mac).is_some()
+        || leases().any(|lease| lease.is_active(at.now))
 }
 
 /// The machine's open boot, or a new one where DHCP did not open any (it may be somebody else's).

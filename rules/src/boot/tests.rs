@@ -8,12 +8,14 @@ use super::{
 use crate::{
     Change, Decision, Live, Records, Volatile,
     assignment::Assignment,
+    decision::lease_key,
     facts::{Architecture, Facts, Firmware},
     image::{BlobRef, Content, Image, ImageConfig, ImageName, Tag},
     journey::Seen,
+    lease::Lease,
     memory::Memory,
     profile::{BootSettings, Fingerprint, Match, Profile},
-    settings::{DhcpMode, Settings, UnknownPolicy},
+    settings::{DhcpMode, Settings, Subnet, UnknownPolicy},
 };
 use bennu_plan::{Action, Report};
 use std::sync::Arc;
@@ -315,9 +317,22 @@ fn a_card_that_nobody_saw_leaves_no_record() {
     let (script, changes) = world.run(&stranger, script::decide);
     assert!(matches!(script, Script::Refused { .. }));
     assert!(changes.is_empty() && world.live.boot(MAC).is_none());
-    // It asked DHCP, or others give the addresses here: then it may.
+    // It asked DHCP, also where so many others did that its boot was forgotten, or others give the addresses here: then
+    // it may.
     world.firmware_starts();
     assert!(matches!(world.run(&stranger, script::decide).0, Script::Wait { .. }));
+    let lease = |expires| {
+        let mut world = World::new();
+        let subnet = Subnet::new("10.77.0.0/24".parse().unwrap());
+        let key = lease_key(subnet.network, MAC);
+        world.settings.subnets.push(subnet);
+        let (address, granted) = ("10.77.0.9".parse().unwrap(), Timestamp(0));
+        let lease = Lease { key, address, granted, expires: Timestamp(expires), hostname: None, declined: false };
+        world.memory.apply(Change::PutLease(lease));
+        world.run(&stranger, script::decide).0
+    };
+    assert!(matches!(lease(9_000_000), Script::Wait { .. }));
+    assert!(matches!(lease(9_000), Script::Refused { .. }), "a lease that has ended says nothing");
     let mut proxy = World::new();
     proxy.settings.dhcp = DhcpMode::Proxy;
     assert!(matches!(proxy.run(&stranger, script::decide).0, Script::Wait { .. }));
