@@ -3,7 +3,7 @@
 
 use super::{
     content::Content,
-    session::{Buffers, Next, Outcome, Report, Session, Waiting},
+    session::{Buffers, EAGERLY, Next, Outcome, Report, Session, Waiting},
 };
 use bytes::Bytes;
 use rustix::{
@@ -210,10 +210,13 @@ impl Engine {
     /// Waits for the answers of a client that was alone the last times; whether others may have come meanwhile.
     fn talk(&mut self) -> bool {
         let Some(id) = self.talking_to else { return false };
-        let from = Instant::now();
+        let (from, mut waiting) = (Instant::now(), Waiting::Shortly);
         while from.elapsed() < TALK {
             let Some(running) = self.running.get_mut(&id) else { return false };
-            let Some(next) = running.session.receive(Waiting::Shortly, &mut self.buffers) else { return false };
+            let asked = Instant::now();
+            let Some(next) = running.session.receive(waiting, &mut self.buffers) else { return false };
+            // A client that is as quick as this is as quick the next time.
+            waiting = if asked.elapsed() < EAGERLY { Waiting::Eagerly } else { Waiting::Shortly };
             self.follow(id, next);
         }
         true

@@ -8,7 +8,7 @@ use std::{
     io::{self, IoSlice},
     net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The kernel's own limits: 64 datagrams, and what one UDP length field can say, less its headers.
@@ -25,7 +25,12 @@ pub enum Waiting {
     Not,
     /// Waiting a moment for it.
     Shortly,
+    /// Asking for it again and again, and then waiting a moment.
+    Eagerly,
 }
+
+/// How long [`Waiting::Eagerly`] asks: about what it costs to fall asleep and to be woken, so that no more is spent.
+pub const EAGERLY: Duration = Duration::from_micros(50);
 
 /// A transfer's socket, and how its blocks are sent.
 #[derive(Debug)]
@@ -65,11 +70,24 @@ impl Sender {
 
     /// Receives one packet, of anybody.
     pub fn receive(&mut self, datagram: &mut [u8], waiting: Waiting) -> io::Result<(usize, SocketAddr)> {
-        if waiting == Waiting::Shortly && !self.waits_shortly {
+        let asked = Instant::now();
+        loop {
+            match self.receive_with(datagram, RecvFlags::DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && waiting != Waiting::Not => {}
+                outcome => return outcome,
+            }
+            if waiting == Waiting::Shortly || asked.elapsed() >= EAGERLY {
+                break;
+            }
+        }
+        if !self.waits_shortly {
             self.socket.set_read_timeout(Some(SHORTLY))?;
             self.waits_shortly = true;
         }
-        let flags = if waiting == Waiting::Shortly { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        self.receive_with(datagram, RecvFlags::empty())
+    }
+
+    fn receive_with(&self, datagram: &mut [u8], flags: RecvFlags) -> io::Result<(usize, SocketAddr)> {
         let (_, length, from) = recvfrom(&self.socket, datagram, flags)?;
         let from = from.and_then(|from| SocketAddr::try_from(from).ok());
         Ok((length, from.ok_or(io::ErrorKind::InvalidData)?))

@@ -4,7 +4,7 @@
 //! while the transfer lives; a connected one would never see the stranger. Only for the last ACK it is connected:
 //! a client that has everything may be gone, and its host's "port unreachable" then tells.
 
-pub use super::sender::Waiting;
+pub use super::sender::{EAGERLY, Waiting};
 use super::{content::Found, registry::Place, sender::Sender};
 use bennu_rules::{
     journey::Seen,

@@ -18,7 +18,8 @@
 //!   larger windows it may mean that a window's first block was lost, and is answered once.
 //! - Every block sent twice may draw an ACK that means neither: EDK2 answers each unexpected block with one. Answering
 //!   those by resends would multiply them for ever. So from a resend until a block that was never sent before is
-//!   acknowledged, no ACK brings another resend: it only lets new blocks go, and silence mends what is lost meanwhile.
+//!   acknowledged, no ACK brings another resend: it only lets new blocks go, and a short silence after it, or the
+//!   peer's own timer, mends what is lost meanwhile.
 //! - Silence brings a resend after a time that follows the path (RFC 6298's estimate, Karn's rule), since the
 //!   fixed 2 s of EDK2 and the like make a lossy path crawl. Repeated silence doubles it, until an ACK comes that is
 //!   too late to belong to the first copy alone.
@@ -156,6 +157,8 @@ pub struct Transfer {
     first_time: bool,
     /// ACKs of blocks up to this one may be echoes of blocks sent twice.
     echoes_to: u64,
+    /// The peer seems to miss a block: if nothing more comes soon, it does.
+    suspects_a_gap: bool,
     progress_at: Duration,
     resends: u32,
     rtt: RoundTrip,
@@ -180,6 +183,7 @@ impl Transfer {
             sent_at: Duration::ZERO,
             first_time: true,
             echoes_to: 0,
+            suspects_a_gap: false,
             progress_at: Duration::ZERO,
             resends: 0,
             rtt: RoundTrip::new(terms.timeout),
@@ -215,8 +219,11 @@ impl Transfer {
         if let Some(end) = self.lost_patience(now) {
             return over(end);
         }
-        self.resends += 1;
         self.figures.timeouts += 1;
+        if self.suspects_a_gap {
+            return self.send_window(now);
+        }
+        self.resends += 1;
         self.rtt.back_off();
         if self.answered || !self.with_options {
             return self.send_window(now);
@@ -274,9 +281,8 @@ impl Transfer {
         let waited = now.saturating_sub(self.sent_at);
         if self.first_time {
             self.rtt.measured(waited);
-        } else if waited >= self.rtt.fastest {
-            // It can be the answer to the resend, so the resend was needed: the path loses, it is not slow.
-            self.rtt.forgive();
+        } else {
+            self.rtt.answered_a_resend(waited);
         }
         self.acked = block;
         self.progress_at = now;
@@ -287,8 +293,10 @@ impl Transfer {
         if self.dallies() {
             return self.send_window(now);
         }
-        let too_early = now.saturating_sub(self.sent_at) < self.rtt.fastest / 2;
-        if self.window == 1 || self.expects_echoes() || too_early {
+        let waited = now.saturating_sub(self.sent_at);
+        let is_the_peers_timer = waited >= self.rtt.estimate();
+        let may_be_an_echo = waited < self.rtt.fastest / 2 || self.expects_echoes();
+        if self.window == 1 || (may_be_an_echo && !is_the_peers_timer) {
             return self.wait();
         }
         self.send_window(now)
@@ -310,6 +318,7 @@ impl Transfer {
             self.echoes_to = self.sent;
         }
         self.sent_at = now;
+        self.suspects_a_gap = false;
         Step { emit: Emit::Blocks(first..=end), then: Then::WakeAt(self.deadline()) }
     }
 
@@ -319,6 +328,7 @@ impl Transfer {
         self.sent = self.sent.max((self.acked + self.window).min(self.last));
         self.first_time = false;
         self.sent_at = now;
+        self.suspects_a_gap = true;
         let emit = if first <= self.sent { Emit::Blocks(first..=self.sent) } else { Emit::Nothing };
         Step { emit, then: Then::WakeAt(self.deadline()) }
     }
@@ -355,7 +365,8 @@ impl Transfer {
     }
 
     fn deadline(&self) -> Duration {
-        let deadline = self.sent_at + self.rtt.timeout;
+        let wait = if self.suspects_a_gap { self.rtt.estimate() } else { self.rtt.timeout };
+        let deadline = self.sent_at + wait;
         if self.dallies() { deadline.max(self.progress_at + FINAL_PATIENCE) } else { deadline }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct RoundTrip {
     /// How long to wait now.
     pub(super) timeout: Duration,
     longest: Duration,
+    /// The last resend was answered quicker than anything before.
+    doubted: bool,
 }
 
 impl RoundTrip {
@@ -25,7 +27,7 @@ impl RoundTrip {
     pub(super) fn new(agreed: Option<Duration>) -> Self {
         let longest = agreed.map_or(MAX_RTO, |agreed| agreed.min(MAX_RTO));
         let nothing = Duration::ZERO;
-        Self { smoothed: None, variation: nothing, fastest: nothing, timeout: INITIAL_RTO, longest }
+        Self { smoothed: None, variation: nothing, fastest: nothing, timeout: INITIAL_RTO, longest, doubted: false }
     }
 
     /// An ACK came so long after what it acknowledges.
@@ -43,15 +45,32 @@ impl RoundTrip {
             }
         };
         self.smoothed = Some(smoothed);
+        self.doubted = false;
         self.forgive();
     }
 
     /// Ends the backing off: the wait follows the estimate again. Before anything was measured it goes on (RFC 6298 §5.7):
     /// a path slower than the first guess would else have every block sent twice, and never be measured (Karn).
     pub(super) fn forgive(&mut self) {
-        let Some(smoothed) = self.smoothed else { return };
-        let estimate = smoothed + (self.variation * 4).max(MIN_VARIATION);
-        self.timeout = estimate.min(self.longest);
+        if self.smoothed.is_some() {
+            self.timeout = self.estimate();
+        }
+    }
+
+    /// How long an ACK takes as far as was measured, whatever silence there was since.
+    pub(super) fn estimate(&self) -> Duration {
+        let Some(smoothed) = self.smoothed else { return self.timeout };
+        (smoothed + (self.variation * 4).max(MIN_VARIATION)).min(self.longest)
+    }
+
+    /// Progress came so long after something that was sent twice. If it can be the answer to the second copy, that was
+    /// needed: the path loses, it is not slow. If it came quicker than any answer before, it may be the first copy's; but
+    /// when that happens again, what was measured before was a busy host, and not the path.
+    pub(super) fn answered_a_resend(&mut self, waited: Duration) {
+        if waited >= self.fastest || self.doubted {
+            self.forgive();
+        }
+        self.doubted = waited < self.fastest;
     }
 
     /// Silence: the next wait is longer.

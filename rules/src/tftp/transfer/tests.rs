@@ -239,3 +239,35 @@ fn packets_that_mean_nothing_here_change_nothing() {
     assert_eq!(transfer.on_packet(&data, MS).emit, Emit::Nothing);
     assert_eq!(ack(&mut transfer, 0, 2 * MS), Emit::Blocks(1..=1));
 }
+
+#[test]
+fn a_gap_after_a_resend_is_mended_after_a_short_silence() {
+    let mut transfer = Transfer::new(100_000, &terms(1000, 8, &["windowsize"]));
+    assert_eq!(transfer.start(Duration::ZERO).emit, Emit::OptionAck);
+    assert_eq!(ack(&mut transfer, 0, MS), Emit::Blocks(1..=8));
+    assert_eq!(ack(&mut transfer, 3, 2 * MS), Emit::Blocks(4..=11), "4 is missed");
+    // Silence: the path loses, and the wait has doubled.
+    let Then::WakeAt(first) = transfer.wait().then else { panic!("it is over") };
+    assert_eq!(transfer.on_timeout(first).emit, Emit::Blocks(4..=11));
+    let now = first + MS / 10;
+    let step = transfer.on_packet(&Packet::Ack(6), now);
+    assert_eq!(step.emit, Emit::Blocks(12..=14), "7 is missed too, or these are echoes");
+    let Then::WakeAt(soon) = step.then else { panic!("it is over") };
+    assert!(soon < now + 2 * MIN_VARIATION, "{:?}", soon - now);
+    assert_eq!(transfer.on_timeout(soon).emit, Emit::Blocks(7..=14));
+}
+
+#[test]
+fn the_peers_own_timer_is_heard() {
+    let mut transfer = Transfer::new(100_000, &terms(1000, 8, &["windowsize"]));
+    assert_eq!(transfer.start(Duration::ZERO).emit, Emit::OptionAck);
+    assert_eq!(ack(&mut transfer, 0, MS), Emit::Blocks(1..=8));
+    let mut now = MS;
+    for _ in 0..6 {
+        let Then::WakeAt(at) = transfer.wait().then else { panic!("it is over") };
+        now = at;
+        assert_eq!(transfer.on_timeout(now).emit, Emit::Blocks(1..=8));
+    }
+    assert_eq!(ack(&mut transfer, 0, now + MS), Emit::Nothing, "an echo of what was just resent");
+    assert_eq!(ack(&mut transfer, 0, now + 2 * MIN_VARIATION), Emit::Blocks(1..=8), "nothing that echoes so late");
+}
