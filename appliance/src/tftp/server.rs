@@ -29,7 +29,7 @@ const SAFE_MTU: u32 = 1500;
 /// Requests have at most 512 bytes (RFC 2347); what is longer is cut and so malformed.
 const MAX_DATAGRAM: usize = 2048;
 /// More threads than this would wait for the network card.
-const MAX_THREADS: usize = 4;
+const MAX_THREADS: usize = 8;
 /// Warnings about requests that were ignored.
 const COMPLAINTS: Rate = Rate { every: Duration::from_secs(10), burst: 3 };
 
@@ -135,8 +135,9 @@ impl Listener {
 }
 
 /// Threads for transfers: a processor sends some 200 MB a second in windows of one block, and a gigabyte in larger ones.
+/// Three for each, since where others compete for the processors a thread gets its share and no more.
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS))
+    std::thread::available_parallelism().map_or(1, |processors| (3 * processors.get()).min(MAX_THREADS))
 }
 
 /// Tells of transfers that are over, until the last one.
