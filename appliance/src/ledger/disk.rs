@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
-    ops::{Bound, Range},
+    ops::Bound,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -117,6 +117,8 @@ pub fn fault_of(error: &io::Error) -> Fault {
 pub struct Attended {
     inner: Box<dyn StorageBackend>,
     vitals: Arc<Vitals>,
+    /// Up to where the file has its blocks, as far as is known.
+    filled: Mutex<u64>,
     overlay: Option<Mutex<Overlay>>,
 }
 
@@ -132,32 +134,43 @@ struct Overlay {
 
 const PAGE: usize = 4096;
 
-/// How far a grown file is filled, so that no growth of a large one delays a commit by more than a tenth of a second.
-const FILLED: u64 = 64 << 20;
+/// How far ahead of what is written a grown file is filled at a time, and beyond which gap it is not.
+const AHEAD: u64 = 256 << 10;
+const GAP: u64 = 16 << 20;
 
 impl Attended {
     /// Writes through.
-    pub fn new(inner: Box<dyn StorageBackend>) -> (Self, Arc<Vitals>) {
-        let vitals = Arc::new(Vitals::default());
-        (Self { inner, vitals: vitals.clone(), overlay: None }, vitals)
+    pub fn new(inner: Box<dyn StorageBackend>) -> io::Result<(Self, Arc<Vitals>)> {
+        let (vitals, filled) = (Arc::new(Vitals::default()), Mutex::new(inner.len()?));
+        Ok((Self { inner, vitals: vitals.clone(), filled, overlay: None }, vitals))
     }
 
     /// Leaves the disk as it is.
     pub fn frozen(inner: Box<dyn StorageBackend>) -> io::Result<(Self, Arc<Vitals>)> {
         let length = inner.len()?;
         let overlay = Overlay { pages: BTreeMap::new(), length, below: length };
-        let (attended, vitals) = Self::new(inner);
+        let (attended, vitals) = Self::new(inner)?;
         Ok((Self { overlay: Some(Mutex::new(overlay)), ..attended }, vitals))
     }
 
-    /// Writes zeros where a grown file has none yet. In blocks that the file has, a commit is the data alone; each block
-    /// that it takes first has the file system write where it is, and wait for that too.
-    fn fill(&self, grown: Range<u64>) -> io::Result<()> {
-        let zeros = [0; 64 * PAGE];
-        for offset in grown.clone().step_by(zeros.len()) {
-            let length = (grown.end - offset).min(zeros.len() as u64);
-            self.inner.write(offset, &zeros[..length as usize])?;
+    /// Writes zeros a little ahead of what is written into a grown file. In blocks that the file has, a commit is the
+    /// data alone; each block that it takes first has the file system write where it is, and wait for that too.
+    fn fill(&self, offset: u64, length: u64) -> io::Result<()> {
+        // Held over the writing, so that zeros never come after what another thread wrote beyond them.
+        let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = offset + length;
+        if end <= *filled {
+            return Ok(());
         }
+        let until = end.next_multiple_of(AHEAD).min(self.vitals.length()).max(end);
+        if offset <= *filled + GAP {
+            let zeros = [0; 16 * PAGE];
+            for at in (*filled..until).step_by(zeros.len()) {
+                let length = (until - at).min(zeros.len() as u64);
+                self.inner.write(at, &zeros[..length as usize])?;
+            }
+        }
+        *filled = until;
         Ok(())
     }
 
@@ -250,11 +263,10 @@ impl StorageBackend for Attended {
             overlay.resize(length);
             return Ok(());
         }
-        self.vitals.note(self.inner.len().and_then(|before| {
-            self.inner.set_len(length)?;
-            self.fill(before..length.min(before + FILLED))
-        }))?;
+        self.vitals.note(self.inner.set_len(length))?;
         self.vitals.length.store(length, Ordering::Relaxed);
+        let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+        *filled = length.min(*filled);
         Ok(())
     }
 
@@ -265,7 +277,7 @@ impl StorageBackend for Attended {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.vitals.note(match self.overlay() {
             Some(mut overlay) => overlay.write(&*self.inner, offset, data),
-            None => self.inner.write(offset, data),
+            None => self.fill(offset, data.len() as u64).and_then(|()| self.inner.write(offset, data)),
         })
     }
 

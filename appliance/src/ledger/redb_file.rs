@@ -129,10 +129,8 @@ fn open(disk: &dyn Disk, frozen: bool) -> Result<Opened, Fault> {
     let path = disk.path();
     let refuse = |reason: String| Fault::Open { path: path.to_owned(), reason };
     let backend = disk.open().map_err(|error| refuse(error.to_string()))?;
-    let (backend, vitals) = match frozen {
-        true => Attended::frozen(backend).map_err(|error| refuse(error.to_string()))?,
-        false => Attended::new(backend),
-    };
+    let attended = if frozen { Attended::frozen(backend) } else { Attended::new(backend) };
+    let (backend, vitals) = attended.map_err(|error| refuse(error.to_string()))?;
     let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
     let database = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Fault::InUse(path.to_owned()),
