@@ -5,6 +5,7 @@ mod checks;
 mod clients;
 mod faults;
 mod firmware;
+mod half_open;
 mod imports;
 pub mod long;
 pub mod loss;

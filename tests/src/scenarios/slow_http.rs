@@ -16,9 +16,12 @@ use tokio::{
     sync::watch,
 };
 
-use super::bad_input::{
-    probe::SERVER,
-    source::{Chance, Tree},
+use super::{
+    bad_input::{
+        probe::SERVER,
+        source::{Chance, Tree},
+    },
+    half_open::half_open,
 };
 use crate::{
     appliance::{Appliance, Config},
@@ -30,7 +33,13 @@ use crate::{
 /// An appliance that is held up.
 pub const HELD_UP: Life = Life {
     name: "slow HTTP",
-    shows: &["slow_http_from_many", "slow_http_from_one", "scripts_are_for_their_card", "http_traversal"],
+    shows: &[
+        "slow_http_from_many",
+        "slow_http_from_one",
+        "half_open_tftp",
+        "scripts_are_for_their_card",
+        "http_traversal",
+    ],
     live: |story| {
         let rack = story.rack()?;
         let (bennu, machine) = (rack.appliance(Config::full())?, Machine::new(&rack)?);
@@ -46,6 +55,7 @@ pub const HELD_UP: Life = Life {
         story.show("slow_http_from_one", || {
             held_up(&bennu, &machine, &foe, &[Ipv4Addr::new(10, 77, 0, 8)], PER_ADDRESS)
         })?;
+        story.show("half_open_tftp", || half_open(&bennu, &machine, &foe, &many))?;
         story.show("scripts_are_for_their_card", || other_cards(&machine, &foe))?;
         tree = tree.without("srv")?;
         story.show("http_traversal", || traversal(&bennu, &machine, &tree))
@@ -60,7 +70,7 @@ const PER_ADDRESS: usize = 512;
 /// The deadline of a request's head, and what a busy host may add.
 const HEAD: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(4);
-const BOOTS: usize = 5;
+const BOOTS: usize = 11;
 
 /// What a slow connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +82,7 @@ enum Kind {
 }
 
 /// A host that boots as iPXE and stage 1 do.
-struct Machine {
+pub struct Machine {
     namespace: Namespace,
     mac: String,
 }
@@ -89,8 +99,13 @@ impl Machine {
         connect(&self.namespace)
     }
 
+    /// Does something as this host.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.namespace.inside(work)
+    }
+
     /// Script, plan and root; how long all of it took, and a path whose body it would send.
-    fn boots(&self) -> Result<(Duration, String, String)> {
+    pub fn boots(&self) -> Result<(Duration, String, String)> {
         let begun = Instant::now();
         let script = String::from_utf8(self.get(&format!("/boot/{}.ipxe", self.mac.replace(':', "-")))?)?;
         let base = script.split("bennu.boot=").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -191,7 +206,7 @@ fn open_files(bennu: &Appliance) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{}/fd", bennu.pid().context("it does not run")?))?.count())
 }
 
-fn post_report(machine: &Machine, path: &str) -> Result<()> {
+pub fn post_report(machine: &Machine, path: &str) -> Result<()> {
     let body = "{\"step\":\"started\"}";
     let mut stream = machine.connect()?;
     write!(
