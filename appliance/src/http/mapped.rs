@@ -1,4 +1,4 @@
-//! A blob's file as bytes, without reading it: the one place of the data plane with `unsafe`.
+//! A blob's file as bytes, without reading it: the one place of HTTP with `unsafe`.
 #![allow(unsafe_code)]
 
 use memmap2::{Mmap, MmapOptions};

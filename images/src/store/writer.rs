@@ -5,63 +5,67 @@ use bennu_rules::image::{BlobRef, Digest};
 use ring::digest::{Context, SHA256};
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, Write},
+    io::{self, BufWriter, Read as _, Seek as _, Write},
 };
 use tempfile::NamedTempFile;
 
-/// Disk and hash see writes of this size, each at a multiple of it: what lands in the page cache in large aligned pieces
-/// leaves it by sendfile(2) at twice the speed.
+/// Disk and hash see writes of this size.
 const CHUNK: usize = 1 << 20;
+
+/// Hashes what passes through to the file.
+struct Hashed {
+    file: NamedTempFile,
+    hash: Context,
+    size: u64,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.as_file_mut().write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A blob being written aside. Dropping it removes what was written.
 pub struct BlobWriter {
     store: Store,
-    file: NamedTempFile,
-    hash: Context,
-    size: u64,
-    /// What is not written yet.
-    chunk: Vec<u8>,
+    out: BufWriter<Hashed>,
 }
 
 impl BlobWriter {
     pub(super) fn new(store: &Store) -> Result<Self, StoreError> {
-        let (file, hash) = (aside(store)?, Context::new(&SHA256));
-        Ok(Self { store: store.clone(), file, hash, size: 0, chunk: Vec::new() })
+        let file = aside(store)?;
+        let out = BufWriter::with_capacity(CHUNK, Hashed { file, hash: Context::new(&SHA256), size: 0 });
+        Ok(Self { store: store.clone(), out })
     }
 
     /// Bytes so far.
     pub fn written(&self) -> u64 {
-        self.size + self.chunk.len() as u64
+        self.out.get_ref().size + self.out.buffer().len() as u64
     }
 
     /// Makes the blob durable and puts it in its place.
-    pub fn finish(mut self) -> Result<BlobRef, StoreError> {
-        self.write_chunk().map_err(|e| self.store.failed("write to", self.store.tmp(), e))?;
-        settle(&self.store, self.file, self.hash, self.size)
-    }
-
-    fn write_chunk(&mut self) -> io::Result<()> {
-        self.file.as_file_mut().write_all(&self.chunk)?;
-        self.hash.update(&self.chunk);
-        self.size += self.chunk.len() as u64;
-        self.chunk.clear();
-        Ok(())
+    pub fn finish(self) -> Result<BlobRef, StoreError> {
+        let store = self.store;
+        let Hashed { file, hash, size } =
+            self.out.into_inner().map_err(|e| store.failed("write to", store.tmp(), e.into_error()))?;
+        settle(&store, file, hash, size)
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(CHUNK - self.chunk.len());
-        self.chunk.extend_from_slice(&bytes[..taken]);
-        if self.chunk.len() == CHUNK {
-            self.write_chunk()?;
-        }
-        Ok(taken)
+        self.out.write(bytes)
     }
 
-    /// Whole chunks go to the file, so that what comes after stays aligned.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.out.flush()
     }
 }
 

@@ -196,7 +196,7 @@ fn may_introduce_itself(request: &ScriptRequest, view: &View<'_>, at: &Moment) -
     at.settings.dhcp != DhcpMode::Full
         || request.vouched
         || view.live.boot(request.mac).is_some()
-        || leases().any(|lease| lease.is_active(at.now))
+        || leases().any(|lease| lease.is_active(at.now) && !lease.declined)
 }
 
 /// The machine's open boot, or a new one where DHCP did not open any (it may be somebody else's).

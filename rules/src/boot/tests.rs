@@ -321,18 +321,19 @@ fn a_card_that_nobody_saw_leaves_no_record() {
     // it may.
     world.firmware_starts();
     assert!(matches!(world.run(&stranger, script::decide).0, Script::Wait { .. }));
-    let lease = |expires| {
+    let lease = |expires, declined| {
         let mut world = World::new();
         let subnet = Subnet::new("10.77.0.0/24".parse().unwrap());
         let key = lease_key(subnet.network, MAC);
         world.settings.subnets.push(subnet);
         let (address, granted) = ("10.77.0.9".parse().unwrap(), Timestamp(0));
-        let lease = Lease { key, address, granted, expires: Timestamp(expires), hostname: None, declined: false };
+        let lease = Lease { key, address, granted, expires: Timestamp(expires), hostname: None, declined };
         world.memory.apply(Change::PutLease(lease));
         world.run(&stranger, script::decide).0
     };
-    assert!(matches!(lease(9_000_000), Script::Wait { .. }));
-    assert!(matches!(lease(9_000), Script::Refused { .. }), "a lease that has ended says nothing");
+    assert!(matches!(lease(9_000_000, false), Script::Wait { .. }));
+    assert!(matches!(lease(9_000, false), Script::Refused { .. }), "a lease that has ended says nothing");
+    assert!(matches!(lease(9_000_000, true), Script::Refused { .. }), "a quarantined address is nobody's lease");
     let mut proxy = World::new();
     proxy.settings.dhcp = DhcpMode::Proxy;
     assert!(matches!(proxy.run(&stranger, script::decide).0, Script::Wait { .. }));

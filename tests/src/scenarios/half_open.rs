@@ -106,12 +106,7 @@ fn load() -> Result<usize> {
 }
 
 fn request() -> Vec<u8> {
-    ["\0\u{1}snponly.efi", "octet", "tsize", "0", "blksize", "1468"]
-        .join("\0")
-        .into_bytes()
-        .into_iter()
-        .chain([0])
-        .collect()
+    format!("\0\u{1}{LOADER}\0octet\0tsize\x000\0blksize\x001468\0").into_bytes()
 }
 
 /// Asks from all sockets in turn, and answers nothing.
