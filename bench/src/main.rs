@@ -38,8 +38,8 @@ struct Choice {
     /// Parts of the bench; all of them without any.
     #[arg(long = "suite", value_enum)]
     suites: Vec<Suite>,
-    /// Rounds.
-    #[arg(long, default_value_t = 5)]
+    /// Rounds of the longer suites; the shorter ones get two or three times as many.
+    #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// One round with small numbers: shows that the bench works, and judges nothing.
     #[arg(long)]

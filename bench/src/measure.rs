@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Child, Stdio},
     thread,
@@ -32,7 +33,7 @@ pub struct Sample {
 }
 
 /// Everything that was measured in one run.
-#[derive(Debug, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Samples(pub Vec<Sample>);
 
 impl Samples {
@@ -58,6 +59,17 @@ impl Samples {
     /// Their median.
     pub fn median(&self, test: &str, server: &str, figure: &str) -> Option<f64> {
         median(self.values(test, server, figure))
+    }
+
+    /// The median, over the rounds, of one server's value as a multiple of the other's in the same round: both were
+    /// measured within seconds of each other, while a machine may be twice as slow a minute later.
+    pub fn ratio(&self, test: &str, figure: &str, of: &str, to: &str) -> Option<f64> {
+        let in_round = |round, server: &str| {
+            let is_meant = |sample: &&Sample| sample.round == round && sample.test == test && sample.server == server;
+            self.0.iter().find(is_meant)?.figures.get(figure)
+        };
+        let rounds: BTreeSet<u32> = self.0.iter().map(|sample| sample.round).collect();
+        median(rounds.into_iter().filter_map(|round| Some(in_round(round, of)? / in_round(round, to)?)).collect())
     }
 }
 
@@ -116,6 +128,20 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn servers_are_compared_round_by_round() {
+        let mut samples = Samples::default();
+        for (round, ours, theirs) in [(1, 30.0, 20.0), (2, 14.0, 10.0), (3, 12.0, 20.0)] {
+            for (server, value) in [("ours", ours), ("theirs", theirs)] {
+                let mut figures = Figures::default();
+                figures.set("per_s", value);
+                samples.add(round, "test", server, figures);
+            }
+        }
+        assert_eq!(samples.ratio("test", "per_s", "ours", "theirs"), Some(1.4), "the medians' own ratio is 0.7");
+        assert_eq!(samples.ratio("test", "per_s", "ours", "nobody"), None);
     }
 
     #[test]

@@ -128,7 +128,12 @@ fn circumstances(text: &mut String, run: &Run<'_>, took: Duration) -> Result<()>
     )?;
     let peers: Vec<String> = PROGRAMS.iter().map(|(name, _)| format!("{name} {}", version(name))).collect();
     writeln!(text, "| peers | {} |", peers.join(", "))?;
-    writeln!(text, "| rounds | {} in {:.0} min |", run.rounds, took.as_secs_f64() / 60.0)?;
+    writeln!(
+        text,
+        "| rounds | {} (thrice as many of DHCP, twice of HTTP and the storm) in {:.0} min |",
+        run.rounds,
+        took.as_secs_f64() / 60.0
+    )?;
     let usual = median(foreign).unwrap_or(0.0);
     writeln!(text, "| other work on the machine | {usual:.0} % of its CPU in the median, {most:.0} % at most |")?;
     let source = if run.lab.group().is_some() { "a control group (v2)" } else { "/proc, in steps of 10 ms" };
@@ -157,7 +162,8 @@ fn judged(text: &mut String, samples: &Samples) -> Result<()> {
     writeln!(text, "## Bars\n")?;
     writeln!(
         text,
-        "{} met, {} not met, {} void, {} not measured. Medians; ours / theirs.\n",
+        "{} met, {} not met, {} void, {} not measured. Medians: of ours, of theirs, and of what ours is as a multiple of \
+         theirs in the same round.\n",
         count(Verdict::Met),
         count(Verdict::NotMet),
         count(Verdict::Void),
@@ -212,8 +218,8 @@ fn cell(samples: &Samples, test: &str, server: &str, figure: &str) -> String {
     };
     let middle = median(values).unwrap_or_default();
     let spread = if least < most { format!(" [{} to {}]", short(least), short(most)) } else { String::new() };
-    let ours = samples.median(test, OURS, figure).filter(|_| server != OURS && middle > 0.0);
-    let ratio = ours.map_or(String::new(), |ours| format!(" (x{:.2})", ours / middle));
+    let ratio = samples.ratio(test, figure, OURS, server).filter(|ratio| server != OURS && ratio.is_finite());
+    let ratio = ratio.map_or(String::new(), |ratio| format!(" (x{ratio:.2})"));
     format!("{}{spread}{ratio}", short(middle))
 }
 
@@ -240,7 +246,8 @@ const NOTES: &str = "\
 
 - Server and load are in two network namespaces of one machine, joined by a veth pair, and share its cores: the ratios
   say more than the absolute figures. Every round visits all servers in an order that rotates. A cell is the median of
-  the rounds, [least to most], and in parentheses ours as a multiple of theirs.
+  the rounds, [least to most], and in parentheses the median of what ours is as a multiple of theirs in the same round:
+  they are measured within seconds of each other, and this machine may be half as fast a minute later.
 - The machines' network lies behind a router and relay, so DHCP comes from a relay's address, and each simulated machine
   speaks TFTP and HTTP from an address of its own, which it has leased where the server leases any.
 - Every server starts with an empty state. Bennu makes each lease durable (fdatasync) before its ACK, and each boot

@@ -36,6 +36,20 @@ pub enum Suite {
 /// All of them, in the order of the report.
 pub const ALL: &[Suite] = &[Suite::Dhcp, Suite::Tftp, Suite::Http, Suite::Storm, Suite::Lossy];
 
+impl Suite {
+    /// How often it is measured where `rounds` are asked for: what takes seconds more often, as a few bad seconds of the
+    /// machine are all of it; and QEMU without hardware virtualisation takes a minute or two.
+    fn rounds(self, rounds: u32, quick: bool) -> u32 {
+        match self {
+            _ if quick => rounds,
+            Self::Dhcp => rounds * 3,
+            Self::Http | Self::Storm => rounds * 2,
+            Self::Tftp => rounds,
+            Self::Lossy => rounds.min(3),
+        }
+    }
+}
+
 /// One run of the bench.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -43,7 +57,7 @@ pub struct Run<'a> {
     pub lab: &'a Lab,
     /// What came out so far.
     pub samples: Samples,
-    /// Rounds.
+    /// Rounds of the longer suites.
     pub rounds: u32,
     /// Whether only to see that everything works: smaller numbers, and the slow peers left out.
     pub quick: bool,
@@ -52,8 +66,7 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Runs a part.
     pub fn suite(&mut self, suite: Suite) -> Result<()> {
-        // QEMU without hardware virtualisation takes a minute or two for each of the last.
-        let rounds = if suite == Suite::Lossy { self.rounds.min(3) } else { self.rounds };
+        let rounds = suite.rounds(self.rounds, self.quick);
         for round in 1..=rounds {
             println!("{suite:?}, round {round} of {rounds}");
             match suite {
