@@ -12,6 +12,7 @@ use bennu_rules::{
         DhcpAnswer, Reason, Request, SendTo, decide,
         others::{Looks, asked_by},
         request::Kind,
+        takes_up_an_offer,
     },
 };
 use std::{
@@ -73,7 +74,7 @@ impl Desk {
         let prober = self.beside.prober.as_deref().filter(|_| may_probe);
         for _ in 0..TRIES {
             let (mac, kind, again) = (request.mac, request.kind, prober.map(|_| request.clone()));
-            let (packet, send_to, probe) = match self.appliance.ledger.decide(request, decide).await? {
+            let (packet, send_to, probe) = match self.decide(request).await? {
                 DhcpAnswer::Reply { packet, send_to, probe } => (packet, send_to, probe),
                 DhcpAnswer::Silence(reason) => {
                     self.keep_silent(mac, kind, &reason);
@@ -105,6 +106,15 @@ impl Desk {
         Counters::count(&self.appliance.counters.dhcp_silent);
         tracing::debug!(interface = self.socket.interface(), "no answer: every address that was tried is in use");
         Ok(())
+    }
+
+    async fn decide(&self, request: Request) -> Result<DhcpAnswer, Fault> {
+        let ledger = &self.appliance.ledger;
+        // A rack of new machines is the busiest hour: what surely ends in a lease is decided once, not twice.
+        if ledger.live(|live, now| takes_up_an_offer(&request, live, now)) {
+            return ledger.store(request, decide).await;
+        }
+        ledger.decide(request, decide).await
     }
 
     fn keep_silent(&self, mac: MacAddress, kind: Kind, reason: &Reason) {

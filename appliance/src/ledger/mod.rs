@@ -3,7 +3,7 @@
 //! [`Ledger::decide`] runs a rule on a read snapshot and the volatile state. A decision without changes is
 //! answered at once. One with changes goes to the writer thread, which runs the rule again inside the one open
 //! batch, gathers every proposal that is waiting, commits once, and only then releases all their answers:
-//! an acknowledgement never leaves before what it promises is on disk.
+//! an acknowledgement never leaves before what it promises is on disk. [`Ledger::store`] goes there at once.
 
 mod clock;
 mod disk;
@@ -140,6 +140,20 @@ impl Ledger {
             Some(answer) => Ok(answer),
             None => self.writer.propose(request, rule).await,
         }
+    }
+
+    /// As [`Ledger::decide`], for what is known to change something: without the look that would show it.
+    pub async fn store<R, A>(&self, request: R, rule: Rule<R, A>) -> Result<A, Fault>
+    where
+        R: Send + Sync + 'static,
+        A: Send + 'static,
+    {
+        self.writer.propose(request, rule).await
+    }
+
+    /// Looks at what a restart forgets. Everybody waits meanwhile.
+    pub fn live<T>(&self, look: impl FnOnce(&Live, Timestamp) -> T) -> T {
+        look(&self.shared.volatile().live, self.now())
     }
 
     /// The answer of a decision that changes nothing.

@@ -7,7 +7,7 @@ use super::{
     request::{Kind, Request},
 };
 use crate::{
-    Change, Decision, Timestamp, Volatile, decision::Offer, journey::Seen, lease::Lease, notice::Notice,
+    Change, Decision, Live, Timestamp, Volatile, decision::Offer, journey::Seen, lease::Lease, notice::Notice,
     settings::BootpPolicy,
 };
 use std::net::Ipv4Addr;
@@ -16,6 +16,14 @@ use std::net::Ipv4Addr;
 const OFFER_SECONDS: u64 = 60;
 /// How long nobody gets an address that a client declined: long enough for a person to look, and no loss to a pool.
 const DECLINED_SECONDS: u64 = 3600;
+
+/// Whether a request takes up what a newcomer was offered (RFC 2131 §4.3.2, SELECTING), so that its decision stores a
+/// lease, as good as certainly: who decides it learns nothing from trying first.
+pub fn takes_up_an_offer(request: &Request, live: &Live, now: Timestamp) -> bool {
+    let is_selecting = request.kind == Kind::Request && request.server_id == Some(request.our_id());
+    let offer = request.requested.filter(|_| is_selecting).and_then(|address| live.offer_of(address, now));
+    offer.is_some_and(|offer| offer.key.mac == request.mac && !offer.is_known)
+}
 
 /// A request of a client on one of our wires.
 struct Asked<'a> {

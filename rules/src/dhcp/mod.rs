@@ -21,6 +21,7 @@ pub mod request;
 pub mod site;
 
 pub use decide::{DhcpAnswer, Reason, decide};
+pub use full::takes_up_an_offer;
 pub use probe::{Probed, probe_ahead, probed, vetted};
 pub use reply::SendTo;
 pub use request::{BOOT_SERVER_PORT, CLIENT_PORT, Malformed, Received, Request, SERVER_PORT};

@@ -2,9 +2,9 @@
 
 use crate::kit::*;
 use bennu_rules::{
-    MacAddress, Machine,
+    Change, MacAddress, Machine,
     decision::{MAX_OFFERS, MAX_OPEN_BOOTS, STRANGERS_AT_ONCE},
-    dhcp::Reason,
+    dhcp::{Reason, decide, takes_up_an_offer},
     notice::Notice,
     settings::DhcpMode,
 };
@@ -51,6 +51,28 @@ fn a_rack_of_ten_thousand_new_machines_is_not_slowed() {
         assert_eq!(wire.ask(&request).unwrap().kind, 5, "machine {number}");
     }
     assert!(wire.noticed.is_empty());
+}
+
+#[test]
+fn only_what_ends_in_a_lease_is_stored_without_a_look() {
+    let mut wire = Wire::full();
+    let takes_up = |wire: &Wire, ask: &Ask| takes_up_an_offer(&ask.parse().unwrap(), &wire.live, wire.now);
+    let asking = |number: u16, address| Ask::new(REQUEST, number).address(50, address).address(54, OURS);
+    let offered = wire.ask(&Ask::new(DISCOVER, 1)).unwrap().yiaddr;
+    assert!(!takes_up(&wire, &Ask::new(DISCOVER, 1)));
+    assert!(!takes_up(&wire, &asking(2, offered)), "another's offer");
+    assert!(!takes_up(&wire, &asking(1, offered).address(54, ip("10.1.0.77"))), "another server's offer");
+    assert!(!takes_up(&wire, &Ask::new(REQUEST, 1).address(50, offered)), "INIT-REBOOT");
+    let takes = asking(1, offered);
+    assert!(takes_up(&wire, &takes));
+    let decision = decide(&takes.parse().unwrap(), &wire.view(), &wire.moment());
+    assert!(matches!(decision.changes[..], [Change::PutLease(_)]));
+    wire.ask(&takes).unwrap();
+    let again = wire.ask(&Ask::new(DISCOVER, 1)).unwrap().yiaddr;
+    assert!(!takes_up(&wire, &asking(1, again)), "a lease that stands is promised again, and not stored");
+    let late = wire.ask(&Ask::new(DISCOVER, 3)).unwrap().yiaddr;
+    wire.wait(120);
+    assert!(!takes_up(&wire, &asking(3, late)), "an offer that ended");
 }
 
 #[test]
