@@ -13,3 +13,4 @@ pub mod signing;
 pub mod squashfs;
 pub mod store;
 pub mod tree;
+pub mod verity;

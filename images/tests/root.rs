@@ -135,7 +135,7 @@ fn the_config_says_what_it_is() {
         .iter()
         .map(|layer| &layer["annotations"]["org.opencontainers.image.title"])
         .collect();
-    assert_eq!(titles, ["vmlinuz", "modules.img", "root.squashfs"]);
+    assert_eq!(titles, ["vmlinuz", "modules.img", "root.squashfs", "root.verity"]);
     for (layer, blob) in manifest["layers"].as_array().unwrap().iter().zip(config.blobs()) {
         assert_eq!(
             (layer["digest"].as_str().unwrap(), layer["size"].as_u64().unwrap()),

@@ -262,10 +262,11 @@ impl Boot {
     pub fn name_parts(&mut self, content: &Content) {
         let mut name = |blob: &BlobRef, part: &str| drop(self.parts.insert(blob.digest, part.to_owned()));
         match content {
-            Content::Root { kernel, modules, root, .. } => {
+            Content::Root { kernel, modules, root, verity, .. } => {
                 name(kernel, "kernel");
                 name(modules, "modules");
                 name(root, "root");
+                verity.iter().for_each(|verity| name(&verity.tree, "hash tree"));
             }
             Content::Kernel { kernel, modules, .. } => {
                 name(kernel, "kernel");

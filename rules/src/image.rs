@@ -183,6 +183,15 @@ pub struct BlobRef {
     pub size: u64,
 }
 
+/// dm-verity's tree of hashes over a root: the kernel refuses a block that it does not agree with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// The tree, behind the superblock of `veritysetup format`.
+    pub tree: BlobRef,
+    /// The hash of the tree's top, which stands for all the root's bytes.
+    pub root_hash: Digest,
+}
+
 /// What an image consists of, and so how a machine boots it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -195,6 +204,9 @@ pub enum Content {
         modules: BlobRef,
         /// squashfs.
         root: BlobRef,
+        /// What the kernel checks the root's blocks with; images of before have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verity: Option<Verity>,
         /// `uname -r` of the kernel.
         kernel_release: String,
     },
@@ -220,7 +232,10 @@ impl Content {
     /// Every blob the image needs.
     pub fn blobs(&self) -> Vec<&BlobRef> {
         match self {
-            Self::Root { kernel, modules, root, .. } => vec![kernel, modules, root],
+            Self::Root { kernel, modules, root, verity, .. } => {
+                let tree = verity.as_ref().map(|verity| &verity.tree);
+                [kernel, modules, root].into_iter().chain(tree).collect()
+            }
             Self::Kernel { kernel, modules, .. } => vec![kernel, modules],
             Self::Foreign { kernel, initrds } => std::iter::once(kernel).chain(initrds).collect(),
         }

@@ -125,12 +125,18 @@ fn described(shown: &ImageShown) -> String {
 fn parts(config: &ImageConfig) -> Vec<(&'static str, String)> {
     let blob = |blob: &BlobRef| format!("{}  {}", blob.digest, bytes(blob.size));
     let mut parts = match &config.content {
-        Content::Root { kernel, modules, root, kernel_release } => vec![
-            ("kernel", blob(kernel)),
-            ("release", kernel_release.clone()),
-            ("modules", blob(modules)),
-            ("root", blob(root)),
-        ],
+        Content::Root { kernel, modules, root, verity, kernel_release } => {
+            let tree = verity.iter().map(|verity| ("hash tree", blob(&verity.tree)));
+            [
+                ("kernel", blob(kernel)),
+                ("release", kernel_release.clone()),
+                ("modules", blob(modules)),
+                ("root", blob(root)),
+            ]
+            .into_iter()
+            .chain(tree)
+            .collect()
+        }
         Content::Kernel { kernel, modules, kernel_release } => {
             vec![("kernel", blob(kernel)), ("release", kernel_release.clone()), ("modules", blob(modules))]
         }

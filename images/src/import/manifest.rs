@@ -22,6 +22,8 @@ pub const KERNEL_TYPE: &str = "application/vnd.bennu.image.kernel.v1";
 pub const INITRD_TYPE: &str = "application/vnd.bennu.image.initrd.v1";
 /// Media type of root filesystems.
 pub const ROOT_TYPE: &str = "application/vnd.bennu.image.root.v1+squashfs";
+/// Media type of dm-verity's hash trees.
+pub const VERITY_TYPE: &str = "application/vnd.bennu.image.verity.v1";
 /// Media type of a vendor's shim and GRUB.
 pub const LOADER_TYPE: &str = "application/vnd.bennu.image.loader.v1+efi";
 
@@ -79,8 +81,10 @@ fn layers_of(content: &Content) -> Vec<Descriptor> {
     let kernel = layer(KERNEL_TYPE, content.kernel(), "vmlinuz".to_owned());
     let modules = |blob| layer(INITRD_TYPE, blob, "modules.img".to_owned());
     match content {
-        Content::Root { modules: initrd, root, .. } => {
-            vec![kernel, modules(initrd), layer(ROOT_TYPE, root, "root.squashfs".to_owned())]
+        Content::Root { modules: initrd, root, verity, .. } => {
+            let root = layer(ROOT_TYPE, root, "root.squashfs".to_owned());
+            let tree = verity.iter().map(|verity| layer(VERITY_TYPE, &verity.tree, "root.verity".to_owned()));
+            [kernel, modules(initrd), root].into_iter().chain(tree).collect()
         }
         Content::Kernel { modules: initrd, .. } => vec![kernel, modules(initrd)],
         Content::Foreign { initrds, .. } => {

@@ -8,7 +8,7 @@ mod root;
 
 pub use foreign::foreign;
 pub use manifest::{
-    ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE,
+    ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE, VERITY_TYPE,
 };
 pub use pack::{PackError, pack_directory};
 pub use progress::{Cancelled, ImportStep, Meter, Progress};

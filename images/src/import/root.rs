@@ -6,6 +6,7 @@ use crate::{
     squashfs::{BuildError, Mksquashfs, RootBuilder, RootDirectory, RootOptions},
     store::Store,
     tree::{self, Indexed, Kind, ROOT},
+    verity,
 };
 use bennu_plan::INITS;
 use bennu_rules::image::{BlobRef, Content, ImageConfig};
@@ -63,7 +64,9 @@ pub fn root_from_tar(
             tools.insert(name, version);
             let compression = kernel.support.root_compression(options.level);
             let root = build_root(&builder, &indexed, compression, options, store, progress)?;
-            Content::Root { kernel: kernel_blob, modules, root, kernel_release }
+            progress.check()?;
+            let verity = Some(verity::protect(&root, store, options.threads())?);
+            Content::Root { kernel: kernel_blob, modules, root, verity, kernel_release }
         }
     };
     let cmdline = options.cmdline.trim().to_owned();

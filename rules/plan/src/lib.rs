@@ -72,6 +72,9 @@ pub struct RootPlan {
     pub digest: String,
     /// The root filesystem.
     pub root: Blob,
+    /// What the kernel is to check the root's blocks with; `None`: an image of before, which has nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Verity>,
     /// Kernel release the image's modules belong to (`uname -r`); stage 1 refuses another.
     pub kernel_release: String,
     /// Size limit of the writable overlay, in bytes; `None`: half of the memory that is free then.
@@ -90,6 +93,16 @@ pub struct RootPlan {
 
 fn yes() -> bool {
     true
+}
+
+/// dm-verity's hashes over the root: SHA-256 without a salt, blocks of 4096 bytes, the tree behind one block with the
+/// superblock of `veritysetup format`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// The tree.
+    pub tree: Blob,
+    /// 64 lower-case hex digits.
+    pub root_hash: String,
 }
 
 /// A file in the store.

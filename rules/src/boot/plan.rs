@@ -4,10 +4,10 @@ use super::{Boot, Token, pin, script::blob_url};
 use crate::{
     Change, Decision, Machine, Moment, View, Volatile,
     assignment::{Resolution, resolve},
-    image::{Content, Image},
+    image::{BlobRef, Content, Image},
     journey::{Observation, Seen},
 };
-use bennu_plan::{Action, Blob, PLAN_VERSION, Plan, RootPlan};
+use bennu_plan::{Action, Blob, PLAN_VERSION, Plan, RootPlan, Verity};
 
 /// Stage 1 asks for its plan.
 #[derive(Debug, Clone)]
@@ -77,13 +77,19 @@ fn act(request: &PlanRequest, boot: &Boot, machine: Option<&Machine>, view: &Vie
 }
 
 fn boot_root(request: &PlanRequest, name: &str, image: &Image, machine: Option<&Machine>, at: &Moment) -> Action {
-    let Content::Root { root, kernel_release, .. } = &image.config.content else {
+    let Content::Root { root, verity, kernel_release, .. } = &image.config.content else {
         return Action::Discover { poll_seconds: POLL_SECONDS };
+    };
+    let blob = |blob: &BlobRef| Blob {
+        url: blob_url(&request.origin, &blob.digest),
+        digest: blob.digest.to_string(),
+        size: blob.size,
     };
     Action::Boot(Box::new(RootPlan {
         image: name.to_owned(),
         digest: image.digest.to_string(),
-        root: Blob { url: blob_url(&request.origin, &root.digest), digest: root.digest.to_string(), size: root.size },
+        root: blob(root),
+        verity: verity.as_ref().map(|verity| Verity { tree: blob(&verity.tree), root_hash: verity.root_hash.hex() }),
         kernel_release: kernel_release.clone(),
         overlay_limit: at.settings.overlay_limit,
         hostname: machine.and_then(|machine| machine.labels.get("hostname").cloned()),

@@ -128,7 +128,13 @@ fn blob(n: u8) -> BlobRef {
 }
 
 fn root(kernel: u8) -> Content {
-    Content::Root { kernel: blob(kernel), modules: blob(2), root: blob(3), kernel_release: "6.1.0".into() }
+    Content::Root {
+        kernel: blob(kernel),
+        modules: blob(2),
+        root: blob(3),
+        verity: None,
+        kernel_release: "6.1.0".into(),
+    }
 }
 
 fn request(mac: MacAddress) -> ScriptRequest {

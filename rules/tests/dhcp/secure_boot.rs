@@ -84,8 +84,13 @@ impl Wire {
     }
 
     fn image(&mut self, name: &str, seed: u8, signed: Option<SignedLoaders>) -> Digest {
-        let content =
-            Content::Root { kernel: blob(seed), modules: blob(2), root: blob(3), kernel_release: "6.1.0".into() };
+        let content = Content::Root {
+            kernel: blob(seed),
+            modules: blob(2),
+            root: blob(3),
+            verity: None,
+            kernel_release: "6.1.0".into(),
+        };
         let digest = Digest([seed; 32]);
         self.records.apply(Change::PutImage(Image {
             digest,
