@@ -285,8 +285,13 @@ impl Boot {
             self.end(observation.at);
             return;
         }
+        let is_damage = |seen: &Seen| matches!(seen, Seen::Reported { step: Step::Damaged, .. });
+        // Services that start on a root whose damage was told do not mend it.
+        if self.diagnosis.is_some() && self.timeline.iter().rev().any(|earlier| is_damage(&earlier.seen)) {
+            return;
+        }
         // A late report of stage 1 says nothing new of a machine that is up already.
-        if self.state == State::Up || next <= State::Loader && next < self.state {
+        if self.state == State::Up && !is_damage(&observation.seen) || next <= State::Loader && next < self.state {
             return;
         }
         match &observation.seen {
@@ -299,7 +304,11 @@ impl Boot {
             }
             Seen::Reported { step, message, .. } => {
                 self.scripts = 0;
-                self.diagnosis = (*step == Step::Failed).then(|| Diagnosis::from_report(message));
+                self.diagnosis = match step {
+                    Step::Failed => Some(Diagnosis::from_report(message)),
+                    Step::Damaged => Some(Diagnosis::damaged(message)),
+                    _ => None,
+                };
             }
             _ => {}
         }
@@ -356,7 +365,7 @@ fn next_state(seen: &Seen) -> Option<State> {
             Step::Waiting => State::Waiting,
             Step::HandedOver => State::Init,
             Step::Up => State::Up,
-            Step::Failed => State::Failed,
+            Step::Failed | Step::Damaged => State::Failed,
         }),
         Seen::Superseded => Some(State::Superseded),
         _ => None,

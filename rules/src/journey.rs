@@ -248,6 +248,7 @@ impl fmt::Display for Seen {
                     Step::Up => "up",
                     Step::Restarting => "restarts",
                     Step::Failed => "failed",
+                    Step::Damaged => "its root is damaged",
                 };
                 f.write_str(name)?;
                 if !message.is_empty() {
@@ -280,9 +281,17 @@ impl Diagnosis {
             advice: "Stage 1 tries again by itself; the machine's console shows each attempt.".to_owned(),
         }
     }
-}
 
-impl Diagnosis {
+    /// From what the booted system said of its root: it was whole when it was fetched.
+    pub fn damaged(message: &str) -> Self {
+        Self {
+            reason: message.to_owned(),
+            advice:
+                "The machine starts again and fetches its root anew. If that happens again, test this machine's memory."
+                    .to_owned(),
+        }
+    }
+
     /// From a refusal: the machine's console shows the same words.
     pub fn refused(reason: &str) -> Self {
         Self {

@@ -2,8 +2,9 @@
 
 use crate::cmdline::{self, Arguments};
 use crate::console::{self, mib};
-use crate::download::{Download, DownloadError};
+use crate::download::DownloadError;
 use crate::entropy::Backoff;
+use crate::fetch::{self, Fetch};
 use crate::handover::{self, HandoverError};
 use crate::http::Url;
 use crate::laydown::{self, LaydownError};
@@ -14,7 +15,7 @@ use crate::plan::{self, NoPlan};
 use crate::report::Reports;
 use crate::reporter::{self, BootFile};
 use crate::root::{self, RootError};
-use crate::{clock, early, inventory, restart};
+use crate::{clock, early, inventory, restart, verity};
 use bennu_plan::{Action, Plan, RootPlan, Step};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,9 +25,6 @@ use std::time::{Duration, Instant};
 pub const READING_TIME: Duration = Duration::from_secs(60);
 /// An appliance that refuses this boot for so long will not change its mind: the firmware shall ask it anew.
 const REFUSED_FOR: Duration = Duration::from_secs(5 * 60);
-/// Tries without a byte of progress before the plan is asked for again.
-const IDLE_TRIES: u32 = 20;
-const REPORT_EVERY: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Why a boot did not go through.
@@ -59,7 +57,7 @@ struct Machine {
     connection: Kept,
     reports: Reports,
     /// What has come of the root so far.
-    download: Option<Download>,
+    fetch: Option<Fetch>,
     discovered: bool,
 }
 
@@ -141,7 +139,7 @@ fn start(arguments: Arguments, base: String, server: SocketAddr, release: String
     );
     reports.step(Step::Network, connection.describe());
     let connection = net::keep(connection);
-    Machine { arguments, base, release, modules, connection, reports, download: None, discovered: false }
+    Machine { arguments, base, release, modules, connection, reports, fetch: None, discovered: false }
 }
 
 enum Never {}
@@ -192,7 +190,7 @@ impl Machine {
         self.reports.step(Step::Failed, text.clone());
         let spoilt = matches!(failure, Failure::Download(error) if error.spoils())
             || matches!(failure, Failure::Memory(_) | Failure::Root(_));
-        if spoilt && self.download.take().is_some() {
+        if spoilt && self.fetch.take().is_some() {
             root::drop_store();
         }
         if matches!(failure, Failure::Kernel { .. }) {
@@ -243,10 +241,13 @@ impl Machine {
         if let Some(done) = clock::correct(wanted.time_ms) {
             console::say(&done);
         }
-        self.fetch_root(wanted)?;
+        self.fetch(wanted)?;
         self.reports.step(Step::Verified, wanted.root.digest.clone());
         console::say(&format!("root verified: {}", wanted.root.digest));
-        if let Err(error) = root::mount_root(wanted.overlay_limit) {
+        if wanted.verity.is_some() {
+            verity::MODULES.iter().for_each(|module| self.modules.load(module));
+        }
+        if let Err(error) = root::mount_root(wanted) {
             root::unmount_root();
             return Err(error.into());
         }
@@ -260,48 +261,24 @@ impl Machine {
         }
     }
 
-    /// Fetches the root into memory, over as many connections as it takes.
-    fn fetch_root(&mut self, wanted: &RootPlan) -> Result<(), Failure> {
-        let size = wanted.root.size;
-        if self.download.as_ref().is_some_and(|download| !download.is_of(&wanted.root)) {
-            self.download = None;
+    /// Fetches the root and its hash tree into memory.
+    fn fetch(&mut self, wanted: &RootPlan) -> Result<(), Failure> {
+        if self.fetch.as_ref().is_some_and(|fetch| !fetch.is_of(wanted)) {
+            self.fetch = None;
             root::drop_store();
         }
-        let have = self.download.as_ref().map_or(0, Download::have);
+        let have = self.fetch.as_ref().map_or(0, Fetch::have);
         if let Some(memory) = Memory::now() {
-            memory.check(size, have)?;
+            memory.check(fetch::size(wanted), have)?;
         }
-        let download = match &mut self.download {
-            Some(download) => download,
-            empty => empty.insert(Download::start(&root::make_store(size)?, wanted.root.clone())?),
+        let fetch = match &mut self.fetch {
+            Some(fetch) => fetch,
+            empty => {
+                root::make_store(fetch::size(wanted))?;
+                empty.insert(Fetch::start(wanted)?)
+            }
         };
-        let mut progress = Progress::new(&self.reports, size, have);
-        progress.report(have);
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
-        let mut idle = 0;
-        loop {
-            let before = download.have();
-            let error = match download.attempt(&wanted.root.url, &mut |have| progress.at(have)) {
-                Ok(()) => break,
-                Err(error) => error,
-            };
-            if download.have() > before {
-                idle = 0;
-                backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
-            }
-            idle += 1;
-            if !error.is_transient() || idle > IDLE_TRIES {
-                return Err(error.into());
-            }
-            let wait = backoff.step();
-            let at = download.have();
-            let text = format!("the download stopped at {} of {}: {error}", mib(at), mib(size));
-            console::say(&format!("{text}; going on in {:.0} s (try {idle})", wait.as_secs_f64().max(1.0)));
-            self.reports.progress(Step::Downloading, text, at);
-            std::thread::sleep(wait);
-        }
-        progress.done();
-        Ok(())
+        Ok(fetch.finish(wanted, &self.reports)?)
     }
 
     /// Lays down what is this machine's own, in the new root and in `/run`.
@@ -340,11 +317,13 @@ impl Machine {
             boot: plan.boot.clone(),
             image: wanted.image.clone(),
             digest: wanted.digest.clone(),
+            root: wanted.root.digest.clone(),
+            tree: wanted.verity.as_ref().map(|verity| verity.tree.digest.clone()).unwrap_or_default(),
         };
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         laydown::write(run, "bennu/boot.json", text, 0o600)?;
         if systemd {
-            reporter::lay_down_unit(run)?;
+            reporter::lay_down_units(run)?;
         }
         Ok(Ready { init, systemd, keeps_link: network.keeps_link() })
     }
@@ -368,7 +347,7 @@ impl Machine {
             Ok(()) => handover::become_init(&ready.init),
             Err(error) => error,
         };
-        restart::report_and_restart(&format!("the handover failed: {error}"));
+        restart::report_and_restart(Step::Failed, &format!("the handover failed: {error}"));
     }
 }
 
@@ -377,45 +356,4 @@ struct Ready {
     init: String,
     systemd: bool,
     keeps_link: bool,
-}
-
-/// Progress of the download, on the consoles and to the appliance.
-struct Progress<'a> {
-    reports: &'a Reports,
-    size: u64,
-    first: u64,
-    started: Instant,
-    reported: Instant,
-}
-
-impl<'a> Progress<'a> {
-    fn new(reports: &'a Reports, size: u64, first: u64) -> Self {
-        Self { reports, size, first, started: Instant::now(), reported: Instant::now() }
-    }
-
-    fn at(&mut self, have: u64) {
-        console::progress(&self.line(have));
-        if self.reported.elapsed() >= REPORT_EVERY {
-            self.report(have);
-        }
-    }
-
-    fn report(&mut self, have: u64) {
-        self.reported = Instant::now();
-        self.reports.progress(Step::Downloading, format!("{} of {}", mib(have), mib(self.size)), have);
-    }
-
-    fn done(&mut self) {
-        let seconds = self.started.elapsed().as_secs_f64();
-        console::say(&format!("root fetched: {} in {seconds:.1} s", mib(self.size)));
-        self.report(self.size);
-    }
-
-    fn line(&self, have: u64) -> String {
-        let percent = have * 100 / self.size.max(1);
-        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        let rate = (have.saturating_sub(self.first)) as f64 / seconds;
-        let left = self.size.saturating_sub(have) as f64 / rate.max(1.0);
-        format!("root {percent:3} %, {} of {}, {}/s, {left:.0} s left", mib(have), mib(self.size), mib(rate as u64))
-    }
 }

@@ -1,6 +1,6 @@
 //! Stage 1: the `/init` of a machine that a Bennu appliance boots. As PID 1 it loads modules, brings the network up, asks the
 //! appliance what to do, fetches and verifies the root, and hands over to the image's init. Called as `stage1 report` it is the
-//! booted system's health reporter.
+//! booted system's health reporter, and as `stage1 watch` the watch over its root.
 
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
@@ -12,6 +12,7 @@ mod console;
 mod download;
 mod early;
 mod entropy;
+mod fetch;
 mod handover;
 mod http;
 mod inventory;
@@ -26,6 +27,8 @@ mod restart;
 mod root;
 mod scoped;
 mod sys;
+mod verity;
+mod watch;
 
 /// Called by the C library's start-up code; answers the exit status.
 fn entry() -> u8 {
@@ -37,8 +40,11 @@ fn entry() -> u8 {
     }
     match arguments.split_first() {
         Some((verb, rest)) if verb == "report" => reporter::run(rest),
+        Some((verb, [])) if verb == "watch" => watch::run(),
         _ => {
-            eprintln!("This is the /init of machines that Bennu boots. Elsewhere it only knows: stage1 report");
+            eprintln!(
+                "This is the /init of machines that Bennu boots. Elsewhere it only knows: stage1 report, stage1 watch"
+            );
             2
         }
     }

@@ -15,6 +15,7 @@ pub const FILE: &str = "/run/bennu/boot.json";
 /// Our own copy in the booted system.
 pub const BINARY: &str = "/run/bennu/stage1";
 const UNIT: &str = "bennu-report.service";
+const WATCH_UNIT: &str = "bennu-watch.service";
 /// How long it goes on trying. A system that is up and cannot say so for this long has another problem.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// How long an init other than systemd gets to bring its services up.
@@ -31,6 +32,12 @@ pub struct BootFile {
     pub image: String,
     /// The image's digest.
     pub digest: String,
+    /// The root's digest.
+    #[serde(default)]
+    pub root: String,
+    /// Its hash tree's digest; empty where it has none.
+    #[serde(default)]
+    pub tree: String,
 }
 
 /// The unit for systemd. It runs when everything that the default target wants was started: systemd orders a target after what
@@ -42,11 +49,23 @@ fn unit(target: &str) -> String {
     )
 }
 
-/// Lays the unit down in what will be `/run`.
-pub fn lay_down_unit(run: &Path) -> Result<(), LaydownError> {
-    const TARGET: &str = "multi-user.target";
-    laydown::write(run, &format!("systemd/system/{UNIT}"), unit(TARGET), 0o644)?;
-    laydown::enable(run, UNIT, TARGET)
+/// The watch's unit: from the first moments of systemd to its last.
+fn watch_unit() -> String {
+    format!(
+        "[Unit]\nDescription=Watch over the root of this machine\nDefaultDependencies=no\nConflicts=shutdown.target\n\
+         Before=shutdown.target\nConditionPathExists={FILE}\n\n[Service]\nExecStart={BINARY} watch\nRestart=on-failure\n"
+    )
+}
+
+/// Lays the units down in what will be `/run`.
+pub fn lay_down_units(run: &Path) -> Result<(), LaydownError> {
+    for (unit, text, target) in
+        [(UNIT, unit("multi-user.target"), "multi-user.target"), (WATCH_UNIT, watch_unit(), "sysinit.target")]
+    {
+        laydown::write(run, &format!("systemd/system/{unit}"), text, 0o644)?;
+        laydown::enable(run, unit, target)?;
+    }
+    Ok(())
 }
 
 /// Starts the reporter for an init that knows no units. It survives the handover and waits for it.
@@ -62,13 +81,23 @@ pub fn start_watching() -> std::io::Result<()> {
 /// `stage1 report [--after-init DEVICE:INODE]`.
 pub fn run(arguments: &[String]) -> u8 {
     match arguments {
-        [] => {}
-        [flag, ours] if flag == "--after-init" => wait_for_init(ours),
+        [] => report_up(),
+        [flag, ours] if flag == "--after-init" => {
+            // An init that knows our units has the watch as one.
+            let watch = std::thread::spawn(crate::watch::run);
+            wait_for_init(ours);
+            let status = report_up();
+            drop(watch.join());
+            status
+        }
         _ => {
             eprintln!("usage: stage1 report [--after-init DEVICE:INODE]");
-            return 2;
+            2
         }
     }
+}
+
+fn report_up() -> u8 {
     match tell(Path::new(FILE)) {
         Ok(()) => 0,
         Err(error) => {
@@ -87,10 +116,14 @@ fn wait_for_init(ours: &str) {
     std::thread::sleep(SETTLE);
 }
 
-fn tell(file: &Path) -> Result<(), String> {
+/// What stage 1 left.
+pub fn read(file: &Path) -> Result<BootFile, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let boot: BootFile =
-        serde_json::from_str(&text).map_err(|error| format!("{} makes no sense: {error}", file.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{} makes no sense: {error}", file.display()))
+}
+
+fn tell(file: &Path) -> Result<(), String> {
+    let boot = read(file)?;
     let url = report::url(&boot.base);
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
@@ -126,9 +159,10 @@ mod tests {
     #[test]
     fn the_unit_is_found_by_systemd() {
         let run = tempfile::tempdir().unwrap();
-        lay_down_unit(run.path()).unwrap();
+        lay_down_units(run.path()).unwrap();
         let link = run.path().join("systemd/system/multi-user.target.wants/bennu-report.service");
         assert_eq!(std::fs::read_link(link).unwrap(), Path::new("/run/systemd/system/bennu-report.service"));
+        assert!(run.path().join("systemd/system/sysinit.target.wants/bennu-watch.service").is_symlink());
         let text = std::fs::read_to_string(run.path().join("systemd/system/bennu-report.service")).unwrap();
         assert!(text.contains("\nAfter=multi-user.target") && text.contains("ExecStart=/run/bennu/stage1 report\n"));
     }

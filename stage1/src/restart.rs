@@ -17,13 +17,13 @@ pub fn report_panics_to(base: &str) {
 
 /// Makes a panic of any thread end in a message and a restart.
 pub fn catch_panics() {
-    std::panic::set_hook(Box::new(|panic| report_and_restart(&format!("stage 1 has a bug: {panic}"))));
+    std::panic::set_hook(Box::new(|panic| report_and_restart(Step::Failed, &format!("stage 1 has a bug: {panic}"))));
 }
 
 /// Reports a failure that cannot be tried again, and restarts.
-pub fn report_and_restart(why: &str) -> ! {
+pub fn report_and_restart(step: Step, why: &str) -> ! {
     if let Some(base) = BASE.get() {
-        let failed = report::report(Step::Failed, why.to_owned(), 0, None);
+        let failed = report::report(step, why.to_owned(), 0, None);
         drop(report::post(&report::url(base), &failed, http::SHORT));
     }
     after(crate::boot::READING_TIME, why)

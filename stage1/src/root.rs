@@ -5,6 +5,8 @@ use crate::laydown;
 use crate::memory::Memory;
 use crate::scoped;
 use crate::sys;
+use crate::verity;
+use bennu_plan::RootPlan;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 /// The tmpfs that holds the root's file.
 const STORE: &str = "/run/bennu/image";
 /// The root's file.
-const FILE: &str = "/run/bennu/image/root.squashfs";
+pub const FILE: &str = "/run/bennu/image/root.squashfs";
+/// Its hash tree's.
+pub const TREE: &str = "/run/bennu/image/root.verity";
 /// The read-only root.
 const LOWER: &str = "/run/bennu/lower";
 /// The tmpfs with what the system writes.
@@ -62,20 +66,22 @@ const LEAST_OVERLAY: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}{advice}")]
 pub struct RootError {
-    what: String,
-    source: io::Error,
-    advice: &'static str,
+    /// What was tried.
+    pub what: String,
+    /// What the kernel said.
+    pub source: io::Error,
+    /// What to do, as the end of a sentence.
+    pub advice: &'static str,
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> RootError {
     move |source| RootError { what: what.into(), source, advice: "" }
 }
 
-/// Makes the place for a root of this size; answers the path of its file.
-pub fn make_store(size: u64) -> Result<PathBuf, RootError> {
+/// Makes the place for files of this size together: [`FILE`] and [`TREE`].
+pub fn make_store(size: u64) -> Result<(), RootError> {
     let whole = size.saturating_add(SLACK);
-    tmpfs(Path::new(STORE), &format!("mode=0700,nr_inodes=16,size={whole}"))?;
-    Ok(PathBuf::from(FILE))
+    tmpfs(Path::new(STORE), &format!("mode=0700,nr_inodes=16,size={whole}"))
 }
 
 /// Gives the memory of a root's file back.
@@ -84,23 +90,43 @@ pub fn drop_store() {
 }
 
 /// Mounts the root's file and the overlay at [`NEW_ROOT`].
-pub fn mount_root(overlay_limit: Option<u64>) -> Result<(), RootError> {
-    // Open until the mount uses it: an unused loop device with autoclear would let go of its file.
-    let (device, _open) = attach_loop()?;
-    make_directory(LOWER)?;
-    let flags = MountFlags::RDONLY | MountFlags::NODEV;
-    mount(&device, LOWER, "squashfs", flags, None).map_err(|error| RootError {
-        what: format!("mount the root's squashfs from {}", device.display()),
-        source: error.into(),
-        advice: ". Its kernel needs squashfs (and the compression it was made with) built in or among its modules",
-    })?;
-    let limit = overlay_limit.unwrap_or_else(half_of_free).max(LEAST_OVERLAY);
+pub fn mount_root(wanted: &RootPlan) -> Result<(), RootError> {
+    mount_lower(wanted)?;
+    let limit = wanted.overlay_limit.unwrap_or_else(half_of_free).max(LEAST_OVERLAY);
     tmpfs(Path::new(OVERLAY), &format!("mode=0700,size={limit}"))?;
     mount_overlay()?;
     for store in CONTAINER_STORES {
         separate_container_store(store)?;
     }
     Ok(())
+}
+
+/// Mounts the root's file read-only, each block checked when it is read.
+fn mount_lower(wanted: &RootPlan) -> Result<(), RootError> {
+    // Open until the mount uses them: an unused loop device with autoclear would let go of its file.
+    let (mut device, _root) = attach_loop(FILE, "bennu root")?;
+    let mut _tree = None;
+    if let Some(verity) = &wanted.verity {
+        let (tree, open) = attach_loop(TREE, "bennu hash tree")?;
+        _tree = Some(open);
+        match verity::open(&device, &tree, verity, wanted.root.size)? {
+            Some(checked) => {
+                console::say("dm-verity checks each block of the root when it is read");
+                device = checked;
+            }
+            None => console::say(
+                "this kernel has no dm-verity: the root was checked as it came, and its blocks are not again when they \
+                 are read",
+            ),
+        }
+    }
+    make_directory(LOWER)?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV;
+    mount(&device, LOWER, "squashfs", flags, None).map_err(|error| RootError {
+        what: format!("mount the root's squashfs from {}", device.display()),
+        source: error.into(),
+        advice: ". Its kernel needs squashfs (and the compression it was made with) built in or among its modules",
+    })
 }
 
 /// Takes apart what [`mount_root`] made, so that it can be tried again.
@@ -114,8 +140,8 @@ fn half_of_free() -> u64 {
     Memory::now().map_or(LEAST_OVERLAY, |memory| memory.available / 2)
 }
 
-fn attach_loop() -> Result<(PathBuf, File), RootError> {
-    let backing = File::open(FILE).map_err(failed(format!("open {FILE}")))?;
+fn attach_loop(file: &str, name: &str) -> Result<(PathBuf, File), RootError> {
+    let backing = File::open(file).map_err(failed(format!("open {file}")))?;
     let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control").map_err(|source| RootError {
         what: "open /dev/loop-control".into(),
         source,
@@ -125,13 +151,12 @@ fn attach_loop() -> Result<(PathBuf, File), RootError> {
     loop {
         let number = sys::loop_get_free(&control).map_err(|e| failed("find a free loop device")(e.into()))?;
         let path = PathBuf::from(format!("/dev/loop{number}"));
-        let attempt = File::open(&path).and_then(|device| {
-            sys::loop_configure(&device, &backing, "bennu root").map(|()| device).map_err(Into::into)
-        });
+        let attempt = File::open(&path)
+            .and_then(|device| sys::loop_configure(&device, &backing, name).map(|()| device).map_err(Into::into));
         match attempt {
             Ok(device) => return Ok((path, device)),
             Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
-            Err(error) => return Err(failed(format!("attach the root to {}", path.display()))(error)),
+            Err(error) => return Err(failed(format!("attach {file} to {}", path.display()))(error)),
         }
     }
 }

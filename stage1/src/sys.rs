@@ -1,9 +1,10 @@
-//! What has no safe form elsewhere: the entry point, and the system calls for loop devices.
+//! What has no safe form elsewhere: the entry point, and the system calls for loop devices and the device mapper.
 #![allow(unsafe_code)]
 
-use rustix::io::Result;
-use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Setter, ioctl};
+use rustix::io::{Errno, Result};
+use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl, opcode};
 use std::ffi::c_void;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The program's entry, in place of the one Rust makes: that one aborts when the standard files are closed and there is no
@@ -117,3 +118,133 @@ pub fn loop_configure(device: impl AsFd, backing: impl AsFd, name: &str) -> Resu
 }
 
 const _: () = assert!(size_of::<LoopInfo>() == 232 && size_of::<LoopConfig>() == 304);
+
+/// Room for a target's parameters.
+const PARAMETERS: usize = 1024;
+
+/// `struct dm_ioctl` of `linux/dm-ioctl.h`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MapperHead {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event: u32,
+    padding: u32,
+    device: u64,
+    name: [u8; 128],
+    uuid: [u8; 129],
+    data: [u8; 7],
+}
+
+/// A request with the one target it may tell of: `struct dm_target_spec`, and its parameters.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MapperRequest {
+    head: MapperHead,
+    start: u64,
+    length: u64,
+    status: i32,
+    next: u32,
+    target: [u8; 16],
+    parameters: [u8; PARAMETERS],
+}
+
+const _: () = assert!(size_of::<MapperHead>() == 312 && std::mem::offset_of!(MapperRequest, parameters) == 352);
+
+/// Opcodes say the size of the head alone; `data_size` says the rest.
+const fn mapper_opcode(number: u8) -> Opcode {
+    opcode::read_write::<MapperHead>(0xfd, number)
+}
+
+const DM_DEV_CREATE: Opcode = mapper_opcode(3);
+const DM_DEV_REMOVE: Opcode = mapper_opcode(4);
+const DM_DEV_SUSPEND: Opcode = mapper_opcode(6);
+const DM_TABLE_LOAD: Opcode = mapper_opcode(9);
+
+const DM_READONLY_FLAG: u32 = 1;
+
+/// One device of the device mapper, by its name.
+pub struct DeviceMapper {
+    control: File,
+    request: MapperRequest,
+}
+
+impl DeviceMapper {
+    /// `control` is `/dev/mapper/control`.
+    pub fn new(control: File, name: &str) -> Self {
+        let mut named = [0; 128];
+        copy_text(&mut named, name);
+        let head = MapperHead {
+            version: [4, 0, 0],
+            data_size: size_of::<MapperRequest>() as u32,
+            data_start: size_of::<MapperHead>() as u32,
+            target_count: 0,
+            open_count: 0,
+            flags: 0,
+            event: 0,
+            padding: 0,
+            device: 0,
+            name: named,
+            uuid: [0; 129],
+            data: [0; 7],
+        };
+        let request = MapperRequest {
+            head,
+            start: 0,
+            length: 0,
+            status: 0,
+            next: 0,
+            target: [0; 16],
+            parameters: [0; PARAMETERS],
+        };
+        Self { control, request }
+    }
+
+    /// Makes it, empty; answers its number N in `/dev/dm-N`.
+    pub fn create(&self) -> Result<u64> {
+        let made = self.ask::<DM_DEV_CREATE>(self.request)?.head.device;
+        // Major and minor as the kernel packs them (huge_encode_dev).
+        Ok(made & 0xff | made >> 12 & 0xfff_ff00)
+    }
+
+    /// Gives it its one target, over `sectors` of 512 bytes.
+    pub fn load_read_only(&self, target: &str, sectors: u64, parameters: &str) -> Result<()> {
+        if parameters.len() >= PARAMETERS || target.len() >= 16 {
+            return Err(Errno::TOOBIG);
+        }
+        let mut request = self.request;
+        request.head.target_count = 1;
+        request.head.flags = DM_READONLY_FLAG;
+        request.length = sectors;
+        copy_text(&mut request.target, target);
+        copy_text(&mut request.parameters, parameters);
+        self.ask::<DM_TABLE_LOAD>(request).map(drop)
+    }
+
+    /// Lets it serve what was loaded.
+    pub fn resume(&self) -> Result<()> {
+        self.ask::<DM_DEV_SUSPEND>(self.request).map(drop)
+    }
+
+    /// Removes it.
+    pub fn remove(&self) -> Result<()> {
+        self.ask::<DM_DEV_REMOVE>(self.request).map(drop)
+    }
+
+    fn ask<const OPCODE: Opcode>(&self, mut request: MapperRequest) -> Result<MapperRequest> {
+        // SAFETY: the device mapper reads and writes `data_size` bytes, which is the size of `MapperRequest`; it begins with
+        // the `struct dm_ioctl` that the opcode promises, and any bytes are a valid one.
+        unsafe { ioctl(&self.control, Updater::<OPCODE, MapperRequest>::new(&mut request))? };
+        Ok(request)
+    }
+}
+
+/// Into a field of zeros, cut to leave one behind it.
+fn copy_text(field: &mut [u8], text: &str) {
+    let kept = text.len().min(field.len() - 1);
+    field[..kept].copy_from_slice(&text.as_bytes()[..kept]);
+}

@@ -161,6 +161,8 @@ pub enum Step {
     Restarting,
     /// Something failed; stage 1 tries again.
     Failed,
+    /// A block of the root is not what it was: the kernel refuses it, and the machine starts again. Ends a boot that is up, too.
+    Damaged,
 }
 
 /// What discovery found in a machine.

@@ -391,6 +391,29 @@ fn a_mended_refusal_is_forgotten() {
 }
 
 #[test]
+fn a_damaged_root_ends_a_boot_that_is_up_and_nothing_mends_it() {
+    for up_before in [true, false] {
+        let mut world = World::new();
+        world.image("web:v1", root(1));
+        world.assign("web:v1");
+        boot_script(world.script());
+        world.report(Step::HandedOver, "");
+        if up_before {
+            world.report(Step::Up, "");
+        }
+        world.report(Step::Damaged, "block 7 is not what it was");
+        world.report(Step::Up, "");
+        let boot = world.live.boot(MAC).unwrap();
+        assert_eq!(boot.state, State::Failed);
+        let diagnosis = boot.diagnosis.as_ref().unwrap();
+        assert_eq!(diagnosis.reason, "block 7 is not what it was");
+        assert!(diagnosis.advice.contains("memory"));
+        world.firmware_starts();
+        assert_eq!(world.live.boot(MAC).unwrap().diagnosis, None, "a new boot");
+    }
+}
+
+#[test]
 fn failures_and_recoveries_move_the_state_and_the_diagnosis() {
     let mut world = World::new();
     world.image("web:v1", root(1));

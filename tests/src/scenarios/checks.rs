@@ -34,13 +34,39 @@ pub fn remark(login: Duration, boot: &Value) -> String {
     format!("login after {:.1} s, {moved:.0} MB moved", login.as_secs_f64())
 }
 
-/// `/` is an overlay in memory on a read-only filesystem.
+/// `/` is an overlay in memory on a read-only filesystem, whose blocks dm-verity checks.
 fn runs_from_memory(machine: &mut Machine) -> Result<()> {
     let mounts = machine.run("cat /proc/mounts")?;
     let root = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some("/")).context("nothing is mounted on /")?;
     ensure!(root.contains(" / overlay rw,"), "the root is: {root}");
     let read_only = machine.run("blkid -o value -s TYPE /dev/loop0; cat /sys/block/loop0/ro")?;
     ensure!(read_only == "squashfs\n1", "below the overlay is: {read_only}");
+    let checked = machine.run("cat /sys/block/dm-0/dm/name /sys/block/dm-0/ro; ls -1 /sys/block/dm-0/slaves")?;
+    ensure!(checked == "bennu-root-0\n1\nloop0\nloop1", "under the root is no dm-verity but: {checked}");
+    Ok(())
+}
+
+/// A few bytes of the root change in the machine's memory: the block that holds them is read no more, the boot has failed
+/// and names it, and the machine starts again.
+pub fn stops_at_a_damaged_block(bennu: &Appliance, machine: &mut Machine) -> Result<()> {
+    let mac = machine.mac();
+    let ran = bennu.last_boot(&mac)?;
+    let blocks: u64 = machine.run("echo $(($(blockdev --getsize64 /dev/dm-0) / 4096))")?.trim().parse()?;
+    let (block, root) = (blocks / 2, "/run/bennu/image/root.squashfs");
+    // Past all caches, so that the kernel reads anew.
+    let read =
+        format!("dd if=/dev/dm-0 of=/dev/null bs=4096 count=1 iflag=direct status=none skip={block} && echo came");
+    let before = machine.run(&read)?;
+    ensure!(before == "came", "block {block} of {blocks} is not readable to begin with: {before}");
+    let damage =
+        format!("dd if=/dev/zero of={root} bs=1 count=64 seek={} conv=notrunc status=none", block * 4096 + 100);
+    machine.run(&damage)?;
+    let after = machine.run(&format!("{read}; true"))?;
+    ensure!(after.contains("Input/output error") && !after.contains("came"), "a damaged block was read: {after}");
+    let failed = bennu.wait_for_state(&mac, "failed", 30)?;
+    ensure!(failed["id"] == ran["id"], "another boot failed: {failed}");
+    let reason = failed["diagnosis"]["reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains(&format!("block {block} of the root (sha256:")), "the diagnosis says: {reason}");
     Ok(())
 }
 

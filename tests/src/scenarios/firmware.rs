@@ -2,13 +2,13 @@
 
 use anyhow::ensure;
 
-use super::checks::{boots, no_wait_for_ipv6, recognised, seen};
+use super::checks::{boots, no_wait_for_ipv6, recognised, seen, stops_at_a_damaged_block};
 use crate::{appliance::Config, harness::Life, images, machine::Firmware};
 
 /// SeaBIOS with an iPXE in ROM that can do HTTP.
 pub const BIOS: Life = Life {
     name: "bios pxe",
-    shows: &["bios_pxe"],
+    shows: &["bios_pxe", "dm_verity"],
     live: |story| {
         let rack = story.rack()?;
         let bennu = rack.appliance(Config::full().with_images())?;
@@ -19,6 +19,10 @@ pub const BIOS: Life = Life {
             recognised(&boot, "bios", "tftp")?;
             no_wait_for_ipv6(&boot)?;
             Ok(remark)
+        })?;
+        story.show("dm_verity", || {
+            stops_at_a_damaged_block(&bennu, &mut machine)?;
+            Ok("a block that changed in memory is not read, and the boot says so".into())
         })
     },
 };

@@ -1,0 +1,73 @@
+//! dm-verity under the root: the kernel checks every block against the hash tree when it is read, and refuses what differs
+//! (the kernel's admin-guide/device-mapper/verity).
+
+use crate::root::RootError;
+use crate::sys::DeviceMapper;
+use bennu_plan::Verity;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What it takes where it is not built in; SHA-256 by the processor's own instructions is worth having.
+pub const MODULES: [&str; 4] = ["sha256_generic", "sha256_ssse3", "sha2_ce", "dm_verity"];
+
+const BLOCK: u64 = 4096;
+const SECTOR: u64 = 512;
+/// The tree begins behind its superblock.
+const TREE_START: u64 = 1;
+
+/// Puts dm-verity over a root of `size` bytes on `data`, with its tree on `tree`. `None`: this kernel has no dm-verity.
+pub fn open(data: &Path, tree: &Path, verity: &Verity, size: u64) -> Result<Option<PathBuf>, RootError> {
+    let failed = |what: &str, source: io::Error| RootError {
+        what: format!("{what} over {} and {}", data.display(), tree.display()),
+        source,
+        advice: ". Import the image again; if that does not help, boot it on another machine to see whose fault it is",
+    };
+    // There as soon as the kernel has a device mapper.
+    let Ok(control) = OpenOptions::new().read(true).write(true).open("/dev/mapper/control") else { return Ok(None) };
+    // A device of an earlier try may still be in use.
+    static TRIES: AtomicU32 = AtomicU32::new(0);
+    let name = format!("bennu-root-{}", TRIES.fetch_add(1, Ordering::Relaxed));
+    let mapper = DeviceMapper::new(control, &name);
+    let number = mapper.create().map_err(|error| failed("make a device for dm-verity", error.into()))?;
+    let table = table(data, tree, verity, size);
+    if let Err(error) = mapper.load_read_only("verity", size / SECTOR, &table) {
+        let _ = mapper.remove();
+        // The only thing about a well-formed table that a kernel does not know is its target.
+        return match error {
+            rustix::io::Errno::INVAL if !Path::new("/sys/module/dm_verity").exists() => Ok(None),
+            error => Err(failed("set up dm-verity", error.into())),
+        };
+    }
+    if let Err(error) = mapper.resume() {
+        let _ = mapper.remove();
+        return Err(failed("start dm-verity", error.into()));
+    }
+    Ok(Some(PathBuf::from(format!("/dev/dm-{number}"))))
+}
+
+/// The target's parameters: version, devices, block sizes, blocks, the tree's first block, algorithm, root hash, no salt.
+fn table(data: &Path, tree: &Path, verity: &Verity, size: u64) -> String {
+    format!(
+        "1 {} {} {BLOCK} {BLOCK} {} {TREE_START} sha256 {} -",
+        data.display(),
+        tree.display(),
+        size / BLOCK,
+        verity.root_hash
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bennu_plan::Blob;
+
+    #[test]
+    fn the_table_is_what_the_kernel_documents() {
+        let tree = Blob { url: "http://10.0.0.1/blobs/sha256/x".into(), digest: "sha256:x".into(), size: 8192 };
+        let verity = Verity { tree, root_hash: "ab".repeat(32) };
+        let made = table(Path::new("/dev/loop0"), Path::new("/dev/loop1"), &verity, 300 * 4096);
+        assert_eq!(made, format!("1 /dev/loop0 /dev/loop1 4096 4096 300 1 sha256 {} -", "ab".repeat(32)));
+    }
+}
