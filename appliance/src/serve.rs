@@ -196,7 +196,7 @@ impl Appliance {
             let mut used = BTreeSet::from([self.stage1.digest]);
             for image in records.images() {
                 used.extend([image.digest, image.config_blob.digest]);
-                used.extend(image.config.blobs().iter().map(|blob| blob.digest));
+                used.extend(image.config.blobs().map(|blob| blob.digest));
             }
             // Boots that go on may still fetch the stage 1 of an earlier version.
             used.extend(

@@ -61,7 +61,7 @@ fn examined(root: &Path) -> (Imported, Vec<String>) {
     }
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(store.blob_path(&image.digest)).unwrap()).unwrap();
-    assert_eq!(manifest["layers"].as_array().unwrap().len(), image.config.blobs().len());
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), image.config.blobs().count());
     let notes = notes.0.into_inner().unwrap().into_iter().filter(|note| note.contains("Secure Boot")).collect();
     (image, notes)
 }

@@ -19,7 +19,7 @@ use crate::{
     MacAddress, Machine, Moment, Records, Timestamp, View,
     assignment::{Resolution, resolve},
     facts::ClientSystem,
-    image::{BlobRef, Content, Digest, ImageReference},
+    image::{Content, Digest, ImageReference},
     journey::{Diagnosis, Observation, ScriptKind, Seen},
 };
 use bennu_plan::Step;
@@ -260,22 +260,8 @@ impl Boot {
 
     /// Remembers what an image's blobs are.
     pub fn name_parts(&mut self, content: &Content) {
-        let mut name = |blob: &BlobRef, part: &str| drop(self.parts.insert(blob.digest, part.to_owned()));
-        match content {
-            Content::Root { kernel, modules, root, verity, .. } => {
-                name(kernel, "kernel");
-                name(modules, "modules");
-                name(root, "root");
-                verity.iter().for_each(|verity| name(&verity.tree, "hash tree"));
-            }
-            Content::Kernel { kernel, modules, .. } => {
-                name(kernel, "kernel");
-                name(modules, "modules");
-            }
-            Content::Foreign { kernel, initrds } => {
-                name(kernel, "kernel");
-                initrds.iter().for_each(|initrd| name(initrd, "initrd"));
-            }
+        for (part, blob) in content.parts() {
+            self.parts.insert(blob.digest, part.to_owned());
         }
     }
 

@@ -229,15 +229,17 @@ pub enum Content {
 }
 
 impl Content {
-    /// Every blob the image needs.
-    pub fn blobs(&self) -> Vec<&BlobRef> {
+    /// Every blob the image needs, and what it is.
+    pub fn parts(&self) -> Vec<(&'static str, &BlobRef)> {
         match self {
             Self::Root { kernel, modules, root, verity, .. } => {
-                let tree = verity.as_ref().map(|verity| &verity.tree);
-                [kernel, modules, root].into_iter().chain(tree).collect()
+                let tree = verity.as_ref().map(|verity| ("hash tree", &verity.tree));
+                [("kernel", kernel), ("modules", modules), ("root", root)].into_iter().chain(tree).collect()
             }
-            Self::Kernel { kernel, modules, .. } => vec![kernel, modules],
-            Self::Foreign { kernel, initrds } => std::iter::once(kernel).chain(initrds).collect(),
+            Self::Kernel { kernel, modules, .. } => vec![("kernel", kernel), ("modules", modules)],
+            Self::Foreign { kernel, initrds } => {
+                std::iter::once(("kernel", kernel)).chain(initrds.iter().map(|initrd| ("initrd", initrd))).collect()
+            }
         }
     }
 
@@ -282,10 +284,15 @@ pub struct SignedLoaders {
 }
 
 impl ImageConfig {
-    /// Every blob the image needs, in the order of its manifest's layers.
-    pub fn blobs(&self) -> Vec<&BlobRef> {
-        let signed = self.signed.iter().flat_map(|signed| [&signed.shim, &signed.grub]);
-        self.content.blobs().into_iter().chain(signed).collect()
+    /// Every blob the image needs, in the order of its manifest's layers, and what it is.
+    pub fn parts(&self) -> Vec<(&'static str, &BlobRef)> {
+        let signed = self.signed.iter().flat_map(|signed| [("shim", &signed.shim), ("GRUB", &signed.grub)]);
+        self.content.parts().into_iter().chain(signed).collect()
+    }
+
+    /// Every blob the image needs.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        self.parts().into_iter().map(|(_, blob)| blob)
     }
 }
 
@@ -309,7 +316,7 @@ pub struct Image {
 impl Image {
     /// Bytes on disk of all its blobs, shared ones counted in full.
     pub fn size(&self) -> u64 {
-        let parts: u64 = self.config.blobs().iter().map(|blob| blob.size).sum();
+        let parts: u64 = self.config.blobs().map(|blob| blob.size).sum();
         parts + self.manifest_size + self.config_blob.size
     }
 }

@@ -93,6 +93,14 @@ impl Client {
         collected(self.send(Method::DELETE, path, None).await?).await
     }
 
+    /// Reads an answer that comes line by line while work goes on, until `take` knows how it ended.
+    pub async fn lines<T: DeserializeOwned, R>(&self, path: &str, take: impl FnMut(T) -> Option<R>) -> Done<R> {
+        let answer = self.send(Method::GET, path, None).await?;
+        lines(answer.into_body(), take)
+            .await
+            .map_err(|why| CliError::failed(format!("the answer broke off: {why}"), LOST))
+    }
+
     /// Sends a request and takes the answer's head. A problem is an error.
     pub async fn send(&self, method: Method, path: &str, body: Option<RequestBody>) -> Done<Response<Incoming>> {
         self.send_with(method, path, body, &[]).await
@@ -175,6 +183,29 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Reads JSON lines until `take` knows the end. The error says why there was none.
+pub async fn lines<T: DeserializeOwned, R>(
+    mut body: Incoming,
+    mut take: impl FnMut(T) -> Option<R>,
+) -> Result<R, String> {
+    let mut buffer = Vec::new();
+    loop {
+        let frame = match body.frame().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Err(chain(&error)),
+            None => return Err("the appliance gave no result".into()),
+        };
+        buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            let line = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+            if let Some(end) = take(line) {
+                return Ok(end);
+            }
+        }
+    }
 }
 
 async fn collected(response: Response<Incoming>) -> Done<Vec<u8>> {

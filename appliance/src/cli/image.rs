@@ -1,5 +1,7 @@
 //! `bennu image …`
 
+mod verify;
+
 use super::{
     Json,
     client::{Client, encoded},
@@ -7,8 +9,8 @@ use super::{
     import::{self, Import},
     output::{Listing, age, bytes, fields, or_dash, say, say_json, time},
 };
-use crate::http::api::images::{ImageShown, RemovedShown, TagBody};
-use bennu_rules::image::{BlobRef, Content, ImageConfig, ImageName, ImageReference, Tag};
+use crate::http::api::images::{ImageShown, RemovedShown, TagAction, TagBody};
+use bennu_rules::image::{Content, ImageConfig, ImageName, ImageReference, Tag, TagMove};
 use clap::Subcommand;
 use http::Method;
 use serde_json::Value;
@@ -37,6 +39,25 @@ pub enum ImageCommand {
         /// The tag to make or move
         name: ImageName,
     },
+    /// Show where a tag pointed, newest first
+    History {
+        /// The tag
+        name: ImageName,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Point a tag at the image that it pointed at before
+    Rollback {
+        /// The tag
+        name: ImageName,
+    },
+    /// Read images from the disk and compare every byte with its digest
+    Verify {
+        /// NAME:TAG or sha256:DIGEST; all of them without one
+        image: Option<ImageReference>,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Remove a tag, and its image with the last one; or an image with all its tags
     Remove {
         /// NAME:TAG or sha256:DIGEST
@@ -55,6 +76,13 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
             say(format!("{} is {}", tag.name, tag.digest));
             Ok(())
         }
+        ImageCommand::History { name, output } => history(client, &name, output).await,
+        ImageCommand::Rollback { name } => {
+            let tag: Tag = client.write(Method::POST, &format!("/v1/tags/{name}"), &TagAction::Rollback).await?;
+            say(format!("{} is {} again", tag.name, tag.digest));
+            Ok(())
+        }
+        ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
         ImageCommand::Remove { image } => remove(client, &image).await,
     }
 }
@@ -114,39 +142,32 @@ fn described(shown: &ImageShown) -> String {
     text += "\nparts\n";
     text += &fields(&parts(config));
     for tag in &shown.tags {
-        text += &format!("\nhistory of {}\n", tag.name);
-        for moved in tag.history.iter().rev() {
-            text += &format!("  {}  {}  {}\n", time(moved.at), moved.digest.short(), moved.by);
-        }
+        text += &format!("\nhistory of {}\n{}", tag.name, moves(tag));
     }
     text
 }
 
+fn moves(tag: &Tag) -> String {
+    let line = |moved: &TagMove| format!("  {}  {}  {}\n", time(moved.at), moved.digest.short(), moved.by);
+    tag.history.iter().rev().map(line).collect()
+}
+
+async fn history(client: &Client, name: &ImageName, output: Json) -> Done {
+    let path = format!("/v1/tags/{name}");
+    if output.json {
+        return say_json(&client.get::<Value>(&path).await?);
+    }
+    let tag: Tag = client.get(&path).await?;
+    say(moves(&tag).trim_end());
+    Ok(())
+}
+
 fn parts(config: &ImageConfig) -> Vec<(&'static str, String)> {
-    let blob = |blob: &BlobRef| format!("{}  {}", blob.digest, bytes(blob.size));
-    let mut parts = match &config.content {
-        Content::Root { kernel, modules, root, verity, kernel_release } => {
-            let tree = verity.iter().map(|verity| ("hash tree", blob(&verity.tree)));
-            [
-                ("kernel", blob(kernel)),
-                ("release", kernel_release.clone()),
-                ("modules", blob(modules)),
-                ("root", blob(root)),
-            ]
-            .into_iter()
-            .chain(tree)
-            .collect()
-        }
-        Content::Kernel { kernel, modules, kernel_release } => {
-            vec![("kernel", blob(kernel)), ("release", kernel_release.clone()), ("modules", blob(modules))]
-        }
-        Content::Foreign { kernel, initrds } => {
-            let initrds = initrds.iter().map(|initrd| ("initrd", blob(initrd)));
-            std::iter::once(("kernel", blob(kernel))).chain(initrds).collect()
-        }
-    };
-    let signed = config.signed.iter().flat_map(|signed| [("shim", blob(&signed.shim)), ("GRUB", blob(&signed.grub))]);
-    parts.extend(signed);
+    let shown = config.parts().into_iter().map(|(part, blob)| (part, format!("{}  {}", blob.digest, bytes(blob.size))));
+    let mut parts: Vec<_> = shown.collect();
+    if let Content::Root { kernel_release, .. } | Content::Kernel { kernel_release, .. } = &config.content {
+        parts.insert(1, ("release", kernel_release.clone()));
+    }
     parts
 }
 

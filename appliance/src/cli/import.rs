@@ -1,11 +1,11 @@
 //! `bennu image import`: reads a source here, streams it to the appliance, shows how far it is.
 
-mod meter;
 mod sender;
 
 use super::{
-    client::{Client, chain, encoded},
+    client::{Client, encoded, lines},
     error::{CliError, Done},
+    meter::Meter,
     output::{say, say_json},
     source::Source,
 };
@@ -16,9 +16,7 @@ use crate::http::api::{
 use bennu_rules::image::ImageName;
 use clap::Args;
 use http::Method;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use meter::Meter;
 use std::time::Instant;
 
 /// The arguments of an import.
@@ -115,29 +113,20 @@ enum Broken {
 }
 
 /// Reads the answer to its last line.
-async fn listen(mut body: Incoming, meter: &Meter) -> Result<(Box<ImageShown>, bool), Broken> {
-    let broken = |why: String| {
-        Broken::Connection(CliError::failed(
+async fn listen(body: Incoming, meter: &Meter) -> Result<(Box<ImageShown>, bool), Broken> {
+    let end = lines(body, |line| {
+        match line {
+            Line::Step { step, done, total } => meter.step(&step, done, total),
+            Line::Note { note } => meter.note(&note),
+            Line::Image { image, known } => return Some(Ok((image, known))),
+            Line::Problem { problem } => return Some(Err(Broken::Refused(problem.into()))),
+        }
+        None
+    });
+    end.await.unwrap_or_else(|why| {
+        Err(Broken::Connection(CliError::failed(
             format!("the import broke off: {why}"),
             "look whether the service still runs (bennu status), then import again: nothing of this one was kept",
-        ))
-    };
-    let mut buffer = Vec::new();
-    loop {
-        let frame = match body.frame().await {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Err(broken(chain(&error))),
-            None => return Err(broken("the appliance gave no result".into())),
-        };
-        buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            match serde_json::from_slice(&line).map_err(|error| broken(error.to_string()))? {
-                Line::Step { step, done, total } => meter.step(&step, done, total),
-                Line::Note { note } => meter.note(&note),
-                Line::Image { image, known } => return Ok((image, known)),
-                Line::Problem { problem } => return Err(Broken::Refused(problem.into())),
-            }
-        }
-    }
+        )))
+    })
 }

@@ -7,6 +7,7 @@ mod image;
 mod import;
 mod lease;
 mod machine;
+mod meter;
 pub(crate) mod output;
 mod source;
 mod status;

@@ -6,9 +6,11 @@
 //! truth; `index.json` is derived from it.
 
 mod index;
+mod scrub;
 mod writer;
 
 pub use index::IndexEntry;
+pub use scrub::Damage;
 pub use writer::BlobWriter;
 
 use bennu_rules::image::{BlobRef, Digest};

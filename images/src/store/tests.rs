@@ -137,3 +137,38 @@ fn sizes_read_well() {
     assert_eq!(bytes(3 << 30), "3.0 GiB");
     assert_eq!(bytes(1536), "1.5 KiB");
 }
+
+#[test]
+fn an_examination_finds_what_a_disk_did() {
+    let (_dir, store) = scratch();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
+    let blob = store.put(&bytes).unwrap();
+    let examine = || {
+        let mut read = 0;
+        let found = store.examine::<()>(&blob, &mut |count| {
+            read += count;
+            Ok(())
+        });
+        (found.unwrap(), read)
+    };
+    assert_eq!(examine(), (None, blob.size));
+    let path = store.blob_path(&blob.digest);
+    let replace = |bytes: &[u8]| {
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    };
+    let mut flipped = bytes.clone();
+    flipped[2_000_000] ^= 0x10;
+    replace(&flipped);
+    assert!(matches!(examine().0, Some(Damage::Differs { size, .. }) if size == blob.size));
+    replace(&bytes[..100]);
+    assert!(matches!(examine().0, Some(Damage::Differs { size: 100, .. })));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(examine().0, Some(Damage::Missing));
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(examine().0, Some(Damage::Unreadable(_))));
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(store.put(&bytes).unwrap(), blob, "storing it again repairs it");
+    assert_eq!(examine().0, None);
+    assert_eq!(store.examine(&blob, &mut |_| Err("enough")), Err("enough"));
+}

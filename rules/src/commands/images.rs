@@ -73,6 +73,37 @@ pub fn move_tag(request: &MoveTag, view: &View<'_>, at: &Moment) -> Decision<Res
     Decision { changes, ..Decision::just(Ok(tag)) }
 }
 
+/// How a tag's history tells of a return.
+const ROLLBACK: &str = "rollback";
+
+/// Points a tag at what it pointed at before. Repeated, it goes further back.
+#[derive(Debug, Clone)]
+pub struct RollBack {
+    /// The tag.
+    pub name: ImageName,
+}
+
+/// Carries out [`RollBack`].
+pub fn roll_back(request: &RollBack, view: &View<'_>, at: &Moment) -> Decision<Result<Tag, Refusal>> {
+    let name = &request.name;
+    let earlier = match find_image(&ImageReference::Name(name.clone()), view.records) {
+        Ok(_) => view.records.tag(name).and_then(|tag| earlier(&tag, view.records)),
+        Err(refusal) => return Decision::just(Err(refusal)),
+    };
+    let Some(digest) = earlier else { return Decision::just(Err(Refusal::NothingEarlier(name.clone()))) };
+    let (tag, _) = moved(name, digest, ROLLBACK.to_owned(), view.records, at.now);
+    Decision { changes: vec![Change::PutTag(tag.clone())], ..Decision::just(Ok(tag)) }
+}
+
+/// What a tag pointed at before today's image came, and is still here. Returns brought nothing new: what lies before a
+/// return is what lay before the image when it first came.
+fn earlier(tag: &Tag, records: &dyn Records) -> Option<Digest> {
+    let came = |moved: &&TagMove| moved.by != ROLLBACK;
+    let brought = tag.history.iter().rposition(|moved| moved.digest == tag.digest && came(&moved))?;
+    let before = tag.history[..brought].iter().rev().filter(came).map(|moved| moved.digest);
+    before.into_iter().find(|digest| *digest != tag.digest && records.image(digest).is_some())
+}
+
 /// A tag that points at `digest`, and whether it did not before.
 fn moved(name: &ImageName, digest: Digest, by: String, records: &dyn Records, now: Timestamp) -> (Tag, bool) {
     let mut tag = records.tag(name).unwrap_or_else(|| Tag { name: name.clone(), digest, history: Vec::new() });

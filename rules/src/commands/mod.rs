@@ -46,6 +46,9 @@ pub enum Refusal {
     /// Kernel arguments that cannot enter a script.
     #[error("arguments: {0}")]
     BadArguments(String),
+    /// There is nothing to go back to.
+    #[error("{0} has not pointed at another image that is still here")]
+    NothingEarlier(ImageName),
     /// Machines boot it.
     #[error("{reference} is assigned to {}", list(machines))]
     Assigned { reference: ImageReference, machines: Vec<MacAddress> },
@@ -79,6 +82,9 @@ impl Refusal {
             }
             Self::BadArguments(_) => {
                 "write kernel arguments as one line of printable ASCII, such as console=ttyS1,115200".into()
+            }
+            Self::NothingEarlier(name) => {
+                format!("`bennu image history {name}` shows where it pointed; `bennu image tag` points it anywhere")
             }
             Self::Assigned { .. } => "assign these machines another image first".into(),
             Self::NamedByPolicy(_) => {

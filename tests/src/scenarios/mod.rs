@@ -27,6 +27,7 @@ pub const LIVES: &[Life] = &[
     secure_boot::SECURE_BOOT,
     secure_boot::OWN_DISK,
     imports::TWO_STORES,
+    imports::IN_THE_STORE,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,

@@ -1,6 +1,6 @@
 //! A source as a request's body, read by a thread of its own.
 
-use super::meter::Meter;
+use crate::cli::meter::Meter;
 use crate::cli::{
     client::RequestBody,
     error::{CliError, Done},

@@ -15,7 +15,7 @@ use bennu_rules::{
     assignment::Assignment,
     commands::{
         Refusal, find_image,
-        images::{MoveTag, RemoveImage, move_tag, remove_image},
+        images::{MoveTag, RemoveImage, RollBack, move_tag, remove_image, roll_back},
     },
     image::{Digest, Image, ImageName, ImageReference, Tag},
 };
@@ -42,6 +42,14 @@ pub struct ImageShown {
 pub struct TagBody {
     /// Where to point: another tag, or a digest.
     pub image: ImageReference,
+}
+
+/// What `POST /v1/tags/{name}` does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TagAction {
+    /// Points it at what it pointed at before.
+    Rollback,
 }
 
 /// What a removal came to.
@@ -89,6 +97,29 @@ pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<
     let request = MoveTag { name: named(&text)?, to: body.image };
     let settling = api.settling.lock().await;
     let tag = api.ledger.decide(request, move_tag).await??;
+    write_index(&api)?;
+    drop(settling);
+    Ok(Json(tag))
+}
+
+/// `GET /v1/tags/{name}`, with its history
+pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Json<Tag>> {
+    let name: ImageName = named(&text)?;
+    let reference = ImageReference::Name(name.clone());
+    let tag = api.ledger.read(|records, _| {
+        find_image(&reference, records)?;
+        records.tag(&name).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })
+    })??;
+    Ok(Json(tag))
+}
+
+/// `POST /v1/tags/{name}`
+pub async fn act(State(api): Shared, Path(text): Path<String>, Body(action): Body<TagAction>) -> Answer<Json<Tag>> {
+    let name = named(&text)?;
+    let settling = api.settling.lock().await;
+    let tag = match action {
+        TagAction::Rollback => api.ledger.decide(RollBack { name }, roll_back).await??,
+    };
     write_index(&api)?;
     drop(settling);
     Ok(Json(tag))

@@ -6,13 +6,14 @@
 use super::{
     Api, Shared,
     images::{ImageShown, write_index},
+    lines,
     problem::{Answer, Kind, Problem},
     request::{Params, named},
 };
 use axum::{
     body::{Body, Bytes},
     extract::State,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bennu_images::{
     archive::{EntryKind, Reader, TarError, decompress},
@@ -27,8 +28,7 @@ use bennu_rules::{
     facts::Architecture,
     image::{Image, ImageName},
 };
-use futures_util::{StreamExt, stream};
-use http::header;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -115,7 +115,7 @@ pub enum Line {
     },
 }
 
-type Lines = mpsc::Sender<Line>;
+type Lines = lines::Lines<Line>;
 
 /// `POST /v1/imports`
 pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Body) -> Answer<Response> {
@@ -123,7 +123,7 @@ pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Bo
     if wanted.source.is_empty() || wanted.source.len() > 4096 || wanted.source.chars().any(char::is_control) {
         return Err(Problem::new(Kind::Malformed, "query: source is empty, too long or no line of text", ""));
     }
-    let (lines, told) = mpsc::channel(64);
+    let (lines, answer) = lines::answer();
     let (chunks, body_reader) = BodyReader::new();
     let pump = tokio::spawn(pump(body, chunks));
     tokio::spawn(async move {
@@ -135,14 +135,7 @@ pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Bo
         // The answer ends when the request has: a client that still sends would lose the last line otherwise.
         let _ = pump.await;
     });
-    let encode = |line: Line| {
-        let mut json = serde_json::to_vec(&line).unwrap_or_default();
-        json.push(b'\n');
-        Ok::<_, io::Error>(Bytes::from(json))
-    };
-    let lines = stream::unfold(told, |mut told| async { told.recv().await.map(|line| (line, told)) });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(lines.map(encode))).into_response())
+    Ok(answer)
 }
 
 async fn run(api: &Arc<Api>, wanted: Wanted, name: ImageName, body: BodyReader, lines: Lines) -> Answer<Line> {
@@ -158,7 +151,7 @@ async fn run(api: &Arc<Api>, wanted: Wanted, name: ImageName, body: BodyReader, 
     });
     let settling = api.settling.lock().await;
     let recorded = match made {
-        Ok(_) if lines.is_closed() => Err(Problem::new(Kind::Import, "the client went away", "")),
+        Ok(_) if lines.is_cancelled() => Err(Problem::new(Kind::Import, "the client went away", "")),
         Ok(imported) => record(api, imported, name, source).await,
         Err(problem) => Err(problem),
     };
@@ -321,16 +314,15 @@ impl Progress for Teller {
             ImportStep::Root => "root",
             ImportStep::Store => "store",
         };
-        let _ = self.lines.try_send(Line::Step { step: step.to_owned(), done, total });
+        let _ = self.lines.hint(Line::Step { step: step.to_owned(), done, total });
     }
 
     fn note(&self, note: &str) {
-        let _ = self.lines.blocking_send(Line::Note { note: note.to_owned() });
+        let _ = self.lines.tell(Line::Note { note: note.to_owned() });
     }
 
     fn is_cancelled(&self) -> bool {
-        // The answer's body is gone when its connection is.
-        self.lines.is_closed()
+        self.lines.is_cancelled()
     }
 }
 

@@ -8,9 +8,11 @@ pub mod events;
 pub mod images;
 pub mod imports;
 pub mod leases;
+mod lines;
 pub mod machines;
 pub mod problem;
 pub mod request;
+pub mod scrub;
 pub mod status;
 
 use crate::appliance::Appliance;
@@ -53,7 +55,8 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/boots/{id}", get(boots::show))
         .route("/v1/images", get(images::list))
         .route("/v1/images/{*reference}", get(images::show).merge(delete(images::remove)))
-        .route("/v1/tags/{*name}", put(images::tag))
+        .route("/v1/tags/{*name}", get(images::show_tag).put(images::tag).post(images::act))
+        .route("/v1/scrub", get(scrub::run))
         .route("/v1/imports", post(imports::create))
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))

@@ -129,6 +129,7 @@ impl From<Refusal> for Problem {
             Refusal::Conflict { .. }
             | Refusal::AddressReserved { .. }
             | Refusal::AddressLeased { .. }
+            | Refusal::NothingEarlier(_)
             | Refusal::Assigned { .. }
             | Refusal::NamedByPolicy(_)
             | Refusal::Booting { .. } => Kind::Conflict,

@@ -139,3 +139,40 @@ fn the_image_of_the_policy_is_not_removed() {
     let at = Moment { settings: Arc::new(policy), ..at(20) };
     assert!(matches!(remove(&mut records, &Live::default(), "web:v1", &at), Err(Refusal::NamedByPolicy(_))));
 }
+
+#[test]
+fn a_rollback_goes_to_the_image_before_and_repeated_further_back() {
+    let mut records = Memory::default();
+    for (seed, ms) in [(1, 10), (2, 20), (3, 30)] {
+        add(&mut records, "web:v", seed, ms);
+    }
+    let name: ImageName = "web:v".parse().unwrap();
+    let roll_back = |records: &mut Memory, name: &ImageName| {
+        let request = RollBack { name: name.clone() };
+        let decision = roll_back(&request, &View { records, live: &Live::default() }, &at(100));
+        decision.changes.into_iter().for_each(|change| records.apply(change));
+        decision.answer.map(|tag| tag.digest)
+    };
+    assert_eq!(roll_back(&mut records, &name).unwrap(), Digest([2; 32]));
+    assert_eq!(roll_back(&mut records, &name).unwrap(), Digest([1; 32]), "not forward again");
+    let history = records.tag(&name).unwrap().history;
+    assert_eq!(history.iter().map(|moved| moved.digest.0[0]).collect::<Vec<_>>(), [1, 2, 3, 2, 1]);
+    assert_eq!(history.last().unwrap().by, "rollback");
+    assert_eq!(roll_back(&mut records, &name), Err(Refusal::NothingEarlier(name.clone())));
+    add(&mut records, "web:v", 4, 200);
+    assert_eq!(roll_back(&mut records, &name).unwrap(), Digest([3; 32]), "what was rolled out before it");
+    let unknown: ImageName = "web:w".parse().unwrap();
+    assert!(matches!(roll_back(&mut records, &unknown), Err(Refusal::UnknownImage { near, .. }) if near == [name]));
+}
+
+#[test]
+fn a_rollback_passes_over_images_that_are_gone() {
+    let mut records = Memory::default();
+    for (seed, ms) in [(1, 10), (2, 20), (3, 30)] {
+        add(&mut records, "web:v", seed, ms);
+    }
+    remove(&mut records, &Live::default(), &Digest([2; 32]).to_string(), &at(40)).unwrap();
+    let request = RollBack { name: "web:v".parse().unwrap() };
+    let decision = roll_back(&request, &View { records: &records, live: &Live::default() }, &at(100));
+    assert_eq!(decision.answer.unwrap().digest, Digest([1; 32]));
+}

@@ -135,3 +135,50 @@ async fn a_problem_reaches_a_client_that_still_sends() {
         chunks.send(Ok(Frame::data(Bytes::from(vec![b'x'; 1 << 20])))).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_tag_tells_its_history_and_goes_back() {
+    let bench = Bench::new();
+    let first = bench.import("team/web:v", 1).await["digest"].clone();
+    let second = bench.import("team/web:v", 2).await["digest"].clone();
+    let tag = bench.get("/v1/tags/team/web:v").await.json();
+    assert_eq!((&tag["digest"], tag["history"].as_array().unwrap().len()), (&second, 2));
+    let act = |body| bench.write(Method::POST, "/v1/tags/team/web:v", body);
+    assert_eq!(act(r#"{"do":"rollback"}"#).await.json()["digest"], first);
+    assert_eq!(bench.get("/v1/images/team/web:v").await.json()["digest"], first);
+    let again = act(r#"{"do":"rollback"}"#).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert!(again.json()["advice"].as_str().unwrap().contains("bennu image history team/web:v"), "{}", again.text);
+    assert_eq!(act(r#"{"do":"fly"}"#).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(bench.get("/v1/tags/team/web:w").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_scrub_names_what_is_damaged_and_who_needs_it() {
+    let bench = Bench::new();
+    let image = bench.import("web:v1", 1).await;
+    bench.import("web:v2", 2).await;
+    let scrub = async |query: &str| {
+        let got = bench.get(&format!("/v1/scrub{query}")).await;
+        got.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let whole = scrub("").await;
+    assert_eq!(whole.last().unwrap()["damaged"], 0, "{whole:?}");
+    let kernel: bennu_rules::image::Digest = image["config"]["kernel"]["digest"].as_str().unwrap().parse().unwrap();
+    let path = bench.appliance.store.blob_path(&kernel);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let lines = scrub("").await;
+    assert_eq!(lines.last().unwrap()["damaged"], 1, "{lines:?}");
+    let damaged = lines.iter().find(|line| line["digest"] == kernel.to_string()).unwrap();
+    assert_eq!(
+        (&damaged["used_by"][0]["part"], &damaged["used_by"][0]["tags"][0]),
+        (&"kernel".into(), &"web:v1".into())
+    );
+    assert_eq!(scrub("?image=web:v2").await.last().unwrap()["damaged"], 0);
+    assert_eq!(bench.get("/v1/scrub?image=web:v3").await.status, StatusCode::NOT_FOUND);
+    bench.import("web:v1", 1).await;
+    assert_eq!(scrub("").await.last().unwrap()["damaged"], 0, "importing it again repairs it");
+}

@@ -1,4 +1,4 @@
-//! How far an import is: a bar on a terminal, plain lines elsewhere.
+//! How far long work is: a bar on a terminal, plain lines elsewhere.
 
 use crate::cli::output::{bytes, legible};
 use bennu_images::import::{ImportStep, Progress};
@@ -40,6 +40,7 @@ impl Meter {
             "modules" => "modules initrd",
             "root" => "root filesystem",
             "store" => "storing",
+            "verify" => "reading",
             other => other,
         };
         self.shown().at(label, done, total, step != "modules");
