@@ -134,6 +134,7 @@ pub fn unmount_root() {
     for place in [NEW_ROOT, OVERLAY, LOWER] {
         let _ = unmount(place, UnmountFlags::DETACH);
     }
+    verity::close();
 }
 
 fn half_of_free() -> u64 {

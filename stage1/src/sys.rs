@@ -166,6 +166,7 @@ const DM_DEV_SUSPEND: Opcode = mapper_opcode(6);
 const DM_TABLE_LOAD: Opcode = mapper_opcode(9);
 
 const DM_READONLY_FLAG: u32 = 1;
+const DM_DEFERRED_REMOVE: u32 = 1 << 17;
 
 /// One device of the device mapper, by its name.
 pub struct DeviceMapper {
@@ -230,9 +231,11 @@ impl DeviceMapper {
         self.ask::<DM_DEV_SUSPEND>(self.request).map(drop)
     }
 
-    /// Removes it.
+    /// Removes it, as soon as nobody uses it.
     pub fn remove(&self) -> Result<()> {
-        self.ask::<DM_DEV_REMOVE>(self.request).map(drop)
+        let mut request = self.request;
+        request.head.flags = DM_DEFERRED_REMOVE;
+        self.ask::<DM_DEV_REMOVE>(request).map(drop)
     }
 
     fn ask<const OPCODE: Opcode>(&self, mut request: MapperRequest) -> Result<MapperRequest> {

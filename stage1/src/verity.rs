@@ -4,7 +4,7 @@
 use crate::root::RootError;
 use crate::sys::DeviceMapper;
 use bennu_plan::Verity;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +14,8 @@ pub const MODULES: [&str; 4] = ["sha256_generic", "sha256_ssse3", "sha2_ce", "dm
 
 const BLOCK: u64 = 4096;
 const SECTOR: u64 = 512;
+/// Devices made so far.
+static TRIES: AtomicU32 = AtomicU32::new(0);
 /// The tree begins behind its superblock.
 const TREE_START: u64 = 1;
 
@@ -24,12 +26,9 @@ pub fn open(data: &Path, tree: &Path, verity: &Verity, size: u64) -> Result<Opti
         source,
         advice: ". Import the image again; if that does not help, boot it on another machine to see whose fault it is",
     };
-    // There as soon as the kernel has a device mapper.
-    let Ok(control) = OpenOptions::new().read(true).write(true).open("/dev/mapper/control") else { return Ok(None) };
+    let Ok(control) = control() else { return Ok(None) };
     // A device of an earlier try may still be in use.
-    static TRIES: AtomicU32 = AtomicU32::new(0);
-    let name = format!("bennu-root-{}", TRIES.fetch_add(1, Ordering::Relaxed));
-    let mapper = DeviceMapper::new(control, &name);
+    let mapper = DeviceMapper::new(control, &name(TRIES.fetch_add(1, Ordering::Relaxed)));
     let number = mapper.create().map_err(|error| failed("make a device for dm-verity", error.into()))?;
     let table = table(data, tree, verity, size);
     if let Err(error) = mapper.load_read_only("verity", size / SECTOR, &table) {
@@ -45,6 +44,24 @@ pub fn open(data: &Path, tree: &Path, verity: &Verity, size: u64) -> Result<Opti
         return Err(failed("start dm-verity", error.into()));
     }
     Ok(Some(PathBuf::from(format!("/dev/dm-{number}"))))
+}
+
+/// Takes away what [`open`] made, so that the memory below it is free again.
+pub fn close() {
+    for attempt in 0..TRIES.load(Ordering::Relaxed) {
+        if let Ok(control) = control() {
+            let _ = DeviceMapper::new(control, &name(attempt)).remove();
+        }
+    }
+}
+
+/// There as soon as the kernel has a device mapper.
+fn control() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/mapper/control")
+}
+
+fn name(attempt: u32) -> String {
+    format!("bennu-root-{attempt}")
 }
 
 /// The target's parameters: version, devices, block sizes, blocks, the tree's first block, algorithm, root hash, no salt.
