@@ -272,8 +272,10 @@ impl Boot {
             return;
         }
         let is_damage = |seen: &Seen| matches!(seen, Seen::Reported { step: Step::Damaged, .. });
-        // Services that start on a root whose damage was told do not mend it.
-        if self.diagnosis.is_some() && self.timeline.iter().rev().any(|earlier| is_damage(&earlier.seen)) {
+        // Services that start on a root whose damage was told do not mend it; only another script does.
+        let is_script = |seen: &Seen| matches!(seen, Seen::ScriptRead { .. });
+        let mut since_script = self.timeline.iter().rev().take_while(|earlier| !is_script(&earlier.seen));
+        if !is_script(&observation.seen) && since_script.any(|earlier| is_damage(&earlier.seen)) {
             return;
         }
         // A late report of stage 1 says nothing new of a machine that is up already.

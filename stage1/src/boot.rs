@@ -15,7 +15,8 @@ use crate::plan::{self, NoPlan};
 use crate::report::Reports;
 use crate::reporter::{self, BootFile};
 use crate::root::{self, RootError};
-use crate::{clock, early, inventory, restart, verity};
+use crate::verity::{self, Device};
+use crate::{clock, early, inventory, restart};
 use bennu_plan::{Action, Plan, RootPlan, Step};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,6 +45,10 @@ enum Failure {
     Laydown(#[from] LaydownError),
     #[error("{0}")]
     Handover(#[from] HandoverError),
+    #[error(
+        "the root changed in this machine's memory after it was fetched; it is fetched again. Because of that: {0}"
+    )]
+    Damaged(Box<Failure>),
     #[error("cannot prepare {what}: {source}")]
     File { what: &'static str, source: std::io::Error },
 }
@@ -189,7 +194,7 @@ impl Machine {
         let text = failure.to_string();
         self.reports.step(Step::Failed, text.clone());
         let spoilt = matches!(failure, Failure::Download(error) if error.spoils())
-            || matches!(failure, Failure::Memory(_) | Failure::Root(_));
+            || matches!(failure, Failure::Memory(_) | Failure::Root(_) | Failure::Damaged(_));
         if spoilt && self.fetch.take().is_some() {
             root::drop_store();
         }
@@ -247,16 +252,20 @@ impl Machine {
         if wanted.verity.is_some() {
             verity::MODULES.iter().for_each(|module| self.modules.load(module));
         }
-        if let Err(error) = root::mount_root(wanted) {
-            root::unmount_root();
-            return Err(error.into());
-        }
-        self.reports.step(Step::Mounted, "");
-        match self.settle_in(plan, wanted) {
+        let checked = root::mount_root(wanted).inspect_err(|_| root::unmount_root())?;
+        let text = match (&checked, &wanted.verity) {
+            (Some(_), _) => "dm-verity checks each block when it is read",
+            (None, Some(_)) => "this kernel has no dm-verity: its blocks are not checked again when they are read",
+            (None, None) => "an image from before dm-verity: its blocks are not checked again when they are read",
+        };
+        console::say(&format!("root mounted: {text}"));
+        self.reports.step(Step::Mounted, text);
+        match self.settle_in(plan, wanted, checked.as_ref()) {
             Ok(ready) => self.hand_over(wanted, &ready),
             Err(failure) => {
+                let is_damaged = checked.is_some_and(|device| device.is_corrupted());
                 root::unmount_root();
-                Err(failure)
+                Err(if is_damaged { Failure::Damaged(Box::new(failure)) } else { failure })
             }
         }
     }
@@ -282,7 +291,7 @@ impl Machine {
     }
 
     /// Lays down what is this machine's own, in the new root and in `/run`.
-    fn settle_in(&self, plan: &Plan, wanted: &RootPlan) -> Result<Ready, Failure> {
+    fn settle_in(&self, plan: &Plan, wanted: &RootPlan, checked: Option<&Device>) -> Result<Ready, Failure> {
         let new_root = Path::new(root::NEW_ROOT);
         let run = Path::new("/run");
         let init = handover::find_init(new_root, self.arguments.init.as_deref())?;
@@ -318,7 +327,7 @@ impl Machine {
             image: wanted.image.clone(),
             digest: wanted.digest.clone(),
             root: wanted.root.digest.clone(),
-            tree: wanted.verity.as_ref().map(|verity| verity.tree.digest.clone()).unwrap_or_default(),
+            checked: checked.cloned(),
         };
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         laydown::write(run, "bennu/boot.json", text, 0o600)?;
@@ -347,7 +356,7 @@ impl Machine {
             Ok(()) => handover::become_init(&ready.init),
             Err(error) => error,
         };
-        restart::report_and_restart(Step::Failed, &format!("the handover failed: {error}"));
+        restart::report_and_restart(Step::Failed, &format!("the handover failed: {error}"), READING_TIME);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::entropy::Backoff;
 use crate::http;
 use crate::laydown::{self, LaydownError};
 use crate::report;
+use crate::verity::Device;
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
@@ -33,11 +34,9 @@ pub struct BootFile {
     /// The image's digest.
     pub digest: String,
     /// The root's digest.
-    #[serde(default)]
     pub root: String,
-    /// Its hash tree's digest; empty where it has none.
-    #[serde(default)]
-    pub tree: String,
+    /// What checks the root's blocks, where something does.
+    pub checked: Option<Device>,
 }
 
 /// The unit for systemd. It runs when everything that the default target wants was started: systemd orders a target after what

@@ -5,7 +5,7 @@ use crate::laydown;
 use crate::memory::Memory;
 use crate::scoped;
 use crate::sys;
-use crate::verity;
+use crate::verity::{self, Device};
 use bennu_plan::RootPlan;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::ffi::CString;
@@ -89,44 +89,38 @@ pub fn drop_store() {
     let _ = unmount(STORE, UnmountFlags::DETACH);
 }
 
-/// Mounts the root's file and the overlay at [`NEW_ROOT`].
-pub fn mount_root(wanted: &RootPlan) -> Result<(), RootError> {
-    mount_lower(wanted)?;
+/// Mounts the root's file and the overlay at [`NEW_ROOT`]; answers what checks the root's blocks.
+pub fn mount_root(wanted: &RootPlan) -> Result<Option<Device>, RootError> {
+    let checked = mount_lower(wanted)?;
     let limit = wanted.overlay_limit.unwrap_or_else(half_of_free).max(LEAST_OVERLAY);
     tmpfs(Path::new(OVERLAY), &format!("mode=0700,size={limit}"))?;
     mount_overlay()?;
     for store in CONTAINER_STORES {
         separate_container_store(store)?;
     }
-    Ok(())
+    Ok(checked)
 }
 
 /// Mounts the root's file read-only, each block checked when it is read.
-fn mount_lower(wanted: &RootPlan) -> Result<(), RootError> {
+fn mount_lower(wanted: &RootPlan) -> Result<Option<Device>, RootError> {
     // Open until the mount uses them: an unused loop device with autoclear would let go of its file.
-    let (mut device, _root) = attach_loop(FILE, "bennu root")?;
+    let (data, _root) = attach_loop(FILE, "bennu root")?;
     let mut _tree = None;
+    let mut checked = None;
     if let Some(verity) = &wanted.verity {
         let (tree, open) = attach_loop(TREE, "bennu hash tree")?;
         _tree = Some(open);
-        match verity::open(&device, &tree, verity, wanted.root.size)? {
-            Some(checked) => {
-                console::say("dm-verity checks each block of the root when it is read");
-                device = checked;
-            }
-            None => console::say(
-                "this kernel has no dm-verity: the root was checked as it came, and its blocks are not again when they \
-                 are read",
-            ),
-        }
+        checked = verity::open(&data, &tree, verity, wanted.root.size)?;
     }
+    let device = checked.as_ref().map_or(data, Device::path);
     make_directory(LOWER)?;
     let flags = MountFlags::RDONLY | MountFlags::NODEV;
     mount(&device, LOWER, "squashfs", flags, None).map_err(|error| RootError {
         what: format!("mount the root's squashfs from {}", device.display()),
         source: error.into(),
         advice: ". Its kernel needs squashfs (and the compression it was made with) built in or among its modules",
-    })
+    })?;
+    Ok(checked)
 }
 
 /// Takes apart what [`mount_root`] made, so that it can be tried again.

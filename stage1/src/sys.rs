@@ -164,6 +164,7 @@ const DM_DEV_CREATE: Opcode = mapper_opcode(3);
 const DM_DEV_REMOVE: Opcode = mapper_opcode(4);
 const DM_DEV_SUSPEND: Opcode = mapper_opcode(6);
 const DM_TABLE_LOAD: Opcode = mapper_opcode(9);
+const DM_TABLE_STATUS: Opcode = mapper_opcode(12);
 
 const DM_READONLY_FLAG: u32 = 1;
 const DM_DEFERRED_REMOVE: u32 = 1 << 17;
@@ -236,6 +237,13 @@ impl DeviceMapper {
         let mut request = self.request;
         request.head.flags = DM_DEFERRED_REMOVE;
         self.ask::<DM_DEV_REMOVE>(request).map(drop)
+    }
+
+    /// What its target says of itself.
+    pub fn status(&self) -> Result<String> {
+        let answer = self.ask::<DM_TABLE_STATUS>(self.request)?;
+        let text = answer.parameters.split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
     }
 
     fn ask<const OPCODE: Opcode>(&self, mut request: MapperRequest) -> Result<MapperRequest> {

@@ -4,13 +4,16 @@
 use crate::root::RootError;
 use crate::sys::DeviceMapper;
 use bennu_plan::Verity;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What it takes where it is not built in; SHA-256 by the processor's own instructions is worth having.
-pub const MODULES: [&str; 4] = ["sha256_generic", "sha256_ssse3", "sha2_ce", "dm_verity"];
+/// What it takes where it is not built in, under its names in older and newer kernels. SHA-256 by the processor's own
+/// instructions is worth having.
+pub const MODULES: [&str; 5] = ["sha256", "sha256_generic", "sha256_ssse3", "sha2_ce", "dm_verity"];
 
 const BLOCK: u64 = 4096;
 const SECTOR: u64 = 512;
@@ -19,23 +22,50 @@ static TRIES: AtomicU32 = AtomicU32::new(0);
 /// The tree begins behind its superblock.
 const TREE_START: u64 = 1;
 
-/// Puts dm-verity over a root of `size` bytes on `data`, with its tree on `tree`. `None`: this kernel has no dm-verity.
-pub fn open(data: &Path, tree: &Path, verity: &Verity, size: u64) -> Result<Option<PathBuf>, RootError> {
+/// A root under dm-verity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// N of `/dev/dm-N`.
+    pub number: u64,
+    /// The device mapper's name for it.
+    pub name: String,
+}
+
+impl Device {
+    /// Where it is mounted from.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/dm-{}", self.number))
+    }
+
+    /// Whether the kernel has refused a block of it: the target's status is `C` then, and `V` before.
+    pub fn is_corrupted(&self) -> bool {
+        let status = control().map(|control| DeviceMapper::new(control, &self.name).status());
+        status.is_ok_and(|status| status.is_ok_and(|status| status.starts_with('C')))
+    }
+}
+
+/// Puts dm-verity over a root of `size` bytes on `data`, with its tree on `tree`. `None`: this kernel has none.
+pub fn open(data: &Path, tree: &Path, verity: &Verity, size: u64) -> Result<Option<Device>, RootError> {
     let failed = |what: &str, source: io::Error| RootError {
         what: format!("{what} over {} and {}", data.display(), tree.display()),
         source,
         advice: ". Import the image again; if that does not help, boot it on another machine to see whose fault it is",
     };
-    let Ok(control) = control() else { return Ok(None) };
+    let control = match control() {
+        Ok(control) => control,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(failed("open the device mapper", error)),
+    };
     // A device of an earlier try may still be in use.
-    let mapper = DeviceMapper::new(control, &name(TRIES.fetch_add(1, Ordering::Relaxed)));
+    let name = name(TRIES.fetch_add(1, Ordering::Relaxed));
+    let mapper = DeviceMapper::new(control, &name);
     let number = mapper.create().map_err(|error| failed("make a device for dm-verity", error.into()))?;
-    let table = table(data, tree, verity, size);
-    if let Err(error) = mapper.load_read_only("verity", size / SECTOR, &table) {
+    if let Err(error) = mapper.load_read_only("verity", size / SECTOR, &table(data, tree, verity, size)) {
         let _ = mapper.remove();
-        // The only thing about a well-formed table that a kernel does not know is its target.
         return match error {
-            rustix::io::Errno::INVAL if !Path::new("/sys/module/dm_verity").exists() => Ok(None),
+            // The only thing about a well-formed table that a kernel may not know is its target, or its hash.
+            Errno::INVAL if !Path::new("/sys/module/dm_verity").exists() => Ok(None),
+            Errno::NOENT => Ok(None),
             error => Err(failed("set up dm-verity", error.into())),
         };
     }
@@ -43,7 +73,11 @@ pub fn open(data: &Path, tree: &Path, verity: &Verity, size: u64) -> Result<Opti
         let _ = mapper.remove();
         return Err(failed("start dm-verity", error.into()));
     }
-    Ok(Some(PathBuf::from(format!("/dev/dm-{number}"))))
+    Ok(Some(Device { number, name }))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NXIO | Errno::NODEV))
 }
 
 /// Takes away what [`open`] made, so that the memory below it is free again.

@@ -45,7 +45,9 @@ impl Blobs {
 
     fn open(&self, digest: &Digest) -> Result<(Source, u64), StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mapped) = open.get(digest).and_then(Weak::upgrade) {
+        // A blob that was imported again, because a disk damaged it, is another file under the same name.
+        let is_current = |mapped: &Arc<Mapped>| mapped.is_at(&self.store.blob_path(digest));
+        if let Some(mapped) = open.get(digest).and_then(Weak::upgrade).filter(is_current) {
             let length = mapped.bytes().len() as u64;
             return Ok((Source::Mapped(mapped), length));
         }

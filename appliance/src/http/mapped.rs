@@ -2,7 +2,12 @@
 #![allow(unsafe_code)]
 
 use memmap2::{Mmap, MmapOptions};
-use std::{fs::File, io};
+use std::{
+    fs::{File, Metadata, metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 /// A mapped file. The mapping is mostly a name for the file's bytes: sendfile takes them by descriptor, and no page
 /// is touched unless the bytes travel another way (TLS).
@@ -20,6 +25,13 @@ impl Mapped {
         // file keeps the bytes.
         let map = unsafe { MmapOptions::new().len(length).map(&file)? };
         Ok(Self { map, file })
+    }
+
+    /// Whether this is still the file at a path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        let (Ok(ours), Ok(there)) = (self.file.metadata(), metadata(path)) else { return false };
+        identity(ours) == identity(there)
     }
 
     /// Its bytes.

@@ -67,6 +67,9 @@ pub fn stops_at_a_damaged_block(bennu: &Appliance, machine: &mut Machine) -> Res
     ensure!(failed["id"] == ran["id"], "another boot failed: {failed}");
     let reason = failed["diagnosis"]["reason"].as_str().unwrap_or_default();
     ensure!(reason.contains(&format!("block {block} of the root (sha256:")), "the diagnosis says: {reason}");
+    let next = bennu.wait_for_boot(&mac, 90, "start after the damage", |boot| boot["id"] != ran["id"])?;
+    let before = bennu.boots(&mac)?.into_iter().find(|boot| boot["id"] == ran["id"]).context("the boot is gone")?;
+    ensure!(before["state"] == "failed" && next["diagnosis"].is_null(), "before: {before}\nnow: {next}");
     Ok(())
 }
 

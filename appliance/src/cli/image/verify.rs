@@ -55,7 +55,7 @@ fn told(damaged: &Damaged) -> String {
         text += &format!("\n  {} of {}", used.part, name(used));
         if !used.assigned_to.is_empty() {
             let machines: Vec<String> = used.assigned_to.iter().map(ToString::to_string).collect();
-            text += &format!(", which {} would boot", machines.join(", "));
+            text += &format!(", assigned to {}", machines.join(", "));
         }
     }
     text
@@ -72,7 +72,11 @@ fn advice(found: &[Damaged]) -> CliError {
     sources.sort_unstable();
     sources.dedup();
     CliError::failed(
-        "the store is damaged; machines refuse what is, and do not boot it",
-        format!("import again what it was made of, which repairs it ({}), and test that disk", sources.join("; ")),
+        "the store is damaged: stage 1 refuses a damaged root, but nothing checks a kernel or an initrd on its way",
+        format!(
+            "import again what it was made of ({}), which repairs it where Bennu and its tools are still the same, or assign \
+             another image until then; and test that disk",
+            sources.join("; ")
+        ),
     )
 }

@@ -76,7 +76,7 @@ pub struct Use {
     pub part: String,
     /// Its tags.
     pub tags: Vec<ImageName>,
-    /// Machines that boot it.
+    /// Machines whose assignment names it.
     pub assigned_to: Vec<MacAddress>,
     /// Where it was imported from: importing it again repairs it.
     pub source: String,
@@ -142,7 +142,9 @@ fn scrub(api: &Arc<Api>, blobs: &Blobs, lines: &Lines<Line>) -> Result<(), Cance
             lines.hint(Line::Step { done: before + read.min(*size), total })
         })?;
         done += size;
-        if let Some(damage) = found {
+        // An image that was removed meanwhile took its blobs along.
+        let is_used = || api.blobs_in_use().is_ok_and(|used| used.contains(digest));
+        if let Some(damage) = found.filter(|_| is_used()) {
             damaged += 1;
             tracing::error!(%digest, %damage, "a blob of the store is damaged");
             let used_by = used_by.clone();
