@@ -91,7 +91,7 @@ fn explains(bennu: &Appliance, machine: &Machine) -> Result<String> {
 /// The root filesystem that the machine runs from is the source, to the last attribute.
 fn equals_source(images: &Images, machine: &mut Machine) -> Result<String> {
     let script = std::fs::read_to_string(images::script("manifest"))?;
-    machine.run("mkdir -p /tmp/root && mount -o ro /dev/loop0 /tmp/root")?;
+    machine.run("mkdir -p /tmp/root && mount -o ro /dev/dm-0 /tmp/root")?;
     machine.put("/tmp/manifest", &script)?;
     machine.run("chmod +x /tmp/manifest")?;
     let ran = machine.try_run("/tmp/manifest /tmp/root >/tmp/list && gzip -c /tmp/list | dd of=/dev/disk/by-id/virtio-scratch conv=fsync status=none", 600)?;
