@@ -248,8 +248,8 @@ fn killed_while_packing(bennu: &Appliance, tree: &Tree, signal: &str) -> Result<
     Ok(took)
 }
 
-/// Blobs of one image (kernel, modules, root, config, manifest) and stage 1.
-const BLOBS: usize = 6;
+/// Blobs of one image (kernel, modules, root, hash tree, config, manifest) and stage 1.
+const BLOBS: usize = 7;
 
 fn started(command: &mut Command) -> Result<Child> {
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
