@@ -55,8 +55,7 @@ struct LoopConfig {
 /// Read-only, detached by the kernel when the last user is gone; `name` shows in `losetup`.
 fn loop_info(name: &str) -> LoopInfo {
     let mut file_name = [0; 64];
-    let kept = name.len().min(file_name.len() - 1);
-    file_name[..kept].copy_from_slice(&name.as_bytes()[..kept]);
+    copy_text(&mut file_name, name);
     LoopInfo {
         device: 0,
         inode: 0,

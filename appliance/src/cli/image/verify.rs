@@ -26,12 +26,11 @@ pub async fn run(client: &Client, image: Option<ImageReference>, output: Json) -
             found.push(damaged);
             None
         }
-        Line::Done { blobs, bytes, .. } => Some(Ok((blobs, bytes))),
-        Line::Problem { problem } => Some(Err(CliError::from(problem))),
+        Line::Done { blobs, bytes, .. } => Some((blobs, bytes)),
     });
     let end = end.await;
     meter.finish();
-    let (blobs, size) = end??;
+    let (blobs, size) = end?;
     if output.json {
         say_json(&serde_json::json!({ "blobs": blobs, "bytes": size, "damaged": found }))?;
     } else {

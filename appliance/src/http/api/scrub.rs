@@ -4,7 +4,7 @@ use super::{
     Api, Shared,
     images::ImageShown,
     lines::{self, Lines},
-    problem::{Answer, Kind, Problem},
+    problem::Answer,
     request::{Params, named},
 };
 use axum::{extract::State, response::Response};
@@ -46,11 +46,6 @@ pub enum Line {
         bytes: u64,
         /// How many of them are damaged.
         damaged: usize,
-    },
-    /// The end: it could not go on.
-    Problem {
-        /// Why.
-        problem: Problem,
     },
 }
 
@@ -152,10 +147,4 @@ fn scrub(api: &Arc<Api>, blobs: &Blobs, lines: &Lines<Line>) -> Result<(), Cance
         }
     }
     lines.tell(Line::Done { blobs: blobs.len(), bytes: total, damaged })
-}
-
-impl From<Cancelled> for Problem {
-    fn from(cancelled: Cancelled) -> Self {
-        Self::told(Kind::Import, &cancelled)
-    }
 }
