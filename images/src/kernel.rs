@@ -3,7 +3,7 @@
 use crate::{
     archive::{decompress, show},
     squashfs::Compression,
-    tree::{FileData, Indexed},
+    tree::{FileData, Indexed, Tree},
 };
 use bennu_rules::facts::Architecture;
 use std::{cmp::Ordering, collections::BTreeSet, io};
@@ -23,6 +23,9 @@ pub enum KernelError {
          linux-image-amd64; Fedora: kernel; SUSE: kernel-default)"
     )]
     None,
+    /// There is none, and no kernel image to take one from.
+    #[error("the image has no kernel (no /boot/vmlinuz-*, no /usr/lib/modules/*/vmlinuz), and {0}")]
+    Unpaired(String),
     /// There are kernels, and none has its modules.
     #[error(
         "the kernel '{path}' has no modules: there is no /lib/modules/{release} and no /usr/lib/modules/{release}. \
@@ -61,6 +64,8 @@ pub struct Kernel {
     pub bytes: Vec<u8>,
     /// Instruction set.
     pub architecture: Architecture,
+    /// Its file in the tree.
+    pub path: String,
     /// Directory of its modules in the tree.
     pub modules: String,
     /// What it can decompress.
@@ -86,6 +91,19 @@ impl Support {
     pub fn root_compression(self, level: u32) -> Compression {
         if self.zstd_squashfs { Compression::Zstd(level) } else { Compression::Gzip }
     }
+}
+
+/// Whether a tree has anything that may be a kernel; [`find`] says whether it can be used.
+pub fn has_any(tree: &Tree) -> bool {
+    let names = |directory: &str| tree.directory(directory.as_bytes()).into_iter().flat_map(|names| names.keys());
+    let in_boot = names("/boot").any(|name| name.starts_with(b"vmlinuz-") || name.starts_with(b"Image-"));
+    in_boot
+        || ["/usr/lib/modules", "/lib/modules"].iter().any(|base| {
+            names(base).any(|release| {
+                let path = |file: &[u8]| [base.as_bytes(), b"/", release, b"/", file].concat();
+                [b"vmlinuz".as_slice(), b"Image"].iter().any(|file| tree.file(&path(file)).is_some())
+            })
+        })
 }
 
 struct Candidate<'a> {
@@ -114,7 +132,7 @@ pub fn find(source: &Indexed, note: &mut dyn FnMut(&str)) -> Result<Kernel, Kern
     let architecture = architecture(&bytes).ok_or_else(|| KernelError::Unknown { path: chosen.path.clone() })?;
     let support = support(source, &chosen.release);
     let modules = chosen.modules.clone().ok_or_else(no_modules)?;
-    Ok(Kernel { release: chosen.release.clone(), bytes, architecture, modules, support })
+    Ok(Kernel { release: chosen.release.clone(), bytes, architecture, path: chosen.path.clone(), modules, support })
 }
 
 fn candidates(source: &Indexed) -> Result<Vec<Candidate<'_>>, KernelError> {

@@ -8,7 +8,9 @@
 pub mod archive;
 pub mod import;
 pub mod kernel;
+mod kernel_layer;
 pub mod modules;
+pub mod oci;
 pub mod signing;
 pub mod squashfs;
 pub mod store;

@@ -90,7 +90,7 @@ fn a_kernel_image_needs_no_root() {
     let image = import(&pack(source.path()), &options, &store).unwrap();
     assert!(matches!(image.config.content, Content::Kernel { .. }));
     assert!(!image.config.tools.contains_key("mksquashfs"));
-    assert_eq!(image.config.blobs().count(), 2);
+    assert_eq!(image.config.blobs().count(), 3);
 }
 
 #[test]

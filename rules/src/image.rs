@@ -218,6 +218,10 @@ pub enum Content {
         modules: BlobRef,
         /// `uname -r` of the kernel.
         kernel_release: String,
+        /// Kernel, all modules and firmware as a layer over container images that have none; machines never read it.
+        /// Kernel images of before have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layer: Option<BlobRef>,
     },
     /// Somebody else's kernel and initrds, which Bennu starts and cannot look into.
     Foreign {
@@ -236,7 +240,10 @@ impl Content {
                 let tree = verity.as_ref().map(|verity| ("hash tree", &verity.tree));
                 [("kernel", kernel), ("modules", modules), ("root", root)].into_iter().chain(tree).collect()
             }
-            Self::Kernel { kernel, modules, .. } => vec![("kernel", kernel), ("modules", modules)],
+            Self::Kernel { kernel, modules, layer, .. } => {
+                let layer = layer.as_ref().map(|layer| ("kernel layer", layer));
+                [("kernel", kernel), ("modules", modules)].into_iter().chain(layer).collect()
+            }
             Self::Foreign { kernel, initrds } => {
                 std::iter::once(("kernel", kernel)).chain(initrds.iter().map(|initrd| ("initrd", initrd))).collect()
             }
@@ -269,9 +276,52 @@ pub struct ImageConfig {
     /// `PRETTY_NAME` of the root's os-release.
     #[serde(default)]
     pub os: Option<String>,
+    /// The container image it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Derivation>,
+    /// What runs where the root has no init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Entry>,
+    /// Labels of the container image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Tools and versions that made it: `mksquashfs` → `4.5.1`.
     #[serde(default)]
     pub tools: BTreeMap<String, String>,
+}
+
+/// What a container image was made into a bootable one from. With the architecture it decides the result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Derivation {
+    /// The container image's manifest: what was pushed, what is signed.
+    pub source: BlobRef,
+    /// The manifest's media type.
+    pub media_type: String,
+    /// The kernel image that it was paired with; `None`: it carries its own kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Digest>,
+    /// When the source says that it was made (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+}
+
+/// A container image's own program (OCI image specification, "Image Configuration"): stage 1 runs it and looks after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The program and its arguments: Entrypoint, then Cmd.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// User, group: names or numbers, as `user[:group]`; empty is root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Working directory; empty is `/`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub workdir: String,
+    /// The signal that asks it to end, such as `SIGINT`; empty is SIGTERM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
 }
 
 /// A vendor's chain of loaders: its shim trusts its GRUB, and both trust its kernels.

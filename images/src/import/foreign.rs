@@ -49,7 +49,12 @@ pub fn foreign<K: Read, I: Read>(
     let content = Content::Foreign { kernel, initrds: blobs };
     let tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let cmdline = cmdline.trim().to_owned();
-    manifest::seal(ImageConfig { architecture, cmdline, content, signed: None, os: None, tools }, store, hold)
+    let (signed, os, derived, entry, labels) = Default::default();
+    manifest::seal(
+        ImageConfig { architecture, cmdline, content, signed, os, derived, entry, labels, tools },
+        store,
+        hold,
+    )
 }
 
 /// Kernel arguments end up in boot scripts and in `/proc/cmdline`: one printable line.

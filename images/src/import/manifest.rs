@@ -8,7 +8,7 @@ use bennu_rules::{
     image::{BlobRef, Content, Digest, ImageConfig, SignedLoaders},
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Media type of manifests.
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -24,6 +24,8 @@ pub const INITRD_TYPE: &str = "application/vnd.bennu.image.initrd.v1";
 pub const ROOT_TYPE: &str = "application/vnd.bennu.image.root.v1+squashfs";
 /// Media type of dm-verity's hash trees.
 pub const VERITY_TYPE: &str = "application/vnd.bennu.image.verity.v1";
+/// Media type of a kernel image's layer over container images.
+pub const KERNEL_LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// Media type of a vendor's shim and GRUB.
 pub const LOADER_TYPE: &str = "application/vnd.bennu.image.loader.v1+efi";
 
@@ -50,12 +52,15 @@ struct Manifest {
     artifact_type: &'static str,
     config: Descriptor,
     layers: Vec<Descriptor>,
+    /// The container image it was made of, whose referrer it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<Descriptor>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
-    media_type: &'static str,
+    media_type: Cow<'static, str>,
     digest: Digest,
     size: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,7 +70,7 @@ struct Descriptor {
 fn layer(media_type: &'static str, blob: &BlobRef, title: String) -> Descriptor {
     // The name oras gives the file on a pull.
     let annotations = BTreeMap::from([("org.opencontainers.image.title", title)]);
-    Descriptor { media_type, digest: blob.digest, size: blob.size, annotations }
+    Descriptor { media_type: media_type.into(), digest: blob.digest, size: blob.size, annotations }
 }
 
 fn layers(config: &ImageConfig) -> Vec<Descriptor> {
@@ -86,7 +91,10 @@ fn layers_of(content: &Content) -> Vec<Descriptor> {
             let tree = verity.iter().map(|verity| layer(VERITY_TYPE, &verity.tree, "root.verity".to_owned()));
             [kernel, modules(initrd), root].into_iter().chain(tree).collect()
         }
-        Content::Kernel { modules: initrd, .. } => vec![kernel, modules(initrd)],
+        Content::Kernel { modules: initrd, layer: over, .. } => {
+            let over = over.iter().map(|over| layer(KERNEL_LAYER_TYPE, over, "kernel.tar.zst".to_owned()));
+            [kernel, modules(initrd)].into_iter().chain(over).collect()
+        }
         Content::Foreign { initrds, .. } => {
             let initrds = initrds.iter().enumerate();
             let initrds = initrds.map(|(at, blob)| layer(INITRD_TYPE, blob, format!("initrd-{at}.img")));
@@ -104,12 +112,18 @@ pub(super) fn seal(config: ImageConfig, store: &Store, hold: Hold) -> Result<Imp
         media_type: MANIFEST_TYPE,
         artifact_type: ARTIFACT_TYPE,
         config: Descriptor {
-            media_type: CONFIG_TYPE,
+            media_type: CONFIG_TYPE.into(),
             digest: config_blob.digest,
             size: config_blob.size,
             annotations: BTreeMap::new(),
         },
         layers: layers(&config),
+        subject: config.derived.as_ref().map(|derived| Descriptor {
+            media_type: derived.media_type.clone().into(),
+            digest: derived.source.digest,
+            size: derived.source.size,
+            annotations: BTreeMap::new(),
+        }),
     };
     let json = serde_json::to_vec(&manifest).map_err(ImportError::Json)?;
     let BlobRef { digest, size: manifest_size } = store.put(&json)?;

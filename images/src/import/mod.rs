@@ -1,11 +1,13 @@
 //! Importers: from a source to an image in the store.
 
+mod container;
 mod foreign;
 mod manifest;
 mod pack;
 mod progress;
 mod root;
 
+pub use container::{Pairing, container, variants};
 pub use foreign::foreign;
 pub use manifest::{
     ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE, VERITY_TYPE,
@@ -19,6 +21,7 @@ use crate::{
     archive::TarError,
     kernel::KernelError,
     modules::ModulesError,
+    oci::OciError,
     squashfs::BuildError,
     store::StoreError,
     tree::{BadEntry, NotCarried},
@@ -100,12 +103,16 @@ pub enum ImportError {
     /// The source has nothing to start.
     #[error(
         "the source is no root filesystem: it has none of {looked}. Import the directory that holds bin, etc and usr \
-         (tar -C DIR .), or install an init, such as systemd, in it"
+         (tar -C DIR .), or install an init, such as systemd, in it. A container image may name a program of its own instead (Entrypoint, \
+         Cmd)"
     )]
     NoInit {
         /// Where an init was looked for.
         looked: String,
     },
+    /// A container image that cannot be used.
+    #[error(transparent)]
+    Oci(#[from] OciError),
     /// An option out of its range, or one that does not fit the source.
     #[error("{0}")]
     Option(String),

@@ -2,14 +2,20 @@
 
 use super::{ImportError, ImportStep, Imported, Meter, Options, Progress, manifest};
 use crate::{
-    kernel, modules, signing,
+    kernel::{self, Kernel},
+    kernel_layer, modules,
+    oci::OciError,
+    signing,
     squashfs::{BuildError, Mksquashfs, RootBuilder, RootDirectory, RootOptions},
-    store::Store,
+    store::{Hold, Store},
     tree::{self, Indexed, Kind, ROOT},
     verity,
 };
 use bennu_plan::INITS;
-use bennu_rules::image::{BlobRef, Content, ImageConfig};
+use bennu_rules::{
+    facts::Architecture,
+    image::{BlobRef, Content, Derivation, Entry, ImageConfig, SignedLoaders},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
@@ -32,46 +38,129 @@ pub fn root_from_tar(
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Imported, ImportError> {
-    check(options)?;
-    // A missing tool should be told before the source was read, not after.
-    let builder = if options.kernel_only { None } else { Some(Mksquashfs::find()?) };
-    let hold = store.hold();
-    let mut indexed = {
+    let making = Making::start(options, store, progress)?;
+    let indexed = {
         let mut meter = Meter::new(progress, ImportStep::Read, options.source_size);
         tree::read(reader, store, &mut meter)?
     };
-    if builder.is_some() {
-        check_init(&indexed, &options.cmdline)?;
-        if enforces_selinux(&indexed, &options.cmdline) {
-            progress.note(
-                "SELinux is enforcing in this image; Bennu lays down unlabelled files: add enforcing=0 to its kernel \
-                 arguments (--cmdline)",
-            );
-        }
+    making.finish(indexed, Origin::default())
+}
+
+/// What is known of a tree beside what lies in it.
+#[derive(Default)]
+pub(super) struct Origin {
+    /// The container image it comes from.
+    pub derived: Option<Derivation>,
+    /// What that one would run.
+    pub entry: Option<Entry>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The loaders that came with the kernel image it was paired with.
+    pub signed: Option<SignedLoaders>,
+    /// For which machines it says it is.
+    pub architecture: Option<Architecture>,
+}
+
+/// An image in the making: what it needs is there, its blobs are held.
+pub(super) struct Making<'a> {
+    pub options: &'a Options,
+    pub store: &'a Store,
+    pub progress: &'a dyn Progress,
+    builder: Option<Mksquashfs>,
+    hold: Hold,
+}
+
+impl<'a> Making<'a> {
+    /// Checks what can be checked before the source is read: a missing tool should be told first.
+    pub fn start(options: &'a Options, store: &'a Store, progress: &'a dyn Progress) -> Result<Self, ImportError> {
+        check(options)?;
+        let builder = if options.kernel_only { None } else { Some(Mksquashfs::find()?) };
+        Ok(Self { options, store, progress, builder, hold: store.hold() })
     }
-    let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
-    let kernel_blob = store.put(&kernel.bytes)?;
-    let signed = signing::examine(&indexed, &kernel, &options.trusted, store, &mut |note| progress.note(note))?;
-    let modules = modules::initrd(&indexed, &kernel, options.level, options.threads(), store, progress)?;
-    let mut tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-    let os = os_release(&indexed);
-    let kernel_release = kernel.release.clone();
-    let content = match builder {
-        None => Content::Kernel { kernel: kernel_blob, modules, kernel_release },
-        Some(builder) => {
-            tree::prepare(&mut indexed.tree, options.acls, &mut |note| progress.note(note))?;
-            let (name, version) = builder.tool();
-            tools.insert(name, version);
-            let compression = kernel.support.root_compression(options.level);
-            let root = build_root(&builder, &indexed, compression, options, store, progress)?;
-            progress.check()?;
-            let verity = Some(verity::protect(&root, store, options.threads())?);
-            Content::Root { kernel: kernel_blob, modules, root, verity, kernel_release }
+
+    /// Makes an image of a tree that was read whole.
+    pub fn finish(self, mut indexed: Indexed, origin: Origin) -> Result<Imported, ImportError> {
+        let Self { options, store, progress, builder, hold } = self;
+        let note = &mut |note: &str| progress.note(note);
+        let entry = match builder {
+            Some(_) => examine_root(&indexed, &options.cmdline, origin.entry, note)?,
+            None => None,
+        };
+        let kernel = kernel::find(&indexed, note)?;
+        check_architecture(origin.architecture, &kernel)?;
+        let kernel_blob = store.put(&kernel.bytes)?;
+        let signed = match origin.signed {
+            Some(signed) => Some(signed),
+            None => signing::examine(&indexed, &kernel, &options.trusted, store, note)?,
+        };
+        let modules = modules::initrd(&indexed, &kernel, options.level, options.threads(), store, progress)?;
+        let mut tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+        let os = os_release(&indexed);
+        let kernel_release = kernel.release.clone();
+        let content = match builder {
+            None => {
+                let layer = Some(kernel_layer::store(&indexed, &kernel, options.threads(), store)?);
+                Content::Kernel { kernel: kernel_blob, modules, kernel_release, layer }
+            }
+            Some(builder) => {
+                tree::prepare(&mut indexed.tree, options.acls, note)?;
+                let (name, version) = builder.tool();
+                tools.insert(name, version);
+                let compression = kernel.support.root_compression(options.level);
+                let root = build_root(&builder, &indexed, compression, options, store, progress)?;
+                progress.check()?;
+                let verity = Some(verity::protect(&root, store, options.threads())?);
+                Content::Root { kernel: kernel_blob, modules, root, verity, kernel_release }
+            }
+        };
+        let config = ImageConfig {
+            architecture: kernel.architecture,
+            cmdline: options.cmdline.trim().to_owned(),
+            content,
+            signed,
+            os,
+            derived: origin.derived,
+            entry,
+            labels: origin.labels,
+            tools,
+        };
+        manifest::seal(config, store, hold)
+    }
+}
+
+/// A container says for which machines its programs are; 64-bit kernels of Intel's kind run 32-bit programs too.
+fn check_architecture(said: Option<Architecture>, kernel: &Kernel) -> Result<(), ImportError> {
+    match said {
+        Some(Architecture::X86) if kernel.architecture == Architecture::X86_64 => Ok(()),
+        Some(said) if said != kernel.architecture => {
+            Err(OciError::Platform { found: format!("{said:?}"), wanted: Some(kernel.architecture) }.into())
         }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the tree can run; what is to be run where it has no init.
+fn examine_root(
+    indexed: &Indexed,
+    cmdline: &str,
+    entry: Option<Entry>,
+    note: &mut dyn FnMut(&str),
+) -> Result<Option<Entry>, ImportError> {
+    let entry = match (check_init(indexed, cmdline), entry) {
+        (Ok(()), _) => None,
+        (Err(ImportError::NoInit { .. }), Some(entry)) => {
+            note(&format!("the image has no init: machines run its own program, {}", entry.args.join(" ")));
+            Some(entry)
+        }
+        (Err(error), _) => return Err(error),
     };
-    let cmdline = options.cmdline.trim().to_owned();
-    let config = ImageConfig { architecture: kernel.architecture, cmdline, content, signed, os, tools };
-    manifest::seal(config, store, hold)
+    if enforces_selinux(indexed, cmdline) {
+        note(
+            "SELinux is enforcing in this image; Bennu lays down unlabelled files: add enforcing=0 to its kernel \
+             arguments (--cmdline)",
+        );
+    }
+    Ok(entry)
 }
 
 fn check(options: &Options) -> Result<(), ImportError> {

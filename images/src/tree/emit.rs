@@ -1,6 +1,6 @@
 //! A tree as a normalised tar: parents first, names in order, each inode once and hard links after it.
 
-use super::{Extent, FileData, InodeId, Kind, ROOT, Spool, Tree};
+use super::{Extent, FileData, Inode, InodeId, Kind, ROOT, Spool, Tree};
 use crate::archive::{Contents, Metadata, RecordKind, Writer};
 use std::{
     collections::HashMap,
@@ -13,13 +13,31 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Writes the tree's tar. The root directory has no entry: the builder gets its metadata by other means.
 /// `progress` gets the count of content bytes so far.
 pub fn emit(tree: &Tree, spool: &Spool, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+    emit_where(|_| true, tree, spool, out, progress)
+}
+
+/// Writes a tree's tar as a layer over another tree: a directory that no entry named is left as that one has it.
+pub fn emit_layer(tree: &Tree, spool: &Spool, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+    emit_where(|inode| !inode.implicit, tree, spool, out, progress)
+}
+
+fn emit_where(
+    wanted: impl Fn(&Inode) -> bool,
+    tree: &Tree,
+    spool: &Spool,
+    out: &mut dyn Write,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<()> {
     let mut emitter = Emitter {
         writer: Writer::new(BufWriter::with_capacity(CHUNK, out)),
         names: HashMap::new(),
         buffer: vec![0; CHUNK],
         done: 0,
     };
-    tree.walk(|path, id| if id == ROOT { Ok(()) } else { emitter.entry(tree, spool, path, id, progress) })?;
+    tree.walk(|path, id| match id == ROOT || !wanted(tree.inode(id)) {
+        true => Ok(()),
+        false => emitter.entry(tree, spool, path, id, progress),
+    })?;
     emitter.writer.finish()?;
     Ok(())
 }

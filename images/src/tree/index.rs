@@ -1,17 +1,25 @@
-//! One pass over a tar: names and metadata into a tree, contents into a spool.
+//! One pass over a tar, or over the tars of layers: names and metadata into a tree, contents into a spool.
 
-use super::{BadEntry, Extent, FileData, InodeId, Kind, Metadata, Put, Tree, carry::check_lengths};
+use super::{
+    BadEntry, Extent, FileData, InodeId, Kind, Metadata, Put, Tree, carry::check_lengths, hashed::Hashed,
+    layer::Whiteout,
+};
 use crate::{
-    archive::{Entry, EntryKind, Reader, TarError},
+    archive::{
+        Entry, EntryKind, Reader, TarError,
+        decompress::{self, Decompressed},
+    },
     import::{ImportError, Meter},
     store::{Store, StoreError},
 };
+use bennu_rules::image::Digest;
 use std::{
     cell::Cell,
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Write as _},
     os::unix::fs::FileExt as _,
+    rc::Rc,
 };
 
 /// Zeros are found in stretches of squashfs's block size: what it would not store, the spool need not either.
@@ -23,6 +31,12 @@ const MOST_ENTRIES: usize = 4 << 20;
 /// What paths, link targets, extended attributes and maps of all entries may take together. A million files with
 /// paths of a hundred bytes take a fifth of it.
 const MOST_METADATA: usize = 512 << 20;
+/// What the archives may come to when they are decompressed. A machine keeps its root in memory, so no honest one is
+/// near; a stream of zeros compresses a thousandfold, and would be read for days.
+const MOST_STREAM: u64 = 256 << 30;
+/// What all files may come to with their holes: a `lastlog` of a user with a high number claims hundreds of gigabytes
+/// and has a few blocks.
+const MOST_CONTENTS: u64 = 2 << 40;
 
 /// The contents of all files, one after the other.
 #[derive(Debug)]
@@ -64,46 +78,18 @@ pub struct Indexed {
 
 /// Reads a tar, compressed or not.
 pub fn read(source: impl Read, store: &Store, meter: &mut Meter<'_>) -> Result<Indexed, ImportError> {
-    read_within(MOST_METADATA, source, store, meter)
-}
-
-fn read_within(
-    most_metadata: usize,
-    source: impl Read,
-    store: &Store,
-    meter: &mut Meter<'_>,
-) -> Result<Indexed, ImportError> {
-    let count = Cell::new(0);
-    let plain = crate::archive::decompress::sniff(Counted { inner: source, count: &count })
-        .map_err(|source| TarError::Read { source, within: None, last: None })?;
-    let mut reader = Reader::new(plain);
-    let out = SpoolWriter::new(store)?;
-    let mut indexer = Indexer { tree: Tree::default(), out, store, count: &count, room: most_metadata };
-    let mut entries = 0;
-    while let Some(entry) = reader.next_entry()? {
-        entries += 1;
-        // A path also makes the directories it leads through.
-        if entries > MOST_ENTRIES || indexer.tree.inode_count() > MOST_ENTRIES {
-            let path = crate::archive::show(&entry.path);
-            let what = "is one entry too many: an image holds 4194304 files and directories. Import less of the tree";
-            return Err(BadEntry { path, what }.into());
-        }
-        indexer.add(entry, &mut reader, meter)?;
-    }
-    let Indexer { mut tree, out, .. } = indexer;
-    tree.finish()?;
-    let spool = out.finish(store)?;
-    meter.done(count.get());
-    Ok(Indexed { tree, spool, entries })
+    let mut indexer = Indexer::new(store)?;
+    indexer.archive(source, meter)?;
+    indexer.finish(meter)
 }
 
 /// Counts what the source gave.
-struct Counted<'a, R> {
+struct Counted<R> {
     inner: R,
-    count: &'a Cell<u64>,
+    count: Rc<Cell<u64>>,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.count.set(self.count.get() + count as u64);
@@ -111,17 +97,107 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-struct Indexer<'a> {
+/// Archives on their way into one tree.
+pub struct Indexer<'a> {
     tree: Tree,
     out: SpoolWriter,
     store: &'a Store,
-    /// Bytes of the source so far.
-    count: &'a Cell<u64>,
-    /// Bytes of metadata that may still come.
-    room: usize,
+    /// Bytes of the sources so far.
+    count: Rc<Cell<u64>>,
+    entries: usize,
+    /// What may still come.
+    room: Room,
 }
 
-impl Indexer<'_> {
+/// What bounds memory, disk and time, whatever the source holds.
+struct Room {
+    /// Bytes of metadata.
+    metadata: usize,
+    /// Bytes of decompressed archives.
+    stream: u64,
+    /// Bytes of files, their holes included.
+    contents: u64,
+}
+
+impl<'a> Indexer<'a> {
+    /// An empty tree. The spool lies in the store's scratch space.
+    pub fn new(store: &'a Store) -> Result<Self, ImportError> {
+        let room = Room { metadata: MOST_METADATA, stream: MOST_STREAM, contents: MOST_CONTENTS };
+        let (tree, out) = (Tree::default(), SpoolWriter::new(store)?);
+        Ok(Self { tree, out, store, count: Rc::default(), entries: 0, room })
+    }
+
+    /// Adds a tar, compressed or not.
+    pub fn archive<R: Read>(&mut self, source: R, meter: &mut Meter<'_>) -> Result<(), ImportError> {
+        let plain = self.opened(source)?;
+        self.entries(plain, meter, |_| Ok(None))
+    }
+
+    /// Adds a layer: what it hides of what is there is gone (see [`Tree::whiteout`]). Gives the digest of the layer
+    /// without its compression (its DiffID: OCI image specification, "Layer DiffID").
+    pub fn layer<R: Read>(&mut self, source: R, meter: &mut Meter<'_>) -> Result<Digest, ImportError> {
+        self.tree.begin_layer();
+        let mut hashed = Hashed::new(self.opened(source)?);
+        self.entries(&mut hashed, meter, Whiteout::read)?;
+        self.tree.end_layer()?;
+        Ok(hashed.finish())
+    }
+
+    /// What was read so far, for a look at it. Contents that came last may still be in memory.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Ties what is open, and gives the whole.
+    pub fn finish(self, meter: &mut Meter<'_>) -> Result<Indexed, ImportError> {
+        let Self { mut tree, out, store, count, entries, .. } = self;
+        tree.finish()?;
+        let spool = out.finish(store)?;
+        meter.done(count.get());
+        Ok(Indexed { tree, spool, entries })
+    }
+
+    fn opened<R: Read>(&self, source: R) -> Result<Decompressed<Counted<R>>, TarError> {
+        let counted = Counted { inner: source, count: Rc::clone(&self.count) };
+        decompress::sniff(counted).map_err(|source| TarError::Read { source, within: None, last: None })
+    }
+
+    fn entries<R: Read>(
+        &mut self,
+        plain: R,
+        meter: &mut Meter<'_>,
+        whiteout: impl Fn(&[u8]) -> Result<Option<Whiteout>, BadEntry>,
+    ) -> Result<(), ImportError> {
+        let mut reader = Reader::new(plain.take(self.room.stream));
+        while let Some(entry) = reader.next_entry().map_err(|error| self.cut(error, &reader))? {
+            self.entries += 1;
+            // A path also makes the directories it leads through.
+            if self.entries > MOST_ENTRIES || self.tree.inode_count() > MOST_ENTRIES {
+                let path = crate::archive::show(&entry.path);
+                let what =
+                    "is one entry too many: an image holds 4194304 files and directories. Import less of the tree";
+                return Err(BadEntry { path, what }.into());
+            }
+            match whiteout(&entry.path)? {
+                Some(whiteout) => self.tree.whiteout(&whiteout)?,
+                None => self.add(entry, &mut reader, meter)?,
+            }
+        }
+        self.room.stream -= reader.offset().min(self.room.stream);
+        Ok(())
+    }
+
+    /// A stream that was cut because it is too long is not one that came cut.
+    fn cut<R: Read>(&self, error: TarError, reader: &Reader<R>) -> ImportError {
+        if reader.offset() < self.room.stream {
+            return error.into();
+        }
+        ImportError::Option(format!(
+            "the source is larger than {} when it is decompressed, and a machine keeps its root in memory. Import less",
+            crate::store::bytes(MOST_STREAM)
+        ))
+    }
+
     fn add<R: Read>(&mut self, entry: Entry, reader: &mut Reader<R>, meter: &mut Meter<'_>) -> Result<(), ImportError> {
         check_lengths(&entry)?;
         self.take_room(&entry.path, weight(&entry))?;
@@ -129,6 +205,10 @@ impl Indexer<'_> {
             EntryKind::HardLink(target) => return Ok(self.tree.put(&entry.path, Put::HardLink(target))?),
             EntryKind::Directory => Kind::Directory(BTreeMap::new()),
             EntryKind::File => {
+                self.room.contents = self.room.contents.checked_sub(entry.size).ok_or_else(|| BadEntry {
+                    path: crate::archive::show(&entry.path),
+                    what: "is where the files of the source come to more than 2 TiB, holes included. Import less of the tree",
+                })?;
                 let data = self.spool(&entry, reader, meter)?;
                 self.take_room(&entry.path, data.extents.len() * size_of::<Extent>())?;
                 Kind::File(data)
@@ -145,7 +225,7 @@ impl Indexer<'_> {
     }
 
     fn take_room(&mut self, path: &[u8], bytes: usize) -> Result<(), BadEntry> {
-        self.room = self.room.checked_sub(bytes).ok_or_else(|| BadEntry {
+        self.room.metadata = self.room.metadata.checked_sub(bytes).ok_or_else(|| BadEntry {
             path: crate::archive::show(path),
             what: "is where the names, links and extended attributes of the tar come to more than 512 MiB; no root \
                    filesystem has so many. Import less of the tree",
@@ -169,7 +249,7 @@ impl Indexer<'_> {
                 // Stretches are aligned in the file, so that a shifted map finds the same zeros.
                 let room = STRETCH - (at % STRETCH as u64) as usize;
                 let want = room.min(usize::try_from(offset + length - at).unwrap_or(room));
-                let count = reader.read_data(&mut buffer[..want])?;
+                let count = reader.read_data(&mut buffer[..want]).map_err(|error| self.cut(error, reader))?;
                 if count == 0 {
                     break;
                 }
@@ -269,7 +349,7 @@ impl Indexed {
 mod tests {
     use super::*;
     use crate::{
-        archive::{Metadata, RecordKind, Writer, Xattrs},
+        archive::{Contents, Metadata, RecordKind, Writer, Xattrs},
         import::ImportStep,
     };
 
@@ -289,11 +369,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let read = |tar: &[u8]| {
-            let count = Cell::new(0);
-            let source = Counted { inner: tar, count: &count };
             let mut meter = Meter::new(&(), ImportStep::Read, None);
-            let result = read_within(1 << 20, source, &store, &mut meter);
-            (result, count.get() as usize)
+            let mut indexer = Indexer::new(&store).unwrap();
+            indexer.room.metadata = 1 << 20;
+            let taken = Rc::clone(&indexer.count);
+            let result = indexer.archive(tar, &mut meter).and_then(|()| indexer.finish(&mut meter));
+            (result, taken.get() as usize)
         };
         assert_eq!(read(&heavy(17)).0.unwrap().entries, 17);
         let tar = heavy(200);
@@ -302,5 +383,30 @@ mod tests {
         assert!(matches!(error, ImportError::Entry(_)), "{error}");
         assert!(error.to_string().starts_with("'f17' ") && error.to_string().contains("512 MiB"), "{error}");
         assert!(taken < tar.len() / 3, "it was refused when it came, and not after {taken} bytes");
+    }
+
+    #[test]
+    fn a_bomb_ends_in_an_error_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let none = Xattrs::new();
+        let mut tar = Writer::new(Vec::new());
+        let meta = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: &none };
+        tar.entry(b"zeros", RecordKind::File(Contents::Whole(8 << 20)), meta).unwrap();
+        tar.data(&vec![0; 8 << 20]).unwrap();
+        let bomb = zstd::encode_all(tar.finish().unwrap().as_slice(), 3).unwrap();
+        let read = |stream: u64, contents: u64| {
+            let mut meter = Meter::new(&(), ImportStep::Read, None);
+            let mut indexer = Indexer::new(&store).unwrap();
+            (indexer.room.stream, indexer.room.contents) = (stream, contents);
+            // The bound is over all layers of an image.
+            indexer.layer(bomb.as_slice(), &mut meter).and_then(|_| indexer.layer(bomb.as_slice(), &mut meter))
+        };
+        assert!(read(17 << 20, 16 << 20).is_ok());
+        for (stream, contents, says) in [(9 << 20, 16 << 20, "larger than 256.0 GiB"), (17 << 20, 12 << 20, "2 TiB")] {
+            let error = read(stream, contents).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(store.tmp()).unwrap().count(), 0);
     }
 }

@@ -3,18 +3,20 @@
 //! Entries arrive in archive order and mean what extracting them one after the other would: a later entry
 //! replaces an earlier one of its path, names lead through symbolic links to directories, a hard link shares
 //! the inode its target has at that moment. The tree then has one order (bytewise by name), whatever the
-//! archive's was.
+//! archive's was. Several archives in a row are layers ([`Tree::end_layer`], [`Tree::whiteout`]).
 
 mod carry;
 mod emit;
+mod hashed;
 mod index;
+mod layer;
 
 pub use carry::{Acls, NotCarried, prepare};
-pub use emit::emit;
-pub use index::{Indexed, Spool, read};
+pub use emit::{emit, emit_layer};
+pub use index::{Indexed, Indexer, Spool, read};
 
 use crate::archive::Xattrs;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Number of an inode in its [`Tree`].
 pub type InodeId = usize;
@@ -105,6 +107,8 @@ pub struct BadEntry {
 pub struct Tree {
     inodes: Vec<Inode>,
     pending: Vec<Pending>,
+    /// What this layer put, or went through, by directory. `None` in a tree of one archive, which needs no such memory.
+    fresh: Option<BTreeMap<InodeId, BTreeSet<Vec<u8>>>>,
 }
 
 #[derive(Debug)]
@@ -150,7 +154,7 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, BadEntry> {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { inodes: vec![implicit_directory()], pending: Vec::new() }
+        Self { inodes: vec![implicit_directory()], pending: Vec::new(), fresh: None }
     }
 }
 
@@ -209,6 +213,7 @@ impl Tree {
             // A directory over a directory keeps what is in it.
             if matches!(inode.kind, Kind::Directory(_)) {
                 (inode.meta, inode.implicit) = (meta, false);
+                self.refresh(parent, &name);
                 return;
             }
         }
@@ -236,6 +241,7 @@ impl Tree {
     }
 
     fn set_child(&mut self, directory: InodeId, name: Vec<u8>, id: InodeId) {
+        self.refresh(directory, &name);
         if let Kind::Directory(children) = &mut self.inodes[directory].kind {
             children.insert(name, id);
         }
@@ -254,7 +260,10 @@ impl Tree {
             }
             let next = self.child(here, &name);
             match next.map(|id| (id, &self.inodes[id].kind)) {
-                Some((id, Kind::Directory(_))) => stack.push(id),
+                Some((id, Kind::Directory(_))) => {
+                    self.refresh(here, &name);
+                    stack.push(id);
+                }
                 Some((_, Kind::Symlink(target))) => follow(target, &mut queue, &mut stack, &mut links)?,
                 _ => {
                     let id = self.add(implicit_directory());
@@ -287,6 +296,24 @@ impl Tree {
         stack.last().copied()
     }
 
+    /// Puts a part of another tree at a path. Both trees' contents lie in one spool.
+    pub fn graft(&mut self, path: &[u8], other: &Self, from: InodeId) -> Result<(), BadEntry> {
+        let mut first: BTreeMap<InodeId, Vec<u8>> = BTreeMap::new();
+        other.walk_from(from, |below, id| {
+            let path = if below.is_empty() { path.to_vec() } else { [path, b"/", below].concat() };
+            let inode = other.inode(id);
+            let put = match (&inode.kind, first.get(&id)) {
+                (Kind::Directory(_), _) => Put::Inode(Kind::Directory(BTreeMap::new()), inode.meta.clone()),
+                (_, Some(first)) => Put::HardLink(first.clone()),
+                (kind, None) => {
+                    first.insert(id, path.clone());
+                    Put::Inode(kind.clone(), inode.meta.clone())
+                }
+            };
+            self.put(&path, put)
+        })
+    }
+
     /// What a path names, symbolic links followed to the end (stat(2)).
     pub fn find(&self, path: &[u8]) -> Option<InodeId> {
         self.resolve(ROOT, &components(path).ok()?, true)
@@ -310,11 +337,16 @@ impl Tree {
 
     /// Ties the hard links that came before their targets and dates the directories that no entry named.
     pub fn finish(&mut self) -> Result<(), BadEntry> {
+        self.tie_all()?;
+        self.date_implicit();
+        Ok(())
+    }
+
+    fn tie_all(&mut self) -> Result<(), BadEntry> {
         for index in 0..self.pending.len() {
             self.tie(index)?;
         }
         self.pending.clear();
-        self.date_implicit();
         Ok(())
     }
 
@@ -372,14 +404,19 @@ impl Tree {
     }
 
     /// Visits everything, parents first, names in bytewise order. Paths have no leading slash; the root's is empty.
-    pub fn walk<E>(&self, mut visit: impl FnMut(&[u8], InodeId) -> Result<(), E>) -> Result<(), E> {
-        visit(b"", ROOT)?;
+    pub fn walk<E>(&self, visit: impl FnMut(&[u8], InodeId) -> Result<(), E>) -> Result<(), E> {
+        self.walk_from(ROOT, visit)
+    }
+
+    /// The same of what is at and below `from`, whose path is the empty one.
+    pub fn walk_from<E>(&self, from: InodeId, mut visit: impl FnMut(&[u8], InodeId) -> Result<(), E>) -> Result<(), E> {
+        visit(b"", from)?;
         let mut path = Vec::new();
         let children = |id: InodeId| match &self.inodes[id].kind {
             Kind::Directory(children) => Some(children.iter()),
             _ => None,
         };
-        let mut stack: Vec<_> = children(ROOT).map(|children| (children, 0)).into_iter().collect();
+        let mut stack: Vec<_> = children(from).map(|children| (children, 0)).into_iter().collect();
         while let Some((names, length)) = stack.last_mut() {
             path.truncate(*length);
             let Some((name, &id)) = names.next() else {

@@ -65,6 +65,9 @@ impl World {
             cmdline: "quiet".into(),
             content,
             signed: None,
+            derived: None,
+            entry: None,
+            labels: Default::default(),
             os: None,
             tools: Default::default(),
         };
@@ -233,7 +236,7 @@ fn an_unassigned_machine_waits_in_its_loader_until_discovery_exists_and_then_in_
     assert_eq!(world.live.boot(MAC).unwrap().state, State::Waiting);
     world.image(
         "discovery:latest",
-        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into() },
+        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into(), layer: None },
     );
     assert!(boot_script(world.script()).discovers);
     assert!(matches!(world.plan(), Action::Discover { .. }));
@@ -248,7 +251,7 @@ fn an_unassigned_machine_waits_in_its_loader_until_discovery_exists_and_then_in_
     let mut other = World::new();
     other.image(
         "discovery:latest",
-        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into() },
+        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into(), layer: None },
     );
     boot_script(other.script());
     other.image("web:v2", root(5));
@@ -488,7 +491,7 @@ fn an_image_that_was_pinned_in_vain_is_pinned_on_record_before_its_plan_leaves()
     let mut world = World::new();
     world.image(
         "discovery:latest",
-        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into() },
+        Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into(), layer: None },
     );
     boot_script(world.script());
     let digest = world.image("web:v1", root(1));

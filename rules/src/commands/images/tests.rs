@@ -31,6 +31,9 @@ fn made(seed: u8, content: Content) -> Image {
             cmdline: String::new(),
             content,
             signed: None,
+            derived: None,
+            entry: None,
+            labels: Default::default(),
             os: None,
             tools: Default::default(),
         },
@@ -49,7 +52,7 @@ pub fn image(seed: u8) -> Image {
 /// An image that only supplies a kernel.
 pub fn kernel_image(seed: u8) -> Image {
     let (kernel, modules) = (blob(seed, 201), blob(seed, 202));
-    made(seed, Content::Kernel { kernel, modules, kernel_release: "6.1.0-1-amd64".into() })
+    made(seed, Content::Kernel { kernel, modules, kernel_release: "6.1.0-1-amd64".into(), layer: None })
 }
 
 fn at(ms: u64) -> Moment {
