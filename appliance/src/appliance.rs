@@ -1,6 +1,6 @@
 //! What every server of the appliance shares.
 
-use crate::{config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders};
+use crate::{config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, registry::Registry};
 use bennu_images::store::Store;
 use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
 use std::{
@@ -21,6 +21,8 @@ pub struct Appliance {
     pub ledger: Ledger,
     /// The blobs.
     pub store: Store,
+    /// What is on its way into the store.
+    pub registry: Registry,
     /// Boot programs.
     pub loaders: Loaders,
     /// The initrd that holds stage 1, in the store.

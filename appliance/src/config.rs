@@ -2,7 +2,10 @@
 
 mod subnet;
 
-use bennu_rules::settings::{BootpPolicy, DhcpMode, Settings};
+use bennu_rules::{
+    image::ImageReference,
+    settings::{BootpPolicy, DhcpMode, Settings},
+};
 use serde::Deserialize;
 use std::{
     fmt::Display,
@@ -41,10 +44,12 @@ pub struct Config {
 }
 
 /// How images are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportSettings {
     /// zstd level of root filesystems.
     pub compression_level: u32,
+    /// The kernel image for container images that have no kernel; the discovery image unless named.
+    pub kernel: Option<ImageReference>,
 }
 
 /// A configuration that cannot be used.
@@ -110,6 +115,7 @@ struct WrittenApi {
 #[serde(deny_unknown_fields, default)]
 struct WrittenImport {
     compression_level: Option<u32>,
+    kernel: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,6 +209,8 @@ impl Config {
         if !(1..=22).contains(&compression_level) {
             return Err(format!("import.compression_level: {compression_level} is no level of zstd; write 1 to 22"));
         }
+        let kernel = written.import.kernel.map(|kernel| kernel.parse()).transpose();
+        let kernel = kernel.map_err(|error| format!("import.kernel: {error}"))?;
         let user = written.user.unwrap_or_else(|| DEFAULT_USER.into());
         if user.is_empty() || user.contains([':', '/', '\0', '\n']) {
             return Err(format!(
@@ -216,7 +224,7 @@ impl Config {
             loaders_dir: boot.loaders_dir,
             socket: written.api.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             settings: Arc::new(settings),
-            import: ImportSettings { compression_level },
+            import: ImportSettings { compression_level, kernel },
         })
     }
 }

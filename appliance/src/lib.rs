@@ -17,6 +17,7 @@ mod neighbours;
 mod observe;
 mod ports;
 mod privileges;
+mod registry;
 mod serve;
 mod tftp;
 mod wire;

@@ -70,6 +70,8 @@ async fn serve(config: Config, socket: Socket) -> Result<()> {
         async move { flusher.keep_flushing(stop).await }
     });
     tasks.spawn(clock::watch(appliance.clone()));
+    tasks.spawn(crate::registry::conversions::keep(appliance.clone()));
+    tasks.spawn(crate::registry::uploads::expire(appliance.clone()));
     announce(&appliance);
 
     let outcome = until_stopped(&mut tasks, &mut flushing).await;
@@ -97,6 +99,7 @@ fn open(config: Config) -> Result<Appliance> {
         loaders,
         stage1,
         interfaces: Interfaces::new(interfaces),
+        registry: Default::default(),
         counters: Counters::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
@@ -197,6 +200,10 @@ impl Appliance {
             for image in records.images() {
                 used.extend([image.digest, image.config_blob.digest]);
                 used.extend(image.config.blobs().map(|blob| blob.digest));
+            }
+            for artifact in records.artifacts() {
+                used.insert(artifact.digest);
+                used.extend(artifact.parts.iter().map(|part| part.digest));
             }
             // Boots that go on may still fetch the stage 1 of an earlier version.
             used.extend(

@@ -2,6 +2,7 @@
 
 use crate::{
     Machine, Records,
+    facts::Architecture,
     image::{Digest, ImageReference},
     settings::{Settings, UnknownPolicy},
 };
@@ -106,14 +107,16 @@ pub enum Resolution {
 
 /// Resolves what `machine` boots now. `None` is a machine that nobody declared or saw before.
 pub fn resolve(machine: Option<&Machine>, records: &dyn Records, settings: &Settings) -> Resolution {
+    let architecture = machine.and_then(|machine| machine.facts.architecture);
+    let resolve_image = |reference: &ImageReference, origin| resolve_image(reference, origin, architecture, records);
     match machine.and_then(|machine| machine.assignment.as_ref()) {
         Some(Assignment::Local) => Resolution::Local { origin: Origin::Machine },
-        Some(Assignment::Image(reference)) => resolve_image(reference, Origin::Machine, records),
+        Some(Assignment::Image(reference)) => resolve_image(reference, Origin::Machine),
         None => match &settings.unknown {
             UnknownPolicy::Local => Resolution::Local { origin: Origin::UnknownPolicy },
             UnknownPolicy::Ignore => Resolution::Ignore,
-            UnknownPolicy::Image(reference) => resolve_image(reference, Origin::UnknownPolicy, records),
-            UnknownPolicy::Discover => match lookup(&settings.discovery_image, records) {
+            UnknownPolicy::Image(reference) => resolve_image(reference, Origin::UnknownPolicy),
+            UnknownPolicy::Discover => match lookup_for(&settings.discovery_image, architecture, records) {
                 Some(digest) => Resolution::Discover { digest },
                 None => Resolution::Wait,
             },
@@ -121,9 +124,14 @@ pub fn resolve(machine: Option<&Machine>, records: &dyn Records, settings: &Sett
     }
 }
 
-fn resolve_image(reference: &ImageReference, origin: Origin, records: &dyn Records) -> Resolution {
+fn resolve_image(
+    reference: &ImageReference,
+    origin: Origin,
+    architecture: Option<Architecture>,
+    records: &dyn Records,
+) -> Resolution {
     let reference = reference.clone();
-    match lookup(&reference, records) {
+    match lookup_for(&reference, architecture, records) {
         Some(digest) => Resolution::Image { reference, digest, origin },
         None => Resolution::Missing { reference, origin },
     }
@@ -131,9 +139,21 @@ fn resolve_image(reference: &ImageReference, origin: Origin, records: &dyn Recor
 
 /// The digest of an image that exists.
 pub fn lookup(reference: &ImageReference, records: &dyn Records) -> Option<Digest> {
+    lookup_for(reference, None, records)
+}
+
+/// The same for a machine of an architecture, where its tag has an image of its own for that.
+pub fn lookup_for(
+    reference: &ImageReference,
+    architecture: Option<Architecture>,
+    records: &dyn Records,
+) -> Option<Digest> {
     let digest = match reference {
         ImageReference::Digest(digest) => *digest,
-        ImageReference::Name(name) => records.tag(name)?.digest,
+        ImageReference::Name(name) => {
+            let tag = records.tag(name)?;
+            architecture.and_then(|architecture| tag.others.get(&architecture).copied()).unwrap_or(tag.digest)
+        }
     };
     records.image(&digest).map(|image| image.digest)
 }

@@ -17,6 +17,7 @@ use crate::{
     journey::Observation,
     lease::{Lease, LeaseKey},
     notice::Notice,
+    registry::{Artifact, Push},
     settings::Settings,
 };
 use ipnet::Ipv4Net;
@@ -49,12 +50,22 @@ pub trait Records {
     fn tag(&self, name: &ImageName) -> Option<Tag>;
     /// An image.
     fn image(&self, digest: &Digest) -> Option<Image>;
+    /// What the registry holds under a digest.
+    fn artifact(&self, digest: &Digest) -> Option<Artifact>;
+    /// What was pushed under a name.
+    fn push(&self, name: &ImageName) -> Option<Push>;
     /// A boot that was made durable.
     fn boot(&self, id: &BootId) -> Option<Boot>;
     /// Machines, ordered by id. For commands of people, not for packets.
     fn machines(&self) -> Vec<Machine>;
     /// Every tag, ordered by name. For commands of people, not for packets.
     fn tags(&self) -> Vec<Tag>;
+    /// Every image, ordered by digest. For commands of people, not for packets.
+    fn images(&self) -> Vec<Image>;
+    /// Everything the registry holds, ordered by digest. For commands of people, not for packets.
+    fn artifacts(&self) -> Vec<Artifact>;
+    /// Every tag of the registry, ordered by name. For commands of people, not for packets.
+    fn pushes(&self) -> Vec<Push>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -110,6 +121,7 @@ impl<A> Decision<A> {
 }
 
 /// One change of the stored state.
+#[expect(clippy::large_enum_variant, reason = "a decision holds a few of them for an instant")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     /// Adds or replaces a machine.
@@ -128,6 +140,14 @@ pub enum Change {
     PutTag(Tag),
     /// Removes a tag.
     RemoveTag(ImageName),
+    /// Adds or replaces what the registry holds under a digest.
+    PutArtifact(Artifact),
+    /// Removes it.
+    RemoveArtifact(Digest),
+    /// Adds or replaces what was pushed under a name.
+    PutPush(Push),
+    /// Removes it.
+    RemovePush(ImageName),
     /// Writes a boot.
     PutBoot(Boot),
 }

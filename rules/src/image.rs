@@ -378,6 +378,9 @@ pub struct Tag {
     pub name: ImageName,
     /// Where it points.
     pub digest: Digest,
+    /// Where it points for machines of other architectures, where its source had several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<Architecture, Digest>,
     /// Every move, oldest first.
     pub history: Vec<TagMove>,
 }

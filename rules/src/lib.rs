@@ -19,6 +19,7 @@ pub mod memory;
 pub mod ndp;
 pub mod notice;
 pub mod profile;
+pub mod registry;
 pub mod settings;
 pub mod tftp;
 pub mod time;

@@ -5,6 +5,7 @@ use crate::{
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
+    registry::{Artifact, Push},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -18,6 +19,8 @@ pub struct Memory {
     addresses: BTreeMap<Ipv4Addr, LeaseKey>,
     images: BTreeMap<Digest, Image>,
     tags: BTreeMap<ImageName, Tag>,
+    artifacts: BTreeMap<Digest, Artifact>,
+    pushes: BTreeMap<ImageName, Push>,
     boots: BTreeMap<BootId, Boot>,
 }
 
@@ -40,6 +43,10 @@ impl Memory {
             Change::RemoveImage(digest) => drop(self.images.remove(&digest)),
             Change::PutTag(tag) => drop(self.tags.insert(tag.name.clone(), tag)),
             Change::RemoveTag(name) => drop(self.tags.remove(&name)),
+            Change::PutArtifact(artifact) => drop(self.artifacts.insert(artifact.digest, artifact)),
+            Change::RemoveArtifact(digest) => drop(self.artifacts.remove(&digest)),
+            Change::PutPush(push) => drop(self.pushes.insert(push.name.clone(), push)),
+            Change::RemovePush(name) => drop(self.pushes.remove(&name)),
             Change::PutBoot(boot) => drop(self.boots.insert(boot.id.clone(), boot)),
         }
     }
@@ -98,6 +105,14 @@ impl Records for Memory {
         self.images.get(digest).cloned()
     }
 
+    fn artifact(&self, digest: &Digest) -> Option<Artifact> {
+        self.artifacts.get(digest).cloned()
+    }
+
+    fn push(&self, name: &ImageName) -> Option<Push> {
+        self.pushes.get(name).cloned()
+    }
+
     fn boot(&self, id: &BootId) -> Option<Boot> {
         self.boots.get(id).cloned()
     }
@@ -108,5 +123,17 @@ impl Records for Memory {
 
     fn tags(&self) -> Vec<Tag> {
         self.tags.values().cloned().collect()
+    }
+
+    fn images(&self) -> Vec<Image> {
+        self.images.values().cloned().collect()
+    }
+
+    fn artifacts(&self) -> Vec<Artifact> {
+        self.artifacts.values().cloned().collect()
+    }
+
+    fn pushes(&self) -> Vec<Push> {
+        self.pushes.values().cloned().collect()
     }
 }

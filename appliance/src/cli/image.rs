@@ -1,5 +1,6 @@
 //! `bennu image …`
 
+mod pushes;
 mod verify;
 
 use super::{
@@ -58,6 +59,16 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Show what was pushed through the registry, and what became of it
+    Pushes {
+        /// Only this tag, with what was said of it
+        name: Option<ImageName>,
+        /// Try again what came to nothing
+        #[arg(long, requires = "name")]
+        retry: bool,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Remove a tag, and its image with the last one; or an image with all its tags
     Remove {
         /// NAME:TAG or sha256:DIGEST
@@ -83,6 +94,7 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
             Ok(())
         }
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
+        ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
         ImageCommand::Remove { image } => remove(client, &image).await,
     }
 }

@@ -13,7 +13,7 @@ use crate::http::api::{
     images::ImageShown,
     imports::{AclsWanted, Kinds, Line},
 };
-use bennu_rules::image::ImageName;
+use bennu_rules::image::{ImageName, ImageReference};
 use clap::Args;
 use http::Method;
 use hyper::body::Incoming;
@@ -26,6 +26,8 @@ use std::time::Instant;
     after_help = "SOURCE is one of\n  \
         dir:PATH   a directory that is a root filesystem, with its kernel in /boot and its modules\n  \
         tar:PATH   a tar of one, plain or compressed with gzip, xz or zstd; tar:- reads standard input\n  \
+        oci:DIR[:TAG]   a container image in an OCI layout (skopeo copy … oci:DIR:TAG)\n  \
+        oci-archive:PATH[:TAG], docker-archive:PATH[:NAME:TAG]   one as a file (docker save)\n  \
         kernel=PATH [initrd=PATH]… [cmdline=TEXT]   somebody else's kernel and initrds"
 )]
 pub struct Import {
@@ -41,6 +43,9 @@ pub struct Import {
     /// zstd level of the root filesystem, 1 to 22; the configuration's unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=22))]
     level: Option<u32>,
+    /// The kernel image for a container image that has no kernel: NAME:TAG or sha256:DIGEST
+    #[arg(long, value_name = "IMAGE")]
+    kernel: Option<ImageReference>,
     /// Leave access control lists out, which root filesystems cannot hold
     #[arg(long)]
     drop_acls: bool,
@@ -85,6 +90,19 @@ fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
             return Err(CliError::usage("the kernel arguments are there twice", "write cmdline= or --cmdline"));
         }
         Source::Foreign { cmdline, .. } => (Kinds::Foreign, import.cmdline.as_ref().unwrap_or(cmdline).clone()),
+        source if source.container().is_none() && import.kernel.is_some() => {
+            return Err(CliError::usage(
+                "--kernel pairs a container image with a kernel",
+                "leave it out: this source has one",
+            ));
+        }
+        _ if import.kernel_only && source.container().is_some() => {
+            return Err(CliError::usage(
+                "--kernel-only takes a root filesystem",
+                "unpack the container image, and write dir:",
+            ));
+        }
+        source if source.container().is_some() => (Kinds::Container, import.cmdline.clone().unwrap_or_default()),
         _ if import.kernel_only => (Kinds::Kernel, import.cmdline.clone().unwrap_or_default()),
         _ => (Kinds::Root, import.cmdline.clone().unwrap_or_default()),
     };
@@ -98,6 +116,12 @@ fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
         encoded(&cmdline),
         word(serde_json::json!(acls)),
     );
+    for (key, value) in [
+        ("image", source.container().flatten().map(str::to_owned)),
+        ("kernel", import.kernel.as_ref().map(ToString::to_string)),
+    ] {
+        path.extend(value.map(|value| format!("&{key}={}", encoded(&value))));
+    }
     for (key, value) in [("level", import.level.map(u64::from)), ("size", sender::size(source))] {
         path.extend(value.map(|value| format!("&{key}={value}")));
     }

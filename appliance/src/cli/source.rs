@@ -12,6 +12,22 @@ pub enum Source {
     Tar(PathBuf),
     /// The same, from standard input.
     Stdin,
+    /// A container image as one file: an OCI layout in a tar, or what `docker save` writes.
+    Archive {
+        /// The kind, as it is written: `oci-archive` or `docker-archive`.
+        kind: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Which of its images.
+        image: Option<String>,
+    },
+    /// A container image in a directory that is an OCI layout.
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// Which of its images.
+        image: Option<String>,
+    },
     /// Somebody else's kernel and initrds.
     Foreign {
         /// The kernel.
@@ -23,7 +39,8 @@ pub enum Source {
     },
 }
 
-const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), or kernel=PATH initrd=PATH cmdline=TEXT";
+const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), oci:DIR[:TAG], oci-archive:PATH[:TAG], \
+                     docker-archive:PATH[:NAME:TAG], or kernel=PATH initrd=PATH cmdline=TEXT";
 
 impl Source {
     /// Reads the words before NAME:TAG.
@@ -35,14 +52,35 @@ impl Source {
         match words {
             [] => refuse("there is no SOURCE".into()),
             [word] => match word.split_once(':') {
-                Some(("dir" | "tar", "")) => refuse(format!("{word} names no path")),
+                Some(("dir" | "tar" | "oci" | "oci-archive" | "docker-archive", "")) => {
+                    refuse(format!("{word} names no path"))
+                }
                 Some(("dir", path)) => Ok(Self::Directory(path.into())),
                 Some(("tar", "-")) => Ok(Self::Stdin),
                 Some(("tar", path)) => Ok(Self::Tar(path.into())),
+                Some(("oci", rest)) => {
+                    let (path, image) = split_image(rest);
+                    Ok(Self::Layout { path, image })
+                }
+                Some(("oci-archive", rest)) => Ok(Self::archive("oci-archive", rest)),
+                Some(("docker-archive", rest)) => Ok(Self::archive("docker-archive", rest)),
                 Some((kind, _)) => refuse(format!("'{kind}:' is no kind of source")),
                 None => refuse(format!("'{word}' is no source")),
             },
             [_, more, ..] => refuse(format!("'{more}' is one word too many")),
+        }
+    }
+
+    fn archive(kind: &'static str, rest: &str) -> Self {
+        let (path, image) = split_image(rest);
+        Self::Archive { kind, path, image }
+    }
+
+    /// Whether it is a container image, and which one of several.
+    pub fn container(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Archive { image, .. } | Self::Layout { image, .. } => Some(image.as_deref()),
+            _ => None,
         }
     }
 
@@ -72,11 +110,28 @@ impl fmt::Display for Source {
             Self::Directory(path) => write!(f, "dir:{}", path.display()),
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
             Self::Stdin => f.write_str("tar:-"),
+            Self::Archive { kind, path, image } => {
+                write!(f, "{kind}:{}", path.display())?;
+                image.iter().try_for_each(|image| write!(f, ":{image}"))
+            }
+            Self::Layout { path, image } => {
+                write!(f, "oci:{}", path.display())?;
+                image.iter().try_for_each(|image| write!(f, ":{image}"))
+            }
             Self::Foreign { kernel, initrds, .. } => {
                 write!(f, "kernel={}", kernel.display())?;
                 initrds.iter().try_for_each(|initrd| write!(f, " initrd={}", initrd.display()))
             }
         }
+    }
+}
+
+/// `PATH[:IMAGE]`, as skopeo writes it: a path holds no colon.
+fn split_image(rest: &str) -> (PathBuf, Option<String>) {
+    match rest.split_once(':') {
+        Some((path, image)) if !image.is_empty() => (path.into(), Some(image.to_owned())),
+        Some((path, _)) => (path.into(), None),
+        None => (rest.into(), None),
     }
 }
 
@@ -95,6 +150,12 @@ mod tests {
             ("dir:./a=b", Source::Directory("./a=b".into())),
             ("tar:root.tar.zst", Source::Tar("root.tar.zst".into())),
             ("tar:-", Source::Stdin),
+            ("oci:web", Source::Layout { path: "web".into(), image: None }),
+            ("oci:/srv/web:v1", Source::Layout { path: "/srv/web".into(), image: Some("v1".into()) }),
+            (
+                "docker-archive:w.tar:web:v1",
+                Source::Archive { kind: "docker-archive", path: "w.tar".into(), image: Some("web:v1".into()) },
+            ),
             (
                 "kernel=linux|initrd=a.gz|initrd=b|cmdline=auto url=http://x:80/",
                 Source::Foreign {
@@ -114,6 +175,7 @@ mod tests {
             "",
             "/srv/web",
             "docker:web",
+            "oci:",
             "dir:",
             "tar:",
             "dir:/a|dir:/b",

@@ -43,7 +43,8 @@ impl Blobs {
         Self::new(appliance.store.clone(), observe::to(appliance))
     }
 
-    fn open(&self, digest: &Digest) -> Result<(Source, u64), StoreError> {
+    /// A blob to be sent.
+    pub(super) fn open(&self, digest: &Digest) -> Result<(Source, u64), StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // A blob that was imported again, because a disk damaged it, is another file under the same name.
         let is_current = |mapped: &Arc<Mapped>| mapped.is_at(&self.store.blob_path(digest));

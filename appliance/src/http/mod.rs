@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod blobs;
+mod body;
 pub mod boot;
 pub mod connection;
 mod deadline;
@@ -11,6 +12,7 @@ mod guests;
 pub mod loaders;
 mod mapped;
 pub mod range;
+pub mod registry;
 mod sendfile;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use bennu_rules::{
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
+    registry::{Artifact, Push},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::RefCell, net::Ipv4Addr};
@@ -84,11 +85,6 @@ impl<'a> Stored<'a> {
         self.all(Table::Leases)
     }
 
-    /// Every image, by digest.
-    pub fn images(&self) -> Vec<Image> {
-        self.all(Table::Images)
-    }
-
     /// The durable boots of one machine or of all, oldest first.
     pub fn boots(&self, machine: Option<MacAddress>) -> Vec<Boot> {
         let Some(machine) = machine else { return self.all(Table::Boots) };
@@ -125,6 +121,14 @@ impl Records for Stored<'_> {
         self.get(Table::Images, &digest.0)
     }
 
+    fn artifact(&self, digest: &Digest) -> Option<Artifact> {
+        self.get(Table::Artifacts, &digest.0)
+    }
+
+    fn push(&self, name: &ImageName) -> Option<Push> {
+        self.get(Table::Pushes, name.to_string().as_bytes())
+    }
+
     fn boot(&self, id: &BootId) -> Option<Boot> {
         self.get(Table::Boots, id.0.as_bytes())
     }
@@ -135,6 +139,18 @@ impl Records for Stored<'_> {
 
     fn tags(&self) -> Vec<Tag> {
         self.all(Table::Tags)
+    }
+
+    fn images(&self) -> Vec<Image> {
+        self.all(Table::Images)
+    }
+
+    fn artifacts(&self) -> Vec<Artifact> {
+        self.all(Table::Artifacts)
+    }
+
+    fn pushes(&self) -> Vec<Push> {
+        self.all(Table::Pushes)
     }
 }
 
@@ -149,6 +165,14 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         Change::RemoveImage(digest) => batch.delete(Table::Images, &digest.0),
         Change::PutTag(tag) => batch.put(Table::Tags, tag.name.to_string().as_bytes(), &encode(Table::Tags, tag)?),
         Change::RemoveTag(name) => batch.delete(Table::Tags, name.to_string().as_bytes()),
+        Change::PutArtifact(artifact) => {
+            batch.put(Table::Artifacts, &artifact.digest.0, &encode(Table::Artifacts, artifact)?)
+        }
+        Change::RemoveArtifact(digest) => batch.delete(Table::Artifacts, &digest.0),
+        Change::PutPush(push) => {
+            batch.put(Table::Pushes, push.name.to_string().as_bytes(), &encode(Table::Pushes, push)?)
+        }
+        Change::RemovePush(name) => batch.delete(Table::Pushes, name.to_string().as_bytes()),
         Change::PutBoot(boot) => put_boot(batch, boot),
     }
 }

@@ -26,6 +26,10 @@ pub enum Table {
     Boots,
     /// Machine id and boot id → nothing: a machine's boots in their order.
     BootsOfMachine,
+    /// Digest → what the registry holds under it.
+    Artifacts,
+    /// Name → what was pushed under it.
+    Pushes,
 }
 
 /// The ledger cannot be read or written.

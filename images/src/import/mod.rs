@@ -1,5 +1,6 @@
 //! Importers: from a source to an image in the store.
 
+mod adopt;
 mod container;
 mod foreign;
 mod manifest;
@@ -7,6 +8,7 @@ mod pack;
 mod progress;
 mod root;
 
+pub use adopt::{adopt, is_ours};
 pub use container::{Pairing, container, variants};
 pub use foreign::foreign;
 pub use manifest::{

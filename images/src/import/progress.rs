@@ -18,6 +18,17 @@ pub enum ImportStep {
 }
 
 impl ImportStep {
+    /// For programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pack => "pack",
+            Self::Read => "read",
+            Self::Modules => "modules",
+            Self::Root => "root",
+            Self::Store => "store",
+        }
+    }
+
     /// For people.
     pub fn label(self) -> &'static str {
         match self {

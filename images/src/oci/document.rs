@@ -4,7 +4,11 @@ use super::{
     DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, LARGEST_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, OciError,
 };
 use crate::store::{Store, StoreError};
-use bennu_rules::image::{BlobRef, Digest};
+use bennu_rules::{
+    Timestamp,
+    image::{BlobRef, Digest},
+    registry::Artifact,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, io::Read as _};
 
@@ -182,6 +186,35 @@ impl Document {
             Self::Index(index) => (index.media_type.as_deref(), OCI_INDEX),
         };
         own.or(named).unwrap_or(default)
+    }
+
+    /// What it names: config and layers, or manifests.
+    pub fn parts(&self) -> Vec<&Descriptor> {
+        match self {
+            Self::Manifest(manifest) => std::iter::once(&manifest.config).chain(&manifest.layers).collect(),
+            Self::Index(index) => index.manifests.iter().collect(),
+        }
+    }
+
+    /// Its record, as it was pushed to a repository under a media type.
+    pub fn artifact(&self, blob: &BlobRef, media_type: &str, repository: &str) -> Artifact {
+        let (kind, annotations, subject) = match self {
+            Self::Manifest(manifest) => (manifest.kind(), &manifest.annotations, &manifest.subject),
+            Self::Index(index) => {
+                (index.artifact_type.as_deref().unwrap_or_default(), &index.annotations, &index.subject)
+            }
+        };
+        Artifact {
+            digest: blob.digest,
+            size: blob.size,
+            media_type: media_type.to_owned(),
+            kind: kind.to_owned(),
+            annotations: annotations.clone(),
+            parts: self.parts().into_iter().map(Descriptor::blob).collect(),
+            subject: subject.as_ref().map(|subject| subject.digest),
+            repositories: [repository.to_owned()].into(),
+            pushed: Timestamp::default(),
+        }
     }
 
     /// One in the store.

@@ -11,7 +11,7 @@ mod writer;
 
 pub use index::IndexEntry;
 pub use scrub::Damage;
-pub use writer::BlobWriter;
+pub use writer::{BlobWriter, Finished};
 
 use bennu_rules::image::{BlobRef, Digest};
 use rustix::fs as posix;
@@ -211,6 +211,17 @@ impl Store {
     pub fn hold(&self) -> Hold {
         self.inner.held().holders += 1;
         Hold { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Keeps a blob that is here already out of [`Store::collect`]'s reach, as if it had just arrived: somebody was told
+    /// that it need not be sent. Says whether it is here.
+    pub fn keep(&self, digest: &Digest) -> bool {
+        let mut held = self.inner.held();
+        let is_here = self.blob_path(digest).exists();
+        if is_here && held.holders > 0 {
+            held.digests.insert(*digest);
+        }
+        is_here
     }
 
     /// Removes every blob that is neither in `keep` nor held, and says which.

@@ -52,11 +52,34 @@ impl BlobWriter {
 
     /// Makes the blob durable and puts it in its place.
     pub fn finish(self) -> Result<BlobRef, StoreError> {
+        let (store, file, blob) = self.end()?;
+        settle(&store, file, blob)
+    }
+
+    /// The same, where somebody said beforehand what the bytes come to.
+    pub fn finish_as(self, expected: &Digest) -> Result<Finished, StoreError> {
+        let (store, file, blob) = self.end()?;
+        if blob.digest != *expected {
+            return Ok(Finished::Other(blob));
+        }
+        settle(&store, file, blob).map(Finished::Stored)
+    }
+
+    fn end(self) -> Result<(Store, NamedTempFile, BlobRef), StoreError> {
         let store = self.store;
         let Hashed { file, hash, size } =
             self.out.into_inner().map_err(|e| store.failed("write to", store.tmp(), e.into_error()))?;
-        settle(&store, file, hash, size)
+        Ok((store, file, named(hash, size)))
     }
+}
+
+/// How a blob ended whose digest was told beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// As told.
+    Stored(BlobRef),
+    /// The bytes came to this, and are gone again.
+    Other(BlobRef),
 }
 
 impl Write for BlobWriter {
@@ -97,14 +120,17 @@ pub(super) fn adopt(store: &Store, mut file: NamedTempFile) -> Result<BlobRef, S
     }
     reader.rewind().map_err(|e| store.failed("read", &path, e))?;
     *file.as_file_mut() = reader;
-    settle(store, file, hash, size)
+    settle(store, file, named(hash, size))
 }
 
-fn settle(store: &Store, file: NamedTempFile, hash: Context, size: u64) -> Result<BlobRef, StoreError> {
-    file.as_file().sync_all().map_err(|e| store.failed("sync", file.path(), e))?;
+fn named(hash: Context, size: u64) -> BlobRef {
     let mut digest = [0; 32];
     digest.copy_from_slice(hash.finish().as_ref());
-    let blob = BlobRef { digest: Digest(digest), size };
+    BlobRef { digest: Digest(digest), size }
+}
+
+fn settle(store: &Store, file: NamedTempFile, blob: BlobRef) -> Result<BlobRef, StoreError> {
+    file.as_file().sync_all().map_err(|e| store.failed("sync", file.path(), e))?;
     store.place(file, &blob)?;
     Ok(blob)
 }

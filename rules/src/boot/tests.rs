@@ -81,7 +81,7 @@ impl World {
         };
         self.memory.apply(Change::PutImage(image));
         let name: ImageName = name.parse().unwrap();
-        self.memory.apply(Change::PutTag(Tag { name, digest, history: Vec::new() }));
+        self.memory.apply(Change::PutTag(Tag { name, digest, others: Default::default(), history: Vec::new() }));
         digest
     }
 
@@ -195,7 +195,7 @@ fn a_moved_tag_waits_for_the_next_boot() {
     image.digest = second;
     world.memory.apply(Change::PutImage(image));
     let name: ImageName = "web:v1".parse().unwrap();
-    world.memory.apply(Change::PutTag(Tag { name, digest: second, history: Vec::new() }));
+    world.memory.apply(Change::PutTag(Tag { name, digest: second, others: Default::default(), history: Vec::new() }));
     assert_eq!(boot_script(world.script()).digest, first, "pinned when the boot opened");
     world.report(Step::Up, "");
     world.firmware_starts();

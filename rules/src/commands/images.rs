@@ -1,13 +1,16 @@
 //! Commands about images and tags.
 
-use super::{Refusal, find_image};
+use super::{Refusal, find_image, registry::merged};
 use crate::{
     Change, Decision, MacAddress, Moment, Records, Timestamp, View,
     assignment::Assignment,
     boot::{Boot, State},
+    facts::Architecture,
     image::{Digest, Image, ImageName, ImageReference, Tag, TagMove},
+    registry::{Artifact, Outcome, Push, orphans},
     settings::UnknownPolicy,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A boot that has been silent this long holds no image any more: a machine was switched off, or runs somebody
 /// else's system, which never says that it is up.
@@ -16,13 +19,15 @@ const HOLD_MS: u64 = 60 * 60 * 1000;
 /// Moves of a tag that are kept.
 const MAX_HISTORY: usize = 100;
 
-/// Adds an imported image and points a tag at it.
+/// Adds imported images, one an architecture, and points a tag at them.
 #[derive(Debug, Clone)]
-pub struct AddImage {
-    /// The image; its time of import is the rule's to say.
-    pub image: Image,
+pub struct AddImages {
+    /// The images, the one that the tag stands for first; their time of import is the rule's to say.
+    pub images: Vec<Image>,
     /// The tag.
     pub name: ImageName,
+    /// The container image they were made of, then the manifests in it: what a push would have brought.
+    pub source: Vec<Artifact>,
 }
 
 /// What an import came to.
@@ -36,21 +41,49 @@ pub struct Added {
     pub known: bool,
 }
 
-/// Carries out [`AddImage`].
-pub fn add_image(request: &AddImage, view: &View<'_>, at: &Moment) -> Decision<Added> {
-    let earlier = view.records.image(&request.image.digest);
-    let known = earlier.is_some();
-    let image = earlier.unwrap_or_else(|| Image { imported: at.now, ..request.image.clone() });
-    let by = format!("import {}", request.image.source);
-    let (tag, moved) = moved(&request.name, image.digest, by, view.records, at.now);
-    let mut changes = Vec::new();
-    if !known {
-        changes.push(Change::PutImage(image.clone()));
+/// Carries out [`AddImages`].
+pub fn add_images(request: &AddImages, view: &View<'_>, at: &Moment) -> Decision<Vec<Added>> {
+    let by = request.images.first().map_or_else(String::new, |image| format!("import {}", image.source));
+    let (added, mut changes) = add(&request.images, &request.name, by.clone(), view, at);
+    changes.extend(request.source.iter().filter_map(|artifact| merged(artifact, view, at)).map(Change::PutArtifact));
+    let earlier = view.records.push(&request.name);
+    match request.source.first() {
+        Some(pushed) => {
+            let images = request.images.iter().map(|image| image.digest).collect();
+            let (name, digest, outcome) = (request.name.clone(), pushed.digest, Outcome::Image { images });
+            changes.push(Change::PutPush(Push { name, digest, at: at.now, by, outcome }));
+        }
+        // The registry's tag is the image itself from now on.
+        None => changes.extend(earlier.map(|push| Change::RemovePush(push.name))),
     }
-    if moved {
-        changes.push(Change::PutTag(tag.clone()));
+    Decision { changes, ..Decision::just(added) }
+}
+
+/// Puts images on record and moves the tag.
+pub(super) fn add(
+    images: &[Image],
+    name: &ImageName,
+    by: String,
+    view: &View<'_>,
+    at: &Moment,
+) -> (Vec<Added>, Vec<Change>) {
+    let Some(first) = images.first() else { return (Vec::new(), Vec::new()) };
+    let others = images[1..].iter().map(|image| (image.config.architecture, image.digest)).collect();
+    let (tag, has_moved) = moved(name, first.digest, others, by, view.records, at.now);
+    let (mut added, mut changes) = (Vec::new(), Vec::new());
+    for image in images {
+        let earlier = view.records.image(&image.digest);
+        let known = earlier.is_some();
+        let image = earlier.unwrap_or_else(|| Image { imported: at.now, ..image.clone() });
+        if !known {
+            changes.push(Change::PutImage(image.clone()));
+        }
+        added.push(Added { image, tag: tag.clone(), known });
     }
-    Decision { changes, ..Decision::just(Added { image, tag, known }) }
+    if has_moved {
+        changes.push(Change::PutTag(tag));
+    }
+    (added, changes)
 }
 
 /// Points a tag at an image that exists.
@@ -68,7 +101,12 @@ pub fn move_tag(request: &MoveTag, view: &View<'_>, at: &Moment) -> Decision<Res
         Ok(digest) => digest,
         Err(refusal) => return Decision::just(Err(refusal)),
     };
-    let (tag, moved) = moved(&request.name, digest, format!("tag {}", request.to), view.records, at.now);
+    // Another tag brings its images for other architectures along.
+    let others = match &request.to {
+        ImageReference::Name(name) => view.records.tag(name).map(|tag| tag.others).unwrap_or_default(),
+        ImageReference::Digest(_) => BTreeMap::new(),
+    };
+    let (tag, moved) = moved(&request.name, digest, others, format!("tag {}", request.to), view.records, at.now);
     let changes = if moved { vec![Change::PutTag(tag.clone())] } else { Vec::new() };
     Decision { changes, ..Decision::just(Ok(tag)) }
 }
@@ -91,7 +129,8 @@ pub fn roll_back(request: &RollBack, view: &View<'_>, at: &Moment) -> Decision<R
         Err(refusal) => return Decision::just(Err(refusal)),
     };
     let Some(digest) = earlier else { return Decision::just(Err(Refusal::NothingEarlier(name.clone()))) };
-    let (tag, _) = moved(name, digest, ROLLBACK.to_owned(), view.records, at.now);
+    let others = siblings(&digest, view.records);
+    let (tag, _) = moved(name, digest, others, ROLLBACK.to_owned(), view.records, at.now);
     Decision { changes: vec![Change::PutTag(tag.clone())], ..Decision::just(Ok(tag)) }
 }
 
@@ -104,13 +143,32 @@ fn earlier(tag: &Tag, records: &dyn Records) -> Option<Digest> {
     before.into_iter().find(|digest| *digest != tag.digest && records.image(digest).is_some())
 }
 
+/// The images for other architectures that were made of the same source.
+fn siblings(digest: &Digest, records: &dyn Records) -> BTreeMap<Architecture, Digest> {
+    let push = |push: &Push| match &push.outcome {
+        Outcome::Image { images } if images.contains(digest) => Some(images.clone()),
+        _ => None,
+    };
+    let images = records.pushes().iter().find_map(push).unwrap_or_default();
+    let others = images.iter().filter(|other| *other != digest).filter_map(|other| records.image(other));
+    others.map(|image| (image.config.architecture, image.digest)).collect()
+}
+
 /// A tag that points at `digest`, and whether it did not before.
-fn moved(name: &ImageName, digest: Digest, by: String, records: &dyn Records, now: Timestamp) -> (Tag, bool) {
-    let mut tag = records.tag(name).unwrap_or_else(|| Tag { name: name.clone(), digest, history: Vec::new() });
-    if tag.digest == digest && !tag.history.is_empty() {
+fn moved(
+    name: &ImageName,
+    digest: Digest,
+    others: BTreeMap<Architecture, Digest>,
+    by: String,
+    records: &dyn Records,
+    now: Timestamp,
+) -> (Tag, bool) {
+    let none = || Tag { name: name.clone(), digest, others: BTreeMap::new(), history: Vec::new() };
+    let mut tag = records.tag(name).unwrap_or_else(none);
+    if tag.digest == digest && tag.others == others && !tag.history.is_empty() {
         return (tag, false);
     }
-    tag.digest = digest;
+    (tag.digest, tag.others) = (digest, others);
     tag.history.push(TagMove { at: now, digest, by });
     let surplus = tag.history.len().saturating_sub(MAX_HISTORY);
     tag.history.drain(..surplus);
@@ -139,13 +197,37 @@ pub fn remove_image(request: &RemoveImage, view: &View<'_>, at: &Moment) -> Deci
         Ok(removed) => removed,
         Err(refusal) => return Decision::just(Err(refusal)),
     };
-    let tags = removed.tags.iter().cloned().map(Change::RemoveTag);
-    let changes = tags.chain(removed.image.map(Change::RemoveImage)).collect();
+    let changes = removal_changes(&removed, view.records);
     Decision { changes, ..Decision::just(Ok(removed)) }
 }
 
+/// With the tags go what was pushed under them, and what was only kept for what goes.
+fn removal_changes(removed: &Removed, records: &dyn Records) -> Vec<Change> {
+    let (artifacts, mut pushes, mut images) = (records.artifacts(), records.pushes(), records.images());
+    let before = orphans(&artifacts, &pushes, &images);
+    let gone: Vec<ImageName> =
+        pushes.extract_if(.., |push| removed.tags.contains(&push.name)).map(|push| push.name).collect();
+    images.retain(|image| Some(image.digest) != removed.image);
+    let orphaned = orphans(&artifacts, &pushes, &images).into_iter().filter(|digest| !before.contains(digest));
+    let orphaned: BTreeSet<Digest> = orphaned.collect();
+    // Tags of signatures, which are kept for what they sign.
+    let of_orphans = pushes.iter().filter(|push| orphaned.contains(&push.digest)).map(|push| push.name.clone());
+    let pushes: Vec<ImageName> = gone.into_iter().chain(of_orphans).collect();
+    let tags = removed.tags.iter().cloned().map(Change::RemoveTag);
+    let changes = tags.chain(removed.image.map(Change::RemoveImage));
+    let changes = changes.chain(pushes.into_iter().map(Change::RemovePush));
+    changes.chain(orphaned.into_iter().map(Change::RemoveArtifact)).collect()
+}
+
 fn removal(reference: &ImageReference, view: &View<'_>, at: &Moment) -> Result<Removed, Refusal> {
-    let digest = find_image(reference, view.records)?;
+    let digest = match (find_image(reference, view.records), reference) {
+        (Ok(digest), _) => digest,
+        // A push that came to nothing has a name too.
+        (Err(_), ImageReference::Name(name)) if view.records.push(name).is_some() => {
+            return Ok(Removed { tags: vec![name.clone()], image: None });
+        }
+        (Err(refusal), _) => return Err(refusal),
+    };
     let all_tags: Vec<ImageName> =
         view.records.tags().into_iter().filter(|tag| tag.digest == digest).map(|tag| tag.name).collect();
     let removed = match reference {

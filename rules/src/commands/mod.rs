@@ -4,6 +4,7 @@
 
 pub mod images;
 pub mod machines;
+pub mod registry;
 mod text;
 
 use crate::{

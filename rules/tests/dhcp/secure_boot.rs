@@ -111,7 +111,7 @@ impl Wire {
             source: "test".into(),
         }));
         let name: ImageName = name.parse().unwrap();
-        self.records.apply(Change::PutTag(Tag { name, digest, history: Vec::new() }));
+        self.records.apply(Change::PutTag(Tag { name, digest, others: Default::default(), history: Vec::new() }));
         digest
     }
 

@@ -1,5 +1,7 @@
 //! A source as a request's body, read by a thread of its own.
 
+mod layout;
+
 use crate::cli::meter::Meter;
 use crate::cli::{
     client::RequestBody,
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use layout::Layout;
 use std::{
     fs::{File, Metadata},
     io::{self, Read, Write},
@@ -40,6 +43,7 @@ enum Opened {
     Directory(PathBuf),
     Stream(Box<dyn Read + Send>, String),
     Parts(Vec<(String, PathBuf, File)>),
+    Layout(Layout),
 }
 
 /// Opens a source and begins to read it. What is wrong with its paths is told here, before anything is sent.
@@ -70,8 +74,8 @@ pub fn start(source: Source, meter: Meter) -> Done<(Sender, RequestBody)> {
 pub fn size(source: &Source) -> Option<u64> {
     let regular = |path: &Path| Some(path.metadata().ok().filter(Metadata::is_file)?.len());
     match source {
-        Source::Directory(_) | Source::Stdin => None,
-        Source::Tar(path) => regular(path),
+        Source::Directory(_) | Source::Stdin | Source::Layout { .. } => None,
+        Source::Tar(path) | Source::Archive { path, .. } => regular(path),
         Source::Foreign { kernel, initrds, .. } => {
             initrds.iter().try_fold(regular(kernel)?, |sum, initrd| Some(sum + regular(initrd)?))
         }
@@ -85,8 +89,9 @@ fn open(source: Source) -> Done<Opened> {
             Ok(_) => Err(CliError::failed(format!("{} is no directory", path.display()), "write tar: for an archive")),
             Err(error) => Err(unreadable(&path, &error)),
         },
-        Source::Tar(path) => {
-            let file = open_file(&path, "write dir: for a directory")?;
+        Source::Layout { path, image } => Layout::open(&path, image.as_deref()).map(Opened::Layout),
+        Source::Tar(path) | Source::Archive { path, .. } => {
+            let file = open_file(&path, "write dir: for a directory, and oci: for one that is an OCI layout")?;
             Ok(Opened::Stream(Box::new(file), path.display().to_string()))
         }
         Source::Stdin => Ok(Opened::Stream(Box::new(io::stdin()), "standard input".into())),
@@ -127,6 +132,7 @@ fn copy(opened: Opened, out: &mut ChunkWriter, meter: &Meter) -> Done {
         }
         Opened::Stream(mut stream, name) => copy_stream(&mut stream, &name, out),
         Opened::Parts(parts) => copy_parts(parts, out),
+        Opened::Layout(layout) => layout.send(out),
     }
 }
 
@@ -144,19 +150,43 @@ fn copy_stream(stream: &mut dyn Read, name: &str, out: &mut ChunkWriter) -> Done
 
 /// The parts of a foreign image as a tar.
 fn copy_parts(parts: Vec<(String, PathBuf, File)>, out: &mut ChunkWriter) -> Done {
-    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(CHUNK, out));
-    for (name, path, file) in parts {
-        let failed = |error: io::Error| unreadable(&path, &error);
+    let mut tar = Parts::new(out);
+    parts.into_iter().try_for_each(|(name, path, file)| tar.file(&name, &path, file))?;
+    tar.finish()
+}
+
+/// Files on their way into a tar.
+struct Parts<'a> {
+    tar: tar::Builder<io::BufWriter<&'a mut ChunkWriter>>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(out: &'a mut ChunkWriter) -> Self {
+        Self { tar: tar::Builder::new(io::BufWriter::with_capacity(CHUNK, out)) }
+    }
+
+    fn file(&mut self, name: &str, path: &Path, file: File) -> Done {
+        let failed = |error: io::Error| unreadable(path, &error);
         let size = file.metadata().map_err(failed)?.len();
+        // A file that grows meanwhile is cut at the size that was announced; one that shrinks is noticed.
+        self.add(name, size, Counted { inner: file.take(size), left: size }).map_err(failed)
+    }
+
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> Done {
+        self.add(name, bytes.len() as u64, bytes).map_err(|error| CliError::failed(error.to_string(), ""))
+    }
+
+    fn add(&mut self, name: &str, size: u64, mut content: impl Read) -> io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(size);
         header.set_mode(0o644);
-        // A file that grows meanwhile is cut at the size that was announced; one that shrinks is noticed.
-        let mut content = Counted { inner: file.take(size), left: size };
-        tar.append_data(&mut header, &name, &mut content).map_err(failed)?;
+        self.tar.append_data(&mut header, name, &mut content)
     }
-    let end = |error: io::Error| CliError::failed(error.to_string(), "");
-    tar.into_inner().map_err(end)?.flush().map_err(end)
+
+    fn finish(self) -> Done {
+        let end = |error: io::Error| CliError::failed(error.to_string(), "");
+        self.tar.into_inner().map_err(end)?.flush().map_err(end)
+    }
 }
 
 /// A reader that gives exactly what was announced, or an error.

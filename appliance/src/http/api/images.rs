@@ -1,10 +1,11 @@
 //! `/v1/images` and `/v1/tags`.
 
 use super::{
-    Api, Shared,
+    Shared,
     problem::{Answer, Problem},
     request::{Body, Page, Paging, Params, named},
 };
+use crate::appliance::Appliance;
 use axum::{
     Json,
     extract::{Path, State},
@@ -20,7 +21,7 @@ use bennu_rules::{
     image::{Digest, Image, ImageName, ImageReference, Tag},
 };
 use serde::{Deserialize, Serialize};
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 /// An image, the tags that point at it, and who boots it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,9 +86,9 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<I
 /// `DELETE /v1/images/{reference}`: a digest goes with its tags, a tag alone unless it is the last one.
 pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json<RemovedShown>> {
     let request = RemoveImage { reference: named(&text)? };
-    let settling = api.settling.lock().await;
+    let settling = api.registry.settling.lock().await;
     let removed = api.ledger.decide(request, remove_image).await??;
-    let freed = tidy(&api).await?;
+    let freed = tidy(&api.appliance).await?;
     drop(settling);
     Ok(Json(RemovedShown { tags: removed.tags, image: removed.image, freed }))
 }
@@ -95,7 +96,7 @@ pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json
 /// `PUT /v1/tags/{name}`
 pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<TagBody>) -> Answer<Json<Tag>> {
     let request = MoveTag { name: named(&text)?, to: body.image };
-    let settling = api.settling.lock().await;
+    let settling = api.registry.settling.lock().await;
     let tag = api.ledger.decide(request, move_tag).await??;
     write_index(&api)?;
     drop(settling);
@@ -116,7 +117,7 @@ pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Js
 /// `POST /v1/tags/{name}`
 pub async fn act(State(api): Shared, Path(text): Path<String>, Body(action): Body<TagAction>) -> Answer<Json<Tag>> {
     let name = named(&text)?;
-    let settling = api.settling.lock().await;
+    let settling = api.registry.settling.lock().await;
     let tag = match action {
         TagAction::Rollback => api.ledger.decide(RollBack { name }, roll_back).await??,
     };
@@ -126,20 +127,20 @@ pub async fn act(State(api): Shared, Path(text): Path<String>, Body(action): Bod
 }
 
 /// Removes blobs that no record names and writes the index anew. For holders of `settling`.
-async fn tidy(api: &std::sync::Arc<Api>) -> Answer<u64> {
-    let api = api.clone();
+pub async fn tidy(appliance: &Arc<Appliance>) -> Answer<u64> {
+    let appliance = appliance.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let used = api.blobs_in_use().map_err(|error| internal(&error))?;
-        write_index(&api)?;
-        Ok(api.store.collect(&used)?.iter().map(|blob| blob.size).sum())
+        let used = appliance.blobs_in_use().map_err(|error| internal(&error))?;
+        write_index(&appliance)?;
+        Ok(appliance.store.collect(&used)?.iter().map(|blob| blob.size).sum())
     });
     work.await.map_err(|panic| internal(&panic))?
 }
 
 /// Derives the layout's index from the records. For holders of `settling`.
-pub(super) fn write_index(api: &Api) -> Answer<()> {
-    let (images, tags) = api.ledger.read(|records, _| (records.images(), records.tags()))?;
-    Ok(api.store.write_index(&index(&images, &tags))?)
+pub(super) fn write_index(appliance: &Appliance) -> Answer<()> {
+    let (images, tags) = appliance.ledger.read(|records, _| (records.images(), records.tags()))?;
+    Ok(appliance.store.write_index(&index(&images, &tags))?)
 }
 
 fn index(images: &[Image], tags: &[Tag]) -> Vec<IndexEntry> {

@@ -3,6 +3,8 @@
 //! The answer's body is JSON lines ([`Line`]) that begin while the request's body still arrives; the last one is the
 //! image or the problem. A client that goes away ends its import, and nothing of it stays.
 
+mod foreign;
+
 use super::{
     Api, Shared,
     images::{ImageShown, write_index},
@@ -10,33 +12,22 @@ use super::{
     problem::{Answer, Kind, Problem},
     request::{Params, named},
 };
-use axum::{
-    body::{Body, Bytes},
-    extract::State,
-    response::Response,
+use crate::{
+    http::body::{BodyReader, pump},
+    registry::convert::{self, Converted, convert, trusted},
 };
+use axum::{body::Body, extract::State, response::Response};
 use bennu_images::{
-    archive::{EntryKind, Reader, TarError, decompress},
-    import::{Acls, ImportError, ImportStep, Imported, Options, Progress, foreign, root_from_tar},
-    kernel, signing,
-    store::Store,
+    import::{Acls, ImportError, ImportStep, Imported, Meter, Options, Progress, root_from_tar},
+    oci::read_archive,
 };
 use bennu_rules::{
     Records,
-    boot::chain::SHIM,
-    commands::images::{AddImage, add_image},
-    facts::Architecture,
-    image::{Image, ImageName},
+    commands::images::{AddImages, add_images},
+    image::{Image, ImageName, ImageReference},
 };
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io::{self, Read, Seek, Write},
-    sync::Arc,
-};
-use tokio::sync::mpsc;
+use std::sync::Arc;
 
 /// What the body holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +38,8 @@ pub enum Kinds {
     Root,
     /// A kernel and its modules, without a root.
     Kernel,
+    /// A container image: an OCI layout in a tar, or what `docker save` writes.
+    Container,
     /// Files `kernel` and `initrd…` (in their order), started as they are.
     Foreign,
 }
@@ -79,6 +72,10 @@ pub struct Wanted {
     level: Option<u32>,
     #[serde(default)]
     acls: AclsWanted,
+    /// Which image of the archive, where it has several: a tag or a name.
+    image: Option<String>,
+    /// The kernel image for a container image without a kernel; the configuration's if absent.
+    kernel: Option<ImageReference>,
     /// The body's size, for progress.
     size: Option<u64>,
 }
@@ -139,7 +136,7 @@ pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Bo
 }
 
 async fn run(api: &Arc<Api>, wanted: Wanted, name: ImageName, body: BodyReader, lines: Lines) -> Answer<Line> {
-    let source = wanted.source.clone();
+    let (source, wanted_kind) = (wanted.source.clone(), wanted.kind);
     let working = (api.clone(), lines.clone());
     let work = tokio::task::spawn_blocking(move || {
         let (api, lines) = working;
@@ -149,38 +146,50 @@ async fn run(api: &Arc<Api>, wanted: Wanted, name: ImageName, body: BodyReader, 
         tracing::error!(%panic, "an import panicked");
         Err(Problem::new(Kind::Internal, "the import failed inside bennu", "look at the service's log"))
     });
-    let settling = api.settling.lock().await;
+    let settling = api.registry.settling.lock().await;
+    let is_container = wanted_kind == Kinds::Container;
     let recorded = match made {
         Ok(_) if lines.is_cancelled() => Err(Problem::new(Kind::Import, "the client went away", "")),
-        Ok(imported) => record(api, imported, name, source).await,
+        Ok(made) => record(api, made, name, source).await,
         Err(problem) => Err(problem),
     };
-    if recorded.is_err() {
-        // Nothing names what it wrote; other imports hold theirs.
+    if recorded.is_err() || is_container {
+        // Nothing names what it wrote, or what an archive had beside its image; other imports hold theirs.
         let api = api.clone();
         let swept = tokio::task::spawn_blocking(move || sweep(&api)).await;
         if let Ok(Err(problem)) = swept {
-            tracing::warn!(%problem, "cannot remove what a failed import left; the next start does");
+            tracing::warn!(%problem, "cannot remove what an import left; the next start does");
         }
     }
     drop(settling);
     recorded
 }
 
-/// The one proposal that adds the image and moves the tag.
-async fn record(api: &Arc<Api>, imported: Imported, name: ImageName, source: String) -> Answer<Line> {
-    let Imported { digest, manifest_size, config_blob, config, hold } = imported;
-    let image = Image { digest, manifest_size, config_blob, config, imported: Default::default(), source };
-    let added = api.ledger.decide(AddImage { image, name: name.clone() }, add_image).await?;
-    drop(hold);
-    tracing::info!(%name, %digest, known = added.known, "imported an image");
+/// The one proposal that adds the images and moves the tag.
+async fn record(api: &Arc<Api>, made: Converted, name: ImageName, source: String) -> Answer<Line> {
+    let (images, holds): (Vec<Image>, Vec<_>) = made.images.into_iter().map(|made| parted(made, &source)).unzip();
+    let request = AddImages { images, name: name.clone(), source: made.source };
+    let added = api.ledger.decide(request, add_images).await?;
+    drop(holds);
+    for image in &added {
+        tracing::info!(%name, digest = %image.image.digest, known = image.known, "imported an image");
+    }
     // Derived, and written again by the next change: no reason to call the import failed.
     if let Err(problem) = write_index(api) {
         tracing::warn!(%problem, "cannot write the image index");
     }
+    let first = added.into_iter().next();
+    let first = first.ok_or_else(|| Problem::new(Kind::Internal, "the import came to no image", ""))?;
     let (tags, machines) = api.ledger.read(|records, _| (records.tags(), records.machines()))?;
-    let shown = ImageShown::of(added.image, &tags, &machines);
-    Ok(Line::Image { image: Box::new(shown), known: added.known })
+    let shown = ImageShown::of(first.image, &tags, &machines);
+    Ok(Line::Image { image: Box::new(shown), known: first.known })
+}
+
+/// An image's record, and what keeps its blobs until that is committed.
+pub fn parted(made: Imported, source: &str) -> (Image, bennu_images::store::Hold) {
+    let Imported { digest, manifest_size, config_blob, config, hold } = made;
+    let source = source.to_owned();
+    (Image { digest, manifest_size, config_blob, config, imported: Default::default(), source }, hold)
 }
 
 fn sweep(api: &Api) -> Answer<()> {
@@ -189,96 +198,50 @@ fn sweep(api: &Api) -> Answer<()> {
     Ok(())
 }
 
-fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Imported> {
-    let imported = match wanted.kind {
-        Kinds::Foreign => import_foreign(wanted, api, body, progress)?,
-        kind => {
-            let options = Options {
-                kernel_only: kind == Kinds::Kernel,
-                cmdline: wanted.cmdline.clone(),
-                level: wanted.level.unwrap_or(api.config.import.compression_level),
-                acls: match wanted.acls {
-                    AclsWanted::Refuse => Acls::Refuse,
-                    AclsWanted::Drop => Acls::Drop,
-                },
-                source_size: wanted.size,
-                trusted: trusted(api),
-                ..Options::default()
-            };
-            root_from_tar(body, &options, &api.store, progress)?
-        }
+fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Converted> {
+    let options = Options {
+        kernel_only: wanted.kind == Kinds::Kernel,
+        cmdline: wanted.cmdline.clone(),
+        level: wanted.level.unwrap_or(api.config.import.compression_level),
+        acls: match wanted.acls {
+            AclsWanted::Refuse => Acls::Refuse,
+            AclsWanted::Drop => Acls::Drop,
+        },
+        source_size: wanted.size,
+        trusted: trusted(api),
+        ..Options::default()
     };
-    Ok(imported)
+    let image = match wanted.kind {
+        Kinds::Foreign => foreign::import_foreign(wanted, api, body, progress)?,
+        Kinds::Container => return import_container(wanted, &options, api, body, progress),
+        Kinds::Root | Kinds::Kernel => root_from_tar(body, &options, &api.store, progress)?,
+    };
+    Ok(Converted { images: vec![image], source: Vec::new() })
 }
 
-/// The parts lie in scratch files first: a tar gives them one after the other, and its end says that it is whole.
-fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Imported> {
-    let store = &api.store;
-    let unreadable = |error: TarError| Problem::from(ImportError::from(error));
-    let stream = decompress::sniff(body).map_err(|error| Problem::told(Kind::Import, &error))?;
-    let mut reader = Reader::new(stream);
-    let (mut kernel, mut initrds, mut done) = (None, Vec::new(), 0);
-    while let Some(entry) = reader.next_entry().map_err(unreadable)? {
-        let name = String::from_utf8_lossy(&entry.path).trim_start_matches("./").to_owned();
-        if entry.kind != EntryKind::File {
-            continue;
-        }
-        let part = spool(&mut reader, store, &mut |count| {
-            done += count;
-            progress.step(ImportStep::Read, done, wanted.size);
-        })?;
-        match name.as_str() {
-            "kernel" => kernel = Some(part),
-            name if name.starts_with("initrd") => initrds.push(part),
-            other => {
-                let detail = format!("'{}' is no part of a foreign image", other.chars().take(80).collect::<String>());
-                return Err(Problem::new(
-                    Kind::Import,
-                    detail,
-                    "send a tar of the files kernel and initrd…, in their order",
-                ));
-            }
-        }
-    }
-    let mut kernel = kernel.ok_or_else(|| Problem::new(Kind::Import, "the tar holds no file 'kernel'", ""))?;
-    if let Some(said) = unsigned(&mut kernel, api).map_err(|error| store.failed("read from", store.tmp(), error))? {
-        progress.note(&said);
-    }
-    Ok(foreign(kernel, initrds, &wanted.cmdline, None, store)?)
-}
-
-/// What Secure Boot has against a kernel, if that is one for x86-64.
-fn unsigned(kernel: &mut File, api: &Api) -> io::Result<Option<String>> {
-    /// Kernels have some ten megabytes; what is larger is none, which the import will say.
-    const LARGEST: u64 = 256 << 20;
-    let mut bytes = Vec::new();
-    Read::by_ref(kernel).take(LARGEST).read_to_end(&mut bytes)?;
-    kernel.rewind()?;
-    let is_ours = kernel::architecture(&bytes) == Some(Architecture::X86_64);
-    Ok(is_ours.then(|| signing::objection(&bytes, "kernel", None, &trusted(api))).flatten())
-}
-
-/// The names that the appliance's own shim trusts.
-fn trusted(api: &Api) -> BTreeSet<String> {
-    api.loaders.get(SHIM).map(|shim| signing::trusted_by(&shim.bytes)).unwrap_or_default()
-}
-
-fn spool<R: Read>(reader: &mut Reader<R>, store: &Store, told: &mut dyn FnMut(u64)) -> Answer<File> {
-    let mut file = store.spool()?;
-    let failed = |error| Problem::from(store.failed("write to", store.tmp(), error));
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match reader.read_data(&mut buffer).map_err(|error| Problem::from(ImportError::from(error)))? {
-            0 => break,
-            count => {
-                store.check_room()?;
-                file.write_all(&buffer[..count]).map_err(failed)?;
-                told(count as u64);
-            }
-        }
-    }
-    file.rewind().map_err(failed)?;
-    Ok(file)
+fn import_container(
+    wanted: &Wanted,
+    options: &Options,
+    api: &Api,
+    body: BodyReader,
+    progress: &Teller,
+) -> Answer<Converted> {
+    // Held until the images have holds of their own: nothing names what arrives before.
+    let hold = api.store.hold();
+    let arrived = {
+        let mut meter = Meter::new(progress, ImportStep::Read, wanted.size);
+        read_archive(body, wanted.image.as_deref(), &api.store, &mut meter)?
+    };
+    let name: ImageName = named(&wanted.name)?;
+    let wanted = convert::Wanted {
+        document: arrived.document,
+        media_type: arrived.media_type,
+        repository: name.name().to_owned(),
+        kernel: wanted.kernel.clone(),
+    };
+    let converted = convert(&wanted, options, api, progress)?;
+    drop(hold);
+    Ok(converted)
 }
 
 impl From<ImportError> for Problem {
@@ -293,6 +256,7 @@ impl From<ImportError> for Problem {
             | ImportError::Kernel(_)
             | ImportError::Modules(_)
             | ImportError::Build(_)
+            | ImportError::Oci(_)
             | ImportError::NoInit { .. }
             | ImportError::Cancelled(_)
             | ImportError::Read { .. } => Self::told(Kind::Import, &error),
@@ -307,14 +271,7 @@ struct Teller {
 
 impl Progress for Teller {
     fn step(&self, step: ImportStep, done: u64, total: Option<u64>) {
-        let step = match step {
-            ImportStep::Pack => "pack",
-            ImportStep::Read => "read",
-            ImportStep::Modules => "modules",
-            ImportStep::Root => "root",
-            ImportStep::Store => "store",
-        };
-        let _ = self.lines.hint(Line::Step { step: step.to_owned(), done, total });
+        let _ = self.lines.hint(Line::Step { step: step.name().to_owned(), done, total });
     }
 
     fn note(&self, note: &str) {
@@ -323,45 +280,5 @@ impl Progress for Teller {
 
     fn is_cancelled(&self) -> bool {
         self.lines.is_cancelled()
-    }
-}
-
-/// A request's body for a thread that blocks.
-struct BodyReader {
-    chunks: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl BodyReader {
-    fn new() -> (mpsc::Sender<io::Result<Bytes>>, Self) {
-        let (sender, chunks) = mpsc::channel(8);
-        (sender, Self { chunks, current: Bytes::new() })
-    }
-}
-
-impl Read for BodyReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
-    }
-}
-
-/// Moves the body to the thread that reads it, and what nobody wants any more to nowhere.
-async fn pump(body: Body, chunks: mpsc::Sender<io::Result<Bytes>>) {
-    let mut body = body.into_data_stream();
-    while let Some(chunk) = body.next().await {
-        let broken = chunk.is_err();
-        let chunk = chunk.map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error));
-        let _ = chunks.send(chunk).await;
-        if broken {
-            return;
-        }
     }
 }

@@ -11,6 +11,7 @@ pub mod leases;
 mod lines;
 pub mod machines;
 pub mod problem;
+pub mod pushes;
 pub mod request;
 pub mod scrub;
 pub mod status;
@@ -27,9 +28,6 @@ use std::{ops::Deref, sync::Arc};
 /// What the handlers share.
 pub struct Api {
     appliance: Arc<Appliance>,
-    /// Held while images are put on record or taken off it, so that no collection removes the blobs of an image
-    /// whose record it has not seen.
-    settling: tokio::sync::Mutex<()>,
 }
 
 impl Deref for Api {
@@ -44,8 +42,9 @@ type Shared = State<Arc<Api>>;
 
 /// The API of one appliance.
 pub fn router(appliance: Arc<Appliance>) -> Router {
-    let api = Arc::new(Api { appliance, settling: tokio::sync::Mutex::default() });
-    Router::new()
+    let registry = super::registry::router(appliance.clone());
+    let api = Arc::new(Api { appliance });
+    let api_routes = Router::new()
         .route("/v1/machines", get(machines::list))
         .route("/v1/machines/{mac}", get(machines::show).patch(machines::edit).delete(machines::forget))
         .route("/v1/machines/{mac}/assignment", put(machines::assign).delete(machines::unassign))
@@ -56,6 +55,8 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/images", get(images::list))
         .route("/v1/images/{*reference}", get(images::show).merge(delete(images::remove)))
         .route("/v1/tags/{*name}", get(images::show_tag).put(images::tag).post(images::act))
+        .route("/v1/pushes", get(pushes::list))
+        .route("/v1/pushes/{*name}", get(pushes::show).post(pushes::act))
         .route("/v1/scrub", get(scrub::run))
         .route("/v1/imports", post(imports::create))
         .route("/v1/leases", get(leases::list))
@@ -66,7 +67,8 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/readyz", get(status::ready))
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
-        .with_state(api)
+        .with_state(api);
+    api_routes.merge(registry)
 }
 
 async fn nothing_here(uri: http::Uri) -> Problem {
@@ -78,4 +80,4 @@ async fn no_such_method(method: http::Method, uri: http::Uri) -> Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::http) mod tests;

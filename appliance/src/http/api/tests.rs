@@ -22,21 +22,21 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// An appliance that serves nothing but its API.
-struct Bench {
-    appliance: Arc<Appliance>,
-    router: Router,
+pub(in crate::http) struct Bench {
+    pub appliance: Arc<Appliance>,
+    pub router: Router,
     _directory: tempfile::TempDir,
 }
 
 /// An answer.
-struct Got {
-    status: StatusCode,
-    headers: HeaderMap,
-    text: String,
+pub(in crate::http) struct Got {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
 }
 
 impl Got {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
@@ -55,7 +55,7 @@ const CONFIG: &str = r#"
 "#;
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = Config::parse(CONFIG).unwrap();
         let store = Store::open(directory.path().join("images")).unwrap();
@@ -71,6 +71,7 @@ impl Bench {
             store,
             loaders: Loaders::with_directory(None).unwrap(),
             interfaces: Interfaces::new([interface]),
+            registry: Default::default(),
             counters: Counters::default(),
             started: Instant::now(),
             shutdown: CancellationToken::new(),
@@ -86,20 +87,20 @@ impl Bench {
         Got { status: parts.status, headers: parts.headers, text }
     }
 
-    async fn get(&self, path: &str) -> Got {
+    pub async fn get(&self, path: &str) -> Got {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
-    async fn write(&self, method: Method, path: &str, body: &str) -> Got {
+    pub async fn write(&self, method: Method, path: &str, body: &str) -> Got {
         self.send(Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap()).await
     }
 
-    async fn delete(&self, path: &str) -> Got {
+    pub async fn delete(&self, path: &str) -> Got {
         self.write(Method::DELETE, path, "").await
     }
 
     /// Imports a foreign image whose parts depend on `seed`.
-    async fn import(&self, name: &str, seed: u8) -> Value {
+    pub async fn import(&self, name: &str, seed: u8) -> Value {
         let path = format!("/v1/imports?kind=foreign&name={name}&source=test");
         let got = self.send(Request::post(path).body(Body::from(foreign_tar(seed))).unwrap()).await;
         let last: Value = serde_json::from_str(got.text.lines().last().unwrap()).unwrap();
@@ -126,7 +127,7 @@ impl Bench {
         boot
     }
 
-    fn blobs(&self) -> usize {
+    pub fn blobs(&self) -> usize {
         std::fs::read_dir(self.appliance.store.dir().join("blobs/sha256")).unwrap().count()
     }
 

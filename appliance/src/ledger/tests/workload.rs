@@ -5,7 +5,7 @@ use bennu_rules::{
     assignment::Assignment,
     boot::script::{self, Script, ScriptRequest},
     commands::{
-        images::{AddImage, add_image},
+        images::{AddImages, add_images},
         machines::{Assign, Edit, EditMachine, assign, edit},
     },
     dhcp::{DhcpAnswer, Received, Request, decide},
@@ -124,8 +124,12 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
     match chance.below(10) {
         0 => {
             let number = 100 + chance.below(100) as u8;
-            let request = AddImage { image: image_numbered(number), name: format!("web:v{number}").parse().unwrap() };
-            ledger.decide(request, add_image).await?;
+            let request = AddImages {
+                images: vec![image_numbered(number)],
+                name: format!("web:v{number}").parse().unwrap(),
+                source: Vec::new(),
+            };
+            ledger.decide(request, add_images).await?;
             Ok(Some(Promise::Imported(Digest([number; 32]))))
         }
         1 => {
@@ -138,7 +142,12 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
             Ok(Some(Promise::Labelled(mac, label)))
         }
         2 | 3 => {
-            ledger.decide(AddImage { image: image_numbered(1), name: "base:v1".parse().unwrap() }, add_image).await?;
+            ledger
+                .decide(
+                    AddImages { images: vec![image_numbered(1)], name: "base:v1".parse().unwrap(), source: Vec::new() },
+                    add_images,
+                )
+                .await?;
             let assignment = Some(Assignment::Image(ImageReference::Digest(Digest([1; 32]))));
             ledger.decide(Assign { mac, assignment, expected: None }, assign).await?.unwrap();
             if chance.percent(30) {

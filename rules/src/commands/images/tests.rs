@@ -64,10 +64,10 @@ fn mac(last: u8) -> MacAddress {
 }
 
 fn add(records: &mut Memory, name: &str, seed: u8, ms: u64) -> Added {
-    let request = AddImage { image: image(seed), name: name.parse().unwrap() };
-    let decision = add_image(&request, &View { records, live: &Live::default() }, &at(ms));
+    let request = AddImages { images: vec![image(seed)], name: name.parse().unwrap(), source: Vec::new() };
+    let decision = add_images(&request, &View { records, live: &Live::default() }, &at(ms));
     decision.changes.into_iter().for_each(|change| records.apply(change));
-    decision.answer
+    decision.answer.into_iter().next().unwrap()
 }
 
 fn remove(records: &mut Memory, live: &Live, reference: &str, at: &Moment) -> Result<Removed, Refusal> {

@@ -19,7 +19,12 @@ fn at(ms: u64) -> Moment {
 }
 
 fn tagged(records: &mut Memory, name: &str, image: Image) {
-    records.apply(Change::PutTag(Tag { name: name.parse().unwrap(), digest: image.digest, history: Vec::new() }));
+    records.apply(Change::PutTag(Tag {
+        name: name.parse().unwrap(),
+        digest: image.digest,
+        others: Default::default(),
+        history: Vec::new(),
+    }));
     records.apply(Change::PutImage(image));
 }
 

@@ -1,0 +1,74 @@
+//! `/v1/pushes`: what came through the registry, and what became of it.
+
+use super::{
+    Shared,
+    problem::{Answer, Kind, Problem},
+    request::{Body, Page, Paging, Params, named},
+};
+use crate::registry::conversions::Now;
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use bennu_rules::{
+    Records,
+    commands::registry::{Retry, retry},
+    image::ImageName,
+    registry::{Outcome, Push},
+};
+use serde::{Deserialize, Serialize};
+
+/// A push, and how far it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PushShown {
+    /// Its record.
+    #[serde(flatten)]
+    pub push: Push,
+    /// While it is being made bootable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Now>,
+}
+
+/// What `POST /v1/pushes/{name}` does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PushAction {
+    /// Tries again what came to nothing.
+    Retry,
+}
+
+fn shown(push: Push, now: Option<&Now>) -> PushShown {
+    let is_it = |now: &&Now| push.outcome == Outcome::Waiting && now.name == push.name && now.digest == push.digest;
+    PushShown { progress: now.filter(is_it).cloned(), push }
+}
+
+/// `GET /v1/pushes`, by name
+pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<PushShown>>> {
+    let pushes = api.ledger.read(|records, _| records.pushes())?;
+    let now = api.registry.conversions.now();
+    Ok(Json(paging.page(pushes, |push| push.name.to_string(), |push| shown(push, now.as_ref()))))
+}
+
+/// `GET /v1/pushes/{name}`
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<PushShown>> {
+    let name: ImageName = named(&text)?;
+    let push = api.ledger.read(|records, _| records.push(&name))?.ok_or_else(|| unknown(&name))?;
+    Ok(Json(shown(push, api.registry.conversions.now().as_ref())))
+}
+
+/// `POST /v1/pushes/{name}`
+pub async fn act(
+    State(api): Shared,
+    Path(text): Path<String>,
+    Body(action): Body<PushAction>,
+) -> Answer<Json<PushShown>> {
+    let name: ImageName = named(&text)?;
+    let PushAction::Retry = action;
+    let push = api.ledger.decide(Retry { name: name.clone() }, retry).await?.ok_or_else(|| unknown(&name))?;
+    api.registry.conversions.wake();
+    Ok(Json(shown(push, None)))
+}
+
+fn unknown(name: &ImageName) -> Problem {
+    Problem::new(Kind::NotFound, format!("nothing was pushed as {name}"), "`bennu image pushes` shows what was")
+}
