@@ -20,6 +20,7 @@ pub mod ndp;
 pub mod notice;
 pub mod profile;
 pub mod settings;
+pub mod signature;
 pub mod tftp;
 pub mod time;
 
