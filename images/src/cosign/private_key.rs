@@ -22,7 +22,7 @@ use spki::{
 /// RSA of 4096 bits, locked, takes some 4 kB.
 const LARGEST_FILE: usize = 64 << 10;
 
-/// What cosign writes since 2.0; before, it wrote the second. Both hold the same.
+/// What cosign writes, and what it wrote at first. Both hold the same.
 const SEALED: [&str; 2] = ["ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"];
 const PLAIN: &str = "PRIVATE KEY";
 
@@ -58,7 +58,7 @@ enum Half {
     Ed25519(Ed25519KeyPair),
 }
 
-/// A private key that signs.
+/// A private key that signs: ECDSA P-256 or RSA with SHA-256, or Ed25519.
 #[derive(Debug)]
 pub struct SigningKey {
     half: Half,
@@ -111,6 +111,15 @@ impl SigningKey {
         };
         let chance = SystemRandom::new();
         Ok(Self { half: half(&pkcs8, &chance)?, chance })
+    }
+
+    /// The public half as cosign.pub has it, of the only kind that tests make.
+    #[cfg(test)]
+    pub(super) fn public_der(&self) -> Option<Vec<u8>> {
+        match &self.half {
+            Half::P256(key) => public_der(key.public_key().as_ref()).ok(),
+            Half::Rsa(_) | Half::Ed25519(_) => None,
+        }
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ring::error::Unspecified> {

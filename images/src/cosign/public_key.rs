@@ -41,7 +41,7 @@ pub enum BadPublicKey {
     /// It is something else.
     #[error("'{name}' is no public key: {what}")]
     Content {
-        /// Which key.
+        /// Which key or file.
         name: String,
         /// What it is instead, and what to do.
         what: String,
@@ -51,7 +51,10 @@ pub enum BadPublicKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     P256,
+    /// PKCS#1 v1.5.
     Rsa,
+    /// The plain one, as cosign 2.5 and containers/image sign. Of Ed25519ph, which later ones of cosign choose, `ring` knows
+    /// nothing.
     Ed25519,
 }
 
@@ -71,7 +74,10 @@ impl TrustedKey {
         let mut pem = Vec::new();
         File::open(path).map_err(fault)?.take(LARGEST_FILE + 1).read_to_end(&mut pem).map_err(fault)?;
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
-        Self::from_pem(&name, &pem)
+        Self::from_pem(&name, &pem).map_err(|error| match error {
+            BadPublicKey::Content { what, .. } => BadPublicKey::Content { name: path.display().to_string(), what },
+            other => other,
+        })
     }
 
     /// Of a PEM text (`-----BEGIN PUBLIC KEY-----`, RFC 7468 §13).
