@@ -42,3 +42,8 @@ fn sha256(bytes: &[u8]) -> Digest {
 fn told(text: &str) -> String {
     text.chars().take(120).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+/// The label and the content of the only block of a PEM file. Empty lines at its end, which editors leave, are no fault.
+fn decode_pem(pem: &[u8]) -> Result<(&str, Vec<u8>), pem_rfc7468::Error> {
+    pem_rfc7468::decode_vec(pem.trim_ascii_end())
+}

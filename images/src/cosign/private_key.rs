@@ -1,6 +1,7 @@
 //! Private keys: cosign's, under a password, and plain ones.
 
 use super::{
+    decode_pem,
     encrypted::{self, Locked},
     public_key::{EC, ED25519, LABEL, P256, RSA},
 };
@@ -103,7 +104,7 @@ impl SigningKey {
             return Err(BadPrivateKey::Content(format!("it is over {LARGEST_FILE} bytes")));
         }
         let (label, content) =
-            pem_rfc7468::decode_vec(pem).map_err(|error| BadPrivateKey::Content(format!("it is not PEM ({error})")))?;
+            decode_pem(pem).map_err(|error| BadPrivateKey::Content(format!("it is not PEM ({error})")))?;
         let pkcs8 = match label {
             PLAIN => content,
             label if SEALED.contains(&label) => encrypted::open(&content, password.ok_or(BadPrivateKey::NoPassword)?)?,

@@ -1,6 +1,6 @@
 //! Trusted public keys.
 
-use super::sha256;
+use super::{decode_pem, sha256};
 use bennu_rules::{image::Digest, signature::KeyId};
 use ring::signature as algorithm;
 use spki::{
@@ -86,7 +86,7 @@ impl TrustedKey {
         if pem.len() as u64 > LARGEST_FILE {
             return Err(refuse(format!("it is over {LARGEST_FILE} bytes; name a .pub file")));
         }
-        let (label, der) = pem_rfc7468::decode_vec(pem)
+        let (label, der) = decode_pem(pem)
             .map_err(|error| refuse(format!("it is not PEM ({error}); name a .pub file as cosign writes it")))?;
         if label != LABEL {
             let help = if label.contains("PRIVATE") {

@@ -262,6 +262,19 @@ fn keys_of_another_kind_say_what_to_use() {
 }
 
 #[test]
+fn a_key_file_may_come_from_any_editor_and_holds_one_key() {
+    let one = pem("PUBLIC KEY", &ours().private.public_der().unwrap());
+    let key = TrustedKey::from_pem("ours", one.as_bytes()).unwrap();
+    for same in [one.trim_end().to_owned(), one.replace('\n', "\r\n"), format!("{one}\n\n"), format!("CI's key\n{one}")]
+    {
+        let read = TrustedKey::from_pem("ours", same.as_bytes());
+        assert_eq!(read.as_ref().ok(), Some(&key), "{read:?} of {same:?}");
+    }
+    // Whoever writes two means both, and the second would silently not count.
+    assert!(TrustedKey::from_pem("ours", format!("{one}{one}").as_bytes()).is_err());
+}
+
+#[test]
 fn a_hostile_private_key_takes_no_memory() {
     let sealed: Value =
         serde_json::from_slice(&encrypted::seal(b"key", b"word", &SystemRandom::new()).unwrap()).unwrap();
