@@ -4,7 +4,7 @@ use super::{
     manifest::{Candidate, LARGEST_PAYLOAD, Signatures},
     payload::Claims,
     public_key::TrustedKey,
-    sha256, told,
+    sha256,
 };
 use base64ct::{Base64, Encoding as _};
 use bennu_rules::{
@@ -13,7 +13,8 @@ use bennu_rules::{
 };
 
 /// What the signatures found beside an image are worth: `manifests` are those under its tag and among its referrers.
-/// `payload` reads a blob, or says why it cannot; it is asked for none over [`LARGEST_PAYLOAD`].
+/// `payload` reads a blob, or says why it cannot; it is asked for none over [`LARGEST_PAYLOAD`]. Whoever may push may push
+/// many, so the caller bounds the number of manifests and puts the tag's first.
 pub fn verify<'a>(
     image: &Digest,
     manifests: impl IntoIterator<Item = &'a [u8]>,
@@ -81,7 +82,7 @@ pub fn verify_one(
 }
 
 fn decode(signature: Option<&str>) -> Result<Vec<u8>, Rejection> {
-    let refuse = |what: &str| Rejection::Encoding { what: told(what) };
+    let refuse = |what: &str| Rejection::Encoding { what: what.into() };
     let written = signature.ok_or_else(|| refuse("missing"))?;
     // Tools that attach a signature made elsewhere keep its line breaks, and Go's decoder skips them.
     let plain: String = written.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
