@@ -1,12 +1,16 @@
 //! The configuration file: as written (`Written`), and as used ([`Config`]).
 
+mod signatures;
 mod subnet;
+
+pub use signatures::TrustedKeys;
 
 use bennu_rules::{
     image::ImageReference,
     settings::{BootpPolicy, DhcpMode, Settings},
 };
 use serde::Deserialize;
+use signatures::WrittenSignatures;
 use std::{
     fmt::Display,
     net::{Ipv4Addr, SocketAddr},
@@ -41,6 +45,8 @@ pub struct Config {
     pub settings: Arc<Settings>,
     /// How images are made.
     pub import: ImportSettings,
+    /// Whose signatures of images count.
+    pub signatures: TrustedKeys,
 }
 
 /// How images are made.
@@ -86,6 +92,8 @@ struct Written {
     api: WrittenApi,
     #[serde(default)]
     import: WrittenImport,
+    #[serde(default)]
+    signatures: WrittenSignatures,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,10 +138,11 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Read { path: path.to_owned(), reason: error.to_string() })?;
-        Self::parse(&text).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
+        let parsed = Self::parse(&text).and_then(|mut config| config.signatures.read().map(|()| config));
+        parsed.map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
     }
 
-    /// Checks a configuration's text.
+    /// Checks a configuration's text, without the files that it names.
     pub fn parse(text: &str) -> Result<Self, String> {
         let written: Written = toml::from_str(text).map_err(|error| explain(&error, text))?;
         let boot = written.boot;
@@ -189,6 +198,7 @@ impl Config {
         let secure_boot = written_secure_boot.parse().map_err(|()| {
             format!("boot.secure_boot: '{written_secure_boot}' is no choice; write auto, always or never")
         })?;
+        let (signature_policy, signatures) = written.signatures.check()?;
         let settings = Settings {
             dhcp,
             subnets,
@@ -204,6 +214,7 @@ impl Config {
             probe_addresses: boot.probe_addresses.unwrap_or(true),
             secure_boot,
             bootp,
+            signatures: signature_policy,
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {
@@ -225,6 +236,7 @@ impl Config {
             socket: written.api.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             settings: Arc::new(settings),
             import: ImportSettings { compression_level, kernel },
+            signatures,
         })
     }
 }

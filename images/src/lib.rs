@@ -6,6 +6,7 @@
 //! of import enters a blob: the same source with the same tools gives the same digest.
 
 pub mod archive;
+pub mod cosign;
 pub mod import;
 pub mod kernel;
 mod kernel_layer;

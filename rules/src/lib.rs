@@ -21,6 +21,7 @@ pub mod notice;
 pub mod profile;
 pub mod registry;
 pub mod settings;
+pub mod signature;
 pub mod tftp;
 pub mod time;
 

@@ -1,6 +1,6 @@
 //! The configuration as the rules use it: checked, complete, nothing optional that has a default.
 
-use crate::{dhcp::SiteOptions, image::ImageReference, profile::Profile};
+use crate::{dhcp::SiteOptions, image::ImageReference, profile::Profile, signature::SignaturePolicy};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
@@ -169,6 +169,8 @@ pub struct Settings {
     pub secure_boot: SecureBoot,
     /// What a BOOTP client gets.
     pub bootp: BootpPolicy,
+    /// What becomes of images that no trusted key has signed.
+    pub signatures: SignaturePolicy,
 }
 
 impl Default for Settings {
@@ -186,6 +188,7 @@ impl Default for Settings {
             probe_addresses: true,
             secure_boot: SecureBoot::Auto,
             bootp: BootpPolicy::Refuse,
+            signatures: SignaturePolicy::Off,
         }
     }
 }
