@@ -1,6 +1,7 @@
 //! Images: digests, names, and what an image consists of.
 
 use crate::{Timestamp, facts::Architecture};
+use bennu_plan::Entry;
 use serde::{Deserialize, Serialize, de};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -303,25 +304,6 @@ pub struct Derivation {
     /// When the source says that it was made (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-}
-
-/// A container image's own program (OCI image specification, "Image Configuration"): stage 1 runs it and looks after it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// The program and its arguments: Entrypoint, then Cmd.
-    pub args: Vec<String>,
-    /// `NAME=value`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
-    /// User, group: names or numbers, as `user[:group]`; empty is root.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub user: String,
-    /// Working directory; empty is `/`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub workdir: String,
-    /// The signal that asks it to end, such as `SIGINT`; empty is SIGTERM.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub stop_signal: String,
 }
 
 /// A vendor's chain of loaders: its shim trusts its GRUB, and both trust its kernels.

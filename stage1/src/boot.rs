@@ -16,7 +16,7 @@ use crate::report::Reports;
 use crate::reporter::{self, BootFile};
 use crate::root::{self, RootError};
 use crate::verity::{self, Device};
-use crate::{clock, early, inventory, restart};
+use crate::{clock, early, inventory, restart, supervise};
 use bennu_plan::{Action, Plan, RootPlan, Step};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -294,7 +294,10 @@ impl Machine {
     fn settle_in(&self, plan: &Plan, wanted: &RootPlan, checked: Option<&Device>) -> Result<Ready, Failure> {
         let new_root = Path::new(root::NEW_ROOT);
         let run = Path::new("/run");
-        let init = handover::find_init(new_root, self.arguments.init.as_deref())?;
+        let init = match &wanted.entry {
+            Some(entry) => entry.args.join(" "),
+            None => handover::find_init(new_root, self.arguments.init.as_deref())?,
+        };
         let uuid = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
         let connection = self.connection.now();
         let mac = self.arguments.boot_mac.unwrap_or(connection.interface.mac);
@@ -311,11 +314,12 @@ impl Machine {
         if let Some(hostname) = &wanted.hostname {
             let _ = rustix::system::sethostname(hostname.as_bytes());
         }
-        let systemd = handover::is_systemd(new_root, &init);
-        let kind = match (systemd, &self.arguments.init) {
-            (true, _) => laydown::Init::Systemd,
-            (false, Some(_)) => laydown::Init::Custom,
-            (false, None) => laydown::Init::Other,
+        let systemd = wanted.entry.is_none() && handover::is_systemd(new_root, &init);
+        let kind = match (systemd, &self.arguments.init, &wanted.entry) {
+            (true, ..) => laydown::Init::Systemd,
+            // It starts no service that would see to the network.
+            (false, Some(_), _) | (false, _, Some(_)) => laydown::Init::Custom,
+            (false, None, None) => laydown::Init::Other,
         };
         let network = laydown::decide(new_root, kind);
         laydown::lay_down_network(new_root, run, network, &connection.interface)?;
@@ -346,6 +350,11 @@ impl Machine {
             self.connection.now().release();
         }
         let entered = handover::enter();
+        if entered.is_ok()
+            && let Some(entry) = &wanted.entry
+        {
+            supervise::run(entry, &wanted.image, &self.reports);
+        }
         if entered.is_ok()
             && !ready.systemd
             && let Err(error) = reporter::start_watching()

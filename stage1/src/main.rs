@@ -1,6 +1,7 @@
 //! Stage 1: the `/init` of a machine that a Bennu appliance boots. As PID 1 it loads modules, brings the network up, asks the
 //! appliance what to do, fetches and verifies the root, and hands over to the image's init. Called as `stage1 report` it is the
-//! booted system's health reporter, and as `stage1 watch` the watch over its root.
+//! booted system's health reporter, as `stage1 watch` the watch over its root, and as `stage1 run-entry` the program of a
+//! container image that has no init.
 
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
@@ -26,7 +27,9 @@ mod reporter;
 mod restart;
 mod root;
 mod scoped;
+mod supervise;
 mod sys;
+mod user;
 mod verity;
 mod watch;
 
@@ -41,6 +44,7 @@ fn entry() -> u8 {
     match arguments.split_first() {
         Some((verb, rest)) if verb == "report" => reporter::run(rest),
         Some((verb, [])) if verb == "watch" => watch::run(),
+        Some((verb, [])) if verb == supervise::VERB => supervise::become_program(),
         _ => {
             eprintln!(
                 "This is the /init of machines that Bennu boots. Elsewhere it only knows: stage1 report, stage1 watch"

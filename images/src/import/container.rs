@@ -10,9 +10,10 @@ use crate::{
     store::Store,
     tree::Indexer,
 };
+use bennu_plan::Entry;
 use bennu_rules::{
     facts::Architecture,
-    image::{BlobRef, Derivation, Digest, Entry, SignedLoaders},
+    image::{BlobRef, Derivation, Digest, SignedLoaders},
 };
 
 /// A kernel image, for container images that have no kernel.
@@ -166,6 +167,6 @@ fn opened(digest: &Digest, what: &'static str, store: &Store) -> Result<std::fs:
 fn entry(config: Config) -> Option<Entry> {
     let run = config.config;
     let args: Vec<String> = run.entrypoint.into_iter().chain(run.cmd).collect();
-    let (env, user, workdir, stop_signal) = (run.env, run.user, run.working_dir, run.stop_signal);
-    (!args.is_empty()).then_some(Entry { args, env, user, workdir, stop_signal })
+    let (env, user, workdir) = (run.env, run.user, run.working_dir);
+    (!args.is_empty()).then_some(Entry { args, env, user, workdir })
 }

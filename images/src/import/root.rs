@@ -11,10 +11,10 @@ use crate::{
     tree::{self, Indexed, Kind, ROOT},
     verity,
 };
-use bennu_plan::INITS;
+use bennu_plan::{Entry, INITS};
 use bennu_rules::{
     facts::Architecture,
-    image::{BlobRef, Content, Derivation, Entry, ImageConfig, SignedLoaders},
+    image::{BlobRef, Content, Derivation, ImageConfig, SignedLoaders},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

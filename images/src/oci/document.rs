@@ -260,8 +260,6 @@ pub struct Run {
     #[serde(deserialize_with = "null_as_default")]
     pub working_dir: String,
     #[serde(deserialize_with = "null_as_default")]
-    pub stop_signal: String,
-    #[serde(deserialize_with = "null_as_default")]
     pub labels: BTreeMap<String, String>,
 }
 

@@ -75,6 +75,9 @@ pub struct RootPlan {
     /// What the kernel is to check the root's blocks with; `None`: an image of before, which has nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verity: Option<Verity>,
+    /// What runs where the root has no init; `None`: its init does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Entry>,
     /// Kernel release the image's modules belong to (`uname -r`); stage 1 refuses another.
     pub kernel_release: String,
     /// Size limit of the writable overlay, in bytes; `None`: half of the memory that is free then.
@@ -93,6 +96,22 @@ pub struct RootPlan {
 
 fn yes() -> bool {
     true
+}
+
+/// A container image's own program (OCI image specification, "Image Configuration").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The program and its arguments: Entrypoint, then Cmd.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// `user[:group]`, names or numbers; empty is root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Working directory; empty is `/`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub workdir: String,
 }
 
 /// dm-verity's hashes over the root: SHA-256 without a salt, blocks of 4096 bytes, the tree behind one block with the

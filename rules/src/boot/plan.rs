@@ -90,6 +90,7 @@ fn boot_root(request: &PlanRequest, name: &str, image: &Image, machine: Option<&
         digest: image.digest.to_string(),
         root: blob(root),
         verity: verity.as_ref().map(|verity| Verity { tree: blob(&verity.tree), root_hash: verity.root_hash.hex() }),
+        entry: image.config.entry.clone(),
         kernel_release: kernel_release.clone(),
         overlay_limit: at.settings.overlay_limit,
         hostname: machine.and_then(|machine| machine.labels.get("hostname").cloned()),

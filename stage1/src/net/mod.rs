@@ -5,7 +5,7 @@ mod keeper;
 mod lease;
 mod link;
 mod mac;
-mod netlink;
+pub mod netlink;
 mod up;
 
 pub use keeper::{Kept, keep};
