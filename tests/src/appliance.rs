@@ -22,6 +22,7 @@ pub struct Config {
     boot: String,
     subnet: String,
     more: String,
+    api: String,
     user: Option<&'static str>,
     disk: Option<&'static str>,
     /// Whether it starts with the images of [`crate::seed`] in its store.
@@ -38,6 +39,7 @@ impl Config {
             boot: nothing(),
             subnet: nothing(),
             more: nothing(),
+            api: nothing(),
             user: None,
             disk: None,
             with_images: false,
@@ -72,6 +74,12 @@ impl Config {
         self
     }
 
+    /// One more line of the table `api`.
+    pub fn api(mut self, line: &str) -> Self {
+        self.api += &format!("{line}\n");
+        self
+    }
+
     /// Its state lies on a disk of its own of this size, in `mount`'s words.
     pub fn state_on(mut self, size: &'static str) -> Self {
         self.disk = Some(size);
@@ -97,7 +105,7 @@ impl Config {
     }
 
     fn text(&self, state: &Path, socket: &Path, interface: &str) -> String {
-        let Self { dhcp, unknown, boot, subnet, more, user, .. } = self;
+        let Self { dhcp, unknown, boot, subnet, more, api, user, .. } = self;
         let range = match *dhcp {
             "full" if !subnet.contains("range") => "range = \"10.77.0.50-10.77.0.199\"\nrouter = \"10.77.0.1\"\n",
             _ => "",
@@ -105,7 +113,7 @@ impl Config {
         let user = user.map_or(String::new(), |user| format!("user = \"{user}\"\n"));
         format!(
             "{user}state_dir = \"{}\"\n\n[boot]\ninterface = {interface}\ndhcp = \"{dhcp}\"\nunknown = \"{unknown}\"\n{boot}\n\
-             [[boot.subnet]]\nnetwork = \"10.77.0.0/24\"\n{range}{subnet}\n{more}\n[api]\nsocket = \"{}\"\n\n\
+             [[boot.subnet]]\nnetwork = \"10.77.0.0/24\"\n{range}{subnet}\n{more}\n[api]\nsocket = \"{}\"\n{api}\n\
              [import]\n# Level 15, the default, takes four times as long for a tenth of the size.\ncompression_level = 3\n",
             state.display(),
             socket.display()

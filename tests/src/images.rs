@@ -53,6 +53,16 @@ impl Images {
         self.dir.join("debian-v2.tar")
     }
 
+    /// The first version without its kernel, as a container image's layer.
+    pub fn container(&self) -> PathBuf {
+        self.dir.join("container.tar")
+    }
+
+    /// The kernel with its modules under `/usr/lib/modules`, as a layer over that.
+    pub fn kernel_layer(&self) -> PathBuf {
+        self.dir.join("kernel-layer.tar")
+    }
+
     /// The kernel of both with its modules, in a tree without anything else.
     pub fn kernel(&self) -> PathBuf {
         self.dir.join("kernel")
@@ -88,10 +98,26 @@ fn make(dir: &Path) -> Result<()> {
         command::run(Command::new("setfattr").args(["-x", list]).arg(tree.join("var/log/journal")))?;
     }
     let manifest = command::run_bytes(Command::new(script("manifest")).arg(&tree));
+    layers(dir, &tree)?;
     fs::remove_dir_all(&tree)?;
     fs::write(dir.join("manifest-v1"), manifest?)?;
     fs::write(dir.join("disk.raw"), boot_sector())?;
     Ok(())
+}
+
+/// What container images are made of: the tree without its kernel, and the kernel as bootc lays it down.
+fn layers(dir: &Path, tree: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--format=pax", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--sparse"]);
+    tar.args(["--exclude=./boot/*", "--exclude=./usr/lib/modules/*"]);
+    command::run(tar.arg("-f").arg(dir.join("container.tar")).arg("-C").arg(tree).arg("."))?;
+    let modules = tree.join("usr/lib/modules");
+    let release = fs::read_dir(&modules)?.next().context("the Debian has no modules")??.file_name();
+    let release = release.to_string_lossy();
+    fs::rename(tree.join(format!("boot/vmlinuz-{release}")), modules.join(&*release).join("vmlinuz"))?;
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--format=pax", "--numeric-owner", "-f"]).arg(dir.join("kernel-layer.tar"));
+    command::run(tar.arg("-C").arg(tree).arg("./usr/lib/modules")).map(drop)
 }
 
 fn unpack(archive: &Path, into: &Path, members: &[&str]) -> Result<()> {

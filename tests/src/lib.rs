@@ -23,6 +23,7 @@ pub mod appliance;
 pub mod command;
 pub mod conformance;
 pub mod console;
+pub mod containers;
 pub mod demo;
 pub mod harness;
 pub mod home;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod checks;
 mod clients;
+mod containers;
 mod faults;
 mod firmware;
 mod half_open;
@@ -26,6 +27,8 @@ pub const LIVES: &[Life] = &[
     power::CYCLES,
     secure_boot::SECURE_BOOT,
     secure_boot::OWN_DISK,
+    containers::PUSHED,
+    containers::BOOTC,
     imports::TWO_STORES,
     imports::IN_THE_STORE,
     relays::RELAYS,
