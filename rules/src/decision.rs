@@ -18,6 +18,7 @@ use crate::{
     lease::{Lease, LeaseKey},
     notice::Notice,
     settings::Settings,
+    token::{Token, TokenId},
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,10 @@ pub trait Records {
     fn machines(&self) -> Vec<Machine>;
     /// Every tag, ordered by name. For commands of people, not for packets.
     fn tags(&self) -> Vec<Tag>;
+    /// A token.
+    fn token(&self, id: TokenId) -> Option<Token>;
+    /// Every token, ordered by id. For commands of people.
+    fn tokens(&self) -> Vec<Token>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -130,6 +135,10 @@ pub enum Change {
     RemoveTag(ImageName),
     /// Writes a boot.
     PutBoot(Boot),
+    /// Adds or replaces a token.
+    PutToken(Token),
+    /// Ends a token.
+    RemoveToken(TokenId),
 }
 
 /// One change of the volatile state.

@@ -5,6 +5,7 @@ use crate::{
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
+    token::{Token, TokenId},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -19,6 +20,7 @@ pub struct Memory {
     images: BTreeMap<Digest, Image>,
     tags: BTreeMap<ImageName, Tag>,
     boots: BTreeMap<BootId, Boot>,
+    tokens: BTreeMap<TokenId, Token>,
 }
 
 impl Memory {
@@ -41,6 +43,8 @@ impl Memory {
             Change::PutTag(tag) => drop(self.tags.insert(tag.name.clone(), tag)),
             Change::RemoveTag(name) => drop(self.tags.remove(&name)),
             Change::PutBoot(boot) => drop(self.boots.insert(boot.id.clone(), boot)),
+            Change::PutToken(token) => drop(self.tokens.insert(token.id, token)),
+            Change::RemoveToken(id) => drop(self.tokens.remove(&id)),
         }
     }
 
@@ -108,5 +112,13 @@ impl Records for Memory {
 
     fn tags(&self) -> Vec<Tag> {
         self.tags.values().cloned().collect()
+    }
+
+    fn token(&self, id: TokenId) -> Option<Token> {
+        self.tokens.get(&id).cloned()
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.tokens.values().cloned().collect()
     }
 }

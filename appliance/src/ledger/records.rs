@@ -6,6 +6,7 @@ use bennu_rules::{
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
+    token::{Token, TokenId},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::RefCell, net::Ipv4Addr};
@@ -136,6 +137,14 @@ impl Records for Stored<'_> {
     fn tags(&self) -> Vec<Tag> {
         self.all(Table::Tags)
     }
+
+    fn token(&self, id: TokenId) -> Option<Token> {
+        self.get(Table::Tokens, &id.0)
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.all(Table::Tokens)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -150,6 +159,8 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         Change::PutTag(tag) => batch.put(Table::Tags, tag.name.to_string().as_bytes(), &encode(Table::Tags, tag)?),
         Change::RemoveTag(name) => batch.delete(Table::Tags, name.to_string().as_bytes()),
         Change::PutBoot(boot) => put_boot(batch, boot),
+        Change::PutToken(token) => batch.put(Table::Tokens, &token.id.0, &encode(Table::Tokens, token)?),
+        Change::RemoveToken(id) => batch.delete(Table::Tokens, &id.0),
     }
 }
 

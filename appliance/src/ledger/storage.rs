@@ -26,6 +26,8 @@ pub enum Table {
     Boots,
     /// Machine id and boot id → nothing: a machine's boots in their order.
     BootsOfMachine,
+    /// Id → token.
+    Tokens,
 }
 
 /// The ledger cannot be read or written.
