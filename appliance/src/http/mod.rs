@@ -1,5 +1,6 @@
 //! HTTP: the provisioning plane (scripts, plans, reports, loaders, blobs) and the management API, each a router of its own.
 
+pub mod access;
 pub mod api;
 pub mod blobs;
 pub mod boot;
@@ -14,6 +15,7 @@ pub mod range;
 mod sendfile;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use crate::appliance::{Appliance, Counters};
 use axum::{

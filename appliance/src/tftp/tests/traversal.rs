@@ -134,6 +134,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         store,
         loaders: Loaders::with_directory(Some(&directory.join("loaders"))).unwrap(),
         interfaces: Interfaces::default(),
+        remote: None,
         counters: Counters::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
