@@ -1,14 +1,16 @@
 //! Serves a router on a listener: hyper driven by hand, so that every phase of a connection has its deadline, every
 //! client its share, and blobs their way past the heap.
 
+pub use super::listener::{Listener, bind_tcp};
+
 use super::{
     deadline::{Busy, Deadlines, EndingBody, Timed, TimedBody},
     gate::Gate,
     guests::Guests,
+    listener::Accepted,
     sendfile::{Outgoing, Stream, Wire},
     tls::{self, TlsWire},
 };
-use crate::ports::{self, Transport};
 use axum::{
     Router,
     body::Body,
@@ -17,7 +19,6 @@ use axum::{
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,7 +36,6 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// hyper's read buffer, and what it holds of small responses before it writes.
 const BUFFER: usize = 64 * 1024;
-const BACKLOG: i32 = 1024;
 
 /// Who asks, in every request's extensions on a TCP listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,43 +94,6 @@ impl Limits {
 /// Told of every request that cannot be read.
 pub type OnMalformed = Arc<dyn Fn() + Send + Sync>;
 
-/// A port that cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot serve HTTP on {address} ({device}): {reason}. {advice}")]
-pub struct BindError {
-    address: SocketAddr,
-    device: String,
-    reason: String,
-    advice: &'static str,
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "Stop that server, or set boot.http_port",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        _ => "Look at the interface and its address (ip address)",
-    }
-}
-
-/// Listens on an address, for connections that come by its interface.
-pub fn bind_tcp(address: SocketAddr, device: &str) -> Result<TcpListener, BindError> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let bind = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind_device(Some(device.as_bytes()))?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    bind().map_err(|error| BindError {
-        address,
-        device: device.to_owned(),
-        reason: ports::why(Transport::Tcp, address.port(), &error),
-        advice: advice(&error),
-    })
-}
-
 /// Serves the provisioning plane until `shutdown`.
 pub async fn serve_tcp(
     listener: TcpListener,
@@ -144,44 +107,6 @@ pub async fn serve_tcp(
 /// Serves a local socket until `shutdown`.
 pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     serve(Listener::Unix(listener), router, Limits::local(), shutdown, Arc::new(|| {})).await
-}
-
-/// Where connections come from.
-#[derive(Debug)]
-pub enum Listener {
-    /// The network.
-    Tcp(TcpListener),
-    /// The network, under TLS.
-    Tls(TcpListener, Arc<ServerConfig>),
-    /// This host.
-    Unix(UnixListener),
-}
-
-struct Accepted {
-    stream: Stream,
-    tls: Option<Arc<ServerConfig>>,
-    addresses: Option<(PeerAddr, LocalAddr)>,
-    uid: Option<PeerUid>,
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) | Self::Tls(listener, _) => {
-                let (socket, peer) = listener.accept().await?;
-                socket.set_nodelay(true)?;
-                let local = socket.local_addr()?;
-                let tls = if let Self::Tls(_, config) = self { Some(config.clone()) } else { None };
-                let addresses = Some((PeerAddr(peer), LocalAddr(local)));
-                Ok(Accepted { stream: Stream::Tcp(socket), tls, addresses, uid: None })
-            }
-            Self::Unix(listener) => {
-                let (socket, _) = listener.accept().await?;
-                let uid = socket.peer_cred().ok().map(|peer| PeerUid(peer.uid()));
-                Ok(Accepted { stream: Stream::Unix(socket), tls: None, addresses: None, uid })
-            }
-        }
-    }
 }
 
 /// Serves `router` until `shutdown`, then lets open requests end.

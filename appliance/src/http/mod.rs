@@ -9,6 +9,7 @@ mod deadline;
 mod delivery;
 mod gate;
 mod guests;
+mod listener;
 pub mod loaders;
 mod mapped;
 pub mod range;

@@ -145,3 +145,70 @@ fn refused(address: SocketAddr, error: &io::Error) -> String {
     };
     format!("the API cannot listen on {address}: {}. {advice}", ports::why(Transport::Tcp, address.port(), error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(state: &std::path::Path, api: &str) -> Config {
+        let text = format!("state_dir = {state:?}\n[boot]\ninterface = \"lo\"\ndhcp = \"off\"\n[api]\n{api}\n");
+        Config::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_port_that_is_taken_ends_the_start_only_where_it_was_asked_for() {
+        let (state, taken) = (tempfile::tempdir().unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let taken = taken.local_addr().map(|address| (address, taken)).unwrap();
+        let mut config = config(state.path(), &format!("listen = \"{}\"", taken.0));
+        let error = Network::bind(&config.api).unwrap_err().to_string();
+        assert!(error.contains(&taken.0.to_string()) && error.contains("write another api.listen"), "{error}");
+        config.api.is_chosen = false;
+        let mut network = Network::bind(&config.api).unwrap();
+        assert_eq!(network.identify(&config, &[], Timestamp(0)).unwrap(), None);
+        assert!(!state.path().join("tls").exists(), "no certificate is made for nobody");
+    }
+
+    #[test]
+    fn an_address_of_elsewhere_says_what_to_write() {
+        let state = tempfile::tempdir().unwrap();
+        let config = config(state.path(), "listen = \"198.51.100.1:8443\"");
+        assert!(Network::bind(&config.api).unwrap_err().to_string().contains("0.0.0.0 for all"));
+    }
+
+    #[test]
+    fn the_certificate_is_for_every_name_and_stays_over_restarts() {
+        let (state, free) = (tempfile::tempdir().unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let interface = Interface {
+            name: "boot0".into(),
+            index: 1,
+            address: "10.77.0.1".parse().unwrap(),
+            network: "10.77.0.1/24".parse().unwrap(),
+        };
+        let config = config(state.path(), &format!("listen = \"127.0.0.1:{port}\"\nnames = [\"bennu.example\"]"));
+        let start = || {
+            let mut network = Network::bind(&config.api).unwrap();
+            let remote = network.identify(&config, std::slice::from_ref(&interface), Timestamp(0)).unwrap().unwrap();
+            (network, remote)
+        };
+        let (network, first) = start();
+        let identity = network.identity.unwrap();
+        let wanted = ["bennu.example", "10.77.0.1", "127.0.0.1", "localhost"].map(str::to_owned);
+        assert!(identity.lacks(&wanted).is_empty());
+        drop(network.sockets);
+        assert_eq!(start().1, first);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_ends_the_start() {
+        let state = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            Identity::own(&state.path().join(name), &["localhost".to_owned()], 2026).unwrap();
+        }
+        let path = |file: &str| state.path().join(file).display().to_string();
+        let text = format!("cert = {:?}\nkey = {:?}", path("a/cert.pem"), path("b/key.pem"));
+        let error = Network::bind(&config(state.path(), &text).api).unwrap_err().to_string();
+        assert!(error.contains("the key is another certificate's"), "{error}");
+    }
+}

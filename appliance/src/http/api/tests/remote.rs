@@ -247,6 +247,23 @@ async fn an_import_comes_in_chunks_and_its_refusal_is_read() {
 }
 
 #[tokio::test]
+async fn the_local_socket_needs_no_token_and_tells_its_user() {
+    use crate::http::connection::serve_unix;
+    use tokio::net::{UnixListener, UnixStream};
+    let bench = Bench::new();
+    let path = bench.appliance.store.dir().join("../bennu.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(serve_unix(listener, bench.router.clone(), bench.appliance.shutdown.clone()));
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let body = Body::from(r#"{"name":"first","role":"admin"}"#);
+    let made = ask(&mut sender, "POST", "/v1/tokens", None, body).await;
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(made.json()["by"], format!("local (uid {uid})"), "{}", made.text);
+}
+
+#[tokio::test]
 async fn handlers_know_who_asks() {
     let far = Far::new().await;
     let (id, token) = far.token("boss", "admin").await;
