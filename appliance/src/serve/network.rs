@@ -6,7 +6,7 @@ use crate::{
     http::{
         access,
         connection::{self, Limits, Listener},
-        tls::{self, Identity},
+        tls::{self, Identity, TlsError},
     },
     interfaces::Interface,
     ports::{self, Transport},
@@ -55,7 +55,16 @@ impl Network {
         }
         let identity = match self.identity.take() {
             Some(named) => named,
-            None => own(config, interfaces, now)?,
+            None => match own(config, interfaces, now) {
+                Ok(own) => own,
+                // A disk that is full at the first start keeps no machine from booting, and is mended over the socket.
+                Err(error) if matches!(error, TlsError::Make { .. }) || !config.api.is_chosen => {
+                    tracing::error!("{error}; until bennu is restarted the API is on the local socket only");
+                    self.sockets.clear();
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            },
         };
         let remote = Remote {
             listen: self.sockets.iter().map(|(address, _)| *address).collect(),
@@ -83,7 +92,7 @@ impl Network {
     }
 }
 
-fn own(config: &Config, interfaces: &[Interface], now: Timestamp) -> Result<Identity> {
+fn own(config: &Config, interfaces: &[Interface], now: Timestamp) -> Result<Identity, TlsError> {
     let addresses = addresses(&config.api, interfaces);
     let names = tls::own_names(&config.api.names, addresses);
     // RFC 3339 begins with the year.
@@ -166,6 +175,18 @@ mod tests {
         let mut network = Network::bind(&config.api).unwrap();
         assert_eq!(network.identify(&config, &[], Timestamp(0)).unwrap(), None);
         assert!(!state.path().join("tls").exists(), "no certificate is made for nobody");
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_made_keeps_no_machine_from_booting() {
+        let (state, free) = (tempfile::tempdir().unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = free.local_addr().unwrap();
+        drop(free);
+        std::fs::write(state.path().join("tls"), "in the way").unwrap();
+        let config = config(state.path(), &format!("listen = \"{address}\""));
+        let mut network = Network::bind(&config.api).unwrap();
+        assert_eq!(network.identify(&config, &[], Timestamp(0)).unwrap(), None);
+        assert!(network.sockets.is_empty(), "the port is given back");
     }
 
     #[test]

@@ -132,6 +132,18 @@ async fn each_role_is_let_in_to_what_it_may() {
             }
         }
     }
+    let (_, read) = far.token("reader", "read").await;
+    for path in [
+        "/v1/%74okens",
+        "/v1/tokens/",
+        "//v1//tokens",
+        "/v1/./tokens",
+        "/v1/machines/../tokens",
+        "/v1/tokens?a=b",
+        "/V1/tokens",
+    ] {
+        assert!(!far.ask("GET", path, Some(&read)).await.status.is_success(), "{path}");
+    }
     let denied = far.ask("PUT", "/v2/web/manifests/v1", Some(&far.token("other", "read").await.1)).await;
     assert_eq!((denied.status.as_u16(), &denied.json()["errors"][0]["code"]), (403, &"DENIED".into()));
 }
