@@ -3,8 +3,10 @@
 use crate::{config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, registry::Registry};
 use bennu_images::store::Store;
 use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
+use serde::{Deserialize, Serialize};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,12 +31,25 @@ pub struct Appliance {
     pub stage1: BlobRef,
     /// The provisioning interfaces, as they are now.
     pub interfaces: Interfaces,
+    /// Where the API is reached over the network, if it is.
+    pub remote: Option<Remote>,
     /// What was counted since the start.
     pub counters: Counters,
     /// When it started.
     pub started: Instant,
     /// Ends every task.
     pub shutdown: CancellationToken,
+}
+
+/// Where the API is reached over the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// The addresses that it listens on.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate's file on the appliance's host.
+    pub certificate: PathBuf,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
 }
 
 /// Counts since the start.
@@ -59,6 +74,9 @@ pub struct Counters {
     pub http_requests: AtomicU64,
     pub http_refused: AtomicU64,
     pub http_malformed: AtomicU64,
+    pub api_malformed: AtomicU64,
+    pub tokens_refused: AtomicU64,
+    pub tokens_limited: AtomicU64,
     pub bytes_sent: AtomicU64,
 }
 

@@ -1,10 +1,13 @@
 //! The configuration file: as written (`Written`), and as used ([`Config`]).
 
+mod api;
 mod signatures;
 mod subnet;
 
+pub use api::{ApiSettings, CertificateFiles, DEFAULT_SOCKET};
 pub use signatures::TrustedKeys;
 
+use api::WrittenApi;
 use bennu_rules::{
     image::ImageReference,
     settings::{BootpPolicy, DhcpMode, Settings},
@@ -22,9 +25,6 @@ use subnet::WrittenSubnet;
 /// Where the configuration is read from unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bennu/bennu.toml";
 
-/// The management socket unless the configuration says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/bennu/bennu.sock";
-
 /// Who the service runs as unless the configuration says otherwise.
 const DEFAULT_USER: &str = "bennu";
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub loaders_dir: Option<PathBuf>,
     /// Socket of the management plane.
     pub socket: PathBuf,
+    /// How the management plane is reached over the network.
+    pub api: ApiSettings,
     /// What rules see.
     pub settings: Arc<Settings>,
     /// How images are made.
@@ -111,12 +113,6 @@ struct WrittenBoot {
     probe_addresses: Option<bool>,
     bootp: Option<String>,
     subnet: Vec<WrittenSubnet>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenApi {
-    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -228,12 +224,14 @@ impl Config {
                 "user: '{user}' is no user's name; write one of this host, such as \"bennu\", or \"root\""
             ));
         }
+        let socket = written.api.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
         Ok(Self {
             user,
             state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
             interfaces,
             loaders_dir: boot.loaders_dir,
-            socket: written.api.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            socket,
+            api: written.api.check()?,
             settings: Arc::new(settings),
             import: ImportSettings { compression_level, kernel },
             signatures,

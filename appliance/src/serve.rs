@@ -3,9 +3,10 @@
 mod clock;
 mod first;
 mod interface;
+mod network;
 
 use crate::{
-    appliance::{Appliance, Counters},
+    appliance::{Appliance, Counters, Remote},
     config::Config,
     http,
     interfaces::{Interface, Interfaces},
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use bennu_images::store::Store;
 use bennu_rules::{Records, image::Digest, settings::DhcpMode};
 use interface::Bound;
+use network::Network;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
 use tokio::{
@@ -37,8 +39,9 @@ pub fn run(config: &Path) -> Result<()> {
     raise_descriptor_limit();
     // In a directory that may be root's alone, so while we are root.
     let socket = bind_socket(&config.socket)?;
+    let network = Network::bind(&config.api)?;
     privileges::enter(&config)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, socket))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, socket, network))
 }
 
 /// Every transfer and connection holds a descriptor, and a rack boots at once: the usual soft limit of 1024 exists for
@@ -51,8 +54,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, socket: Socket) -> Result<()> {
-    let appliance = Arc::new(open(config)?);
+async fn serve(config: Config, socket: Socket, mut network: Network) -> Result<()> {
+    let appliance = Arc::new(open(config, &mut network)?);
     let mut tasks = JoinSet::new();
     // Bound before others are looked for: whoever is on this host is found at once.
     let interfaces = appliance.interfaces.now();
@@ -62,7 +65,7 @@ async fn serve(config: Config, socket: Socket) -> Result<()> {
     for bound in bound {
         tasks.spawn(interface::keep_serving(bound, appliance.clone()));
     }
-    serve_api(&appliance, socket, &mut tasks)?;
+    serve_api(&appliance, socket, network, &mut tasks)?;
     let flusher = appliance.ledger.clone();
     let stop_flusher = CancellationToken::new();
     let mut flushing = tokio::spawn({
@@ -85,11 +88,12 @@ async fn serve(config: Config, socket: Socket) -> Result<()> {
 }
 
 /// Opens what the appliance owns.
-fn open(config: Config) -> Result<Appliance> {
+fn open(config: Config, network: &mut Network) -> Result<Appliance> {
     let interfaces = find_interfaces(&config)?;
     let state = &config.state_dir;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
+    let remote = network.identify(&config, &interfaces, ledger.now())?;
     let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
     let stage1 = store.put(loaders::STAGE1_INITRD)?;
@@ -100,6 +104,7 @@ fn open(config: Config) -> Result<Appliance> {
         stage1,
         interfaces: Interfaces::new(interfaces),
         registry: Default::default(),
+        remote,
         counters: Counters::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
@@ -132,10 +137,17 @@ fn check_network(config: &Config, interface: &Interface) -> Result<()> {
 }
 
 /// The last to begin: whoever can connect finds everything served.
-fn serve_api(appliance: &Arc<Appliance>, socket: Socket, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+fn serve_api(
+    appliance: &Arc<Appliance>,
+    socket: Socket,
+    network: Network,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Result<()> {
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
     let router = http::api::router(appliance.clone());
+    network.serve(appliance, &router, tasks)?;
+    let router = http::access::local(router);
     let shutdown = appliance.shutdown.clone();
     tasks.spawn(async move { Ok(http::connection::serve_unix(listener, router, shutdown).await?) });
     Ok(())
@@ -171,6 +183,9 @@ fn announce(appliance: &Appliance) {
             http = %appliance.origin_for(interface.address),
             "serving"
         );
+    }
+    if let Some(Remote { listen, certificate, fingerprint }) = &appliance.remote {
+        tracing::info!(?listen, certificate = %certificate.display(), sha256 = fingerprint, "the API listens");
     }
     tracing::info!(socket = %appliance.config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
 }

@@ -19,6 +19,7 @@ use crate::{
     notice::Notice,
     registry::{Artifact, Push},
     settings::Settings,
+    token::{Token, TokenId},
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,10 @@ pub trait Records {
     fn artifacts(&self) -> Vec<Artifact>;
     /// Every tag of the registry, ordered by name. For commands of people, not for packets.
     fn pushes(&self) -> Vec<Push>;
+    /// A token.
+    fn token(&self, id: TokenId) -> Option<Token>;
+    /// Every token, ordered by id. For commands of people.
+    fn tokens(&self) -> Vec<Token>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -150,6 +155,10 @@ pub enum Change {
     RemovePush(ImageName),
     /// Writes a boot.
     PutBoot(Boot),
+    /// Adds or replaces a token.
+    PutToken(Token),
+    /// Ends a token.
+    RemoveToken(TokenId),
 }
 
 /// One change of the volatile state.

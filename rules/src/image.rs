@@ -173,6 +173,8 @@ macro_rules! serde_as_text {
         }
     )*};
 }
+pub(crate) use serde_as_text;
+
 serde_as_text!(Digest, ImageName, ImageReference);
 
 /// A blob of the store that an image refers to.

@@ -5,6 +5,7 @@
 //! store and what was observed. Sockets, disks, clocks and randomness are the appliance's; a
 //! `clippy.toml` in this folder keeps them out.
 
+pub mod access;
 pub mod assignment;
 pub mod boot;
 pub mod commands;
@@ -24,6 +25,7 @@ pub mod settings;
 pub mod signature;
 pub mod tftp;
 pub mod time;
+pub mod token;
 
 pub use decision::{Change, Decision, Live, Moment, Records, View, Volatile};
 pub use machine::{MacAddress, Machine};

@@ -6,6 +6,7 @@ use crate::{
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
     registry::{Artifact, Push},
+    token::{Token, TokenId},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -22,6 +23,7 @@ pub struct Memory {
     artifacts: BTreeMap<Digest, Artifact>,
     pushes: BTreeMap<ImageName, Push>,
     boots: BTreeMap<BootId, Boot>,
+    tokens: BTreeMap<TokenId, Token>,
 }
 
 impl Memory {
@@ -48,6 +50,8 @@ impl Memory {
             Change::PutPush(push) => drop(self.pushes.insert(push.name.clone(), push)),
             Change::RemovePush(name) => drop(self.pushes.remove(&name)),
             Change::PutBoot(boot) => drop(self.boots.insert(boot.id.clone(), boot)),
+            Change::PutToken(token) => drop(self.tokens.insert(token.id, token)),
+            Change::RemoveToken(id) => drop(self.tokens.remove(&id)),
         }
     }
 
@@ -135,5 +139,13 @@ impl Records for Memory {
 
     fn pushes(&self) -> Vec<Push> {
         self.pushes.values().cloned().collect()
+    }
+
+    fn token(&self, id: TokenId) -> Option<Token> {
+        self.tokens.get(&id).cloned()
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.tokens.values().cloned().collect()
     }
 }

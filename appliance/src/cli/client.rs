@@ -1,16 +1,23 @@
-//! The API's client: HTTP over the management socket.
+//! The API's client: HTTP over the management socket, or over TLS with a token.
+
+mod remote;
 
 use super::error::{CliError, Done};
 use crate::http::api::{problem::Problem, request::Page};
 use bytes::Bytes;
+use http::HeaderValue;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use remote::{Credentials, Remote};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{io, path::PathBuf};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
 /// A body of a request, in memory or streamed.
 pub type RequestBody = BoxBody<Bytes, io::Error>;
@@ -37,12 +44,31 @@ pub fn encoded(text: &str) -> String {
 /// An appliance to talk to.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
 }
+
+/// Where it is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// On this host, at this socket.
+    Local(PathBuf),
+    /// On the network.
+    Remote(Box<Remote>),
+}
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Client {
     /// The appliance at `server`, as `BENNU_SERVER` writes it.
     pub fn new(server: &str) -> Done<Self> {
+        Self::with(server, Credentials::from_environment())
+    }
+
+    /// The same, with these credentials.
+    pub fn with(server: &str, credentials: Credentials) -> Done<Self> {
         if let Some(path) = server.strip_prefix("unix://") {
             if !path.starts_with('/') {
                 return Err(CliError::usage(
@@ -50,13 +76,15 @@ impl Client {
                     "write three slashes, such as unix:///run/bennu/bennu.sock",
                 ));
             }
-            return Ok(Self { socket: path.into() });
+            return Ok(Self { place: Place::Local(path.into()) });
         }
-        let what = match server.starts_with("https://") {
-            true => format!("BENNU_SERVER={server}: this bennu speaks to the local socket only"),
-            false => format!("BENNU_SERVER={server} names no server"),
-        };
-        Err(CliError::usage(what, "write unix:// and a path, such as unix:///run/bennu/bennu.sock"))
+        if server.starts_with("https://") {
+            return Ok(Self { place: Place::Remote(Box::new(Remote::new(server, credentials)?)) });
+        }
+        Err(CliError::usage(
+            format!("BENNU_SERVER={server} names no server"),
+            "write unix:// and a path, such as unix:///run/bennu/bennu.sock, or https:// and a host",
+        ))
     }
 
     /// Reads a resource.
@@ -115,11 +143,20 @@ impl Client {
         headers: &[(&'static str, String)],
     ) -> Done<Response<Incoming>> {
         let lost = |error: hyper::Error| CliError::failed(self.told("the connection to", &chain(&error)), LOST);
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let (stream, host): (Box<dyn Stream>, &str) = match &self.place {
+            Place::Local(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(&error))?;
+                (Box::new(stream), "bennu")
+            }
+            Place::Remote(remote) => (Box::new(remote.connect().await?), remote.authority()),
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "bennu");
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        if let Place::Remote(remote) = &self.place {
+            request = request.header(header::AUTHORIZATION, secret(remote.authorization()));
+        }
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
@@ -134,7 +171,10 @@ impl Client {
     }
 
     fn told(&self, what: &str, why: &str) -> String {
-        format!("{what} {}: {why}", self.socket.display())
+        match &self.place {
+            Place::Local(socket) => format!("{what} {}: {why}", socket.display()),
+            Place::Remote(remote) => format!("{what} https://{}: {why}", remote.authority()),
+        }
     }
 
     fn unreachable(&self, error: &io::Error) -> CliError {
@@ -167,6 +207,13 @@ pub fn running_service() -> Option<u32> {
     };
     let processes = std::fs::read_dir("/proc").ok()?;
     processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(serves)
+}
+
+/// A header that no log shows; nothing, should it be no header at all.
+fn secret(text: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
 }
 
 /// A body in memory.

@@ -11,6 +11,7 @@ mod meter;
 pub(crate) mod output;
 mod source;
 mod status;
+mod token;
 
 pub(crate) use status::now;
 
@@ -26,7 +27,10 @@ use std::{
 #[derive(Debug, Parser)]
 #[command(name = "bennu", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
-    /// The appliance to talk to
+    /// The appliance to talk to: unix:// and a socket, or https:// and a host
+    ///
+    /// Over https, BENNU_TOKEN holds a token (`bennu token create` on the appliance makes one), and BENNU_CACERT may name
+    /// a file of certificates to trust, such as a copy of the appliance's own.
     #[arg(
         long,
         global = true,
@@ -59,6 +63,9 @@ enum Command {
     /// See who holds which address
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// Say who may talk to the appliance from afar
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// How the appliance is
     Status(Json),
     /// Look for what would keep machines from booting, and say how to mend it
@@ -136,6 +143,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Machine(command) => machine::run(&client, command).await,
             Command::Boot(command) => boot::run(&client, command).await,
             Command::Lease(command) => lease::run(&client, command).await,
+            Command::Token(command) => token::run(&client, command).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Ok(())
@@ -186,6 +194,9 @@ mod tests {
             "bennu boot show 52:54:00:00:00:01",
             "bennu boot follow --json",
             "bennu lease list",
+            "bennu token create ci --role push --expires 30",
+            "bennu token list --json",
+            "bennu token revoke 01020304",
             "bennu status --json",
             "bennu doctor --config x.toml",
         ] {
@@ -200,6 +211,9 @@ mod tests {
             "bennu machine assign",
             "bennu machine assign nonsense web:v1",
             "bennu image tag web:v1 W:",
+            "bennu token create ci",
+            "bennu token create ci --role root",
+            "bennu token revoke ci",
             "bennu image import dir:/srv/web web:v1 --level 40",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
@@ -209,7 +223,7 @@ mod tests {
 
     #[test]
     fn servers_that_cannot_be_spoken_to_are_usage_errors() {
-        for server in ["https://rack:8443", "unix://relative.sock", "rack"] {
+        for server in ["http://rack:8443", "https://", "https://rack/v1", "unix://relative.sock", "rack"] {
             let error = Client::new(server).unwrap_err();
             assert_eq!(error.exit_code(), ExitCode::from(2), "{server}");
             assert!(!error.help.is_empty());

@@ -7,7 +7,7 @@ use super::{
     output::{bytes, fields, say, say_json, span},
 };
 pub use crate::http::api::boots::now;
-use crate::http::api::status::Status;
+use crate::{appliance::Remote, http::api::status::Status};
 use serde_json::Value;
 
 /// Runs it.
@@ -40,6 +40,7 @@ fn described(status: &Status) -> String {
         ("serving", status.interfaces.iter().map(interface).collect::<Vec<_>>().join(", ")),
         ("DHCP", format!("{:?}", status.dhcp).to_lowercase()),
         ("boot HTTP", format!("port {}", status.http_port)),
+        ("API", status.api.as_ref().map(api).unwrap_or_default()),
         ("machines", machines),
         ("images", status.images.to_string()),
         ("disk", format!("{} free", bytes(status.disk_free))),
@@ -60,6 +61,11 @@ fn described(status: &Status) -> String {
         text += &format!("  {:16}  {shown}\n", name.replace('_', " "));
     }
     text
+}
+
+fn api(remote: &Remote) -> String {
+    let addresses: Vec<String> = remote.listen.iter().map(|address| format!("https://{address}")).collect();
+    format!("{} (certificate {}, SHA-256 {})", addresses.join(", "), remote.certificate.display(), remote.fingerprint)
 }
 
 fn times(count: u64) -> String {

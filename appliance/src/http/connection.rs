@@ -1,13 +1,16 @@
 //! Serves a router on a listener: hyper driven by hand, so that every phase of a connection has its deadline, every
 //! client its share, and blobs their way past the heap.
 
+pub use super::listener::{Listener, bind_tcp};
+
 use super::{
     deadline::{Busy, Deadlines, EndingBody, Timed, TimedBody},
     gate::Gate,
     guests::Guests,
+    listener::Accepted,
     sendfile::{Outgoing, Stream, Wire},
+    tls::{self, TlsWire},
 };
-use crate::ports::{self, Transport};
 use axum::{
     Router,
     body::Body,
@@ -18,6 +21,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     task::JoinSet,
     time::Instant,
@@ -32,7 +36,6 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// hyper's read buffer, and what it holds of small responses before it writes.
 const BUFFER: usize = 64 * 1024;
-const BACKLOG: i32 = 1024;
 
 /// Who asks, in every request's extensions on a TCP listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,10 @@ pub struct PeerAddr(pub SocketAddr);
 /// Which of our addresses was asked, in every request's extensions on a TCP listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalAddr(pub SocketAddr);
+
+/// The user who asks, in every request's extensions on a local socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerUid(pub u32);
 
 /// The connection that a request came over, in every request's extensions: responses announce their bodies to it.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +62,8 @@ pub struct Limits {
     pub per_address: usize,
     /// Whether its clients are trusted: their requests may be chunked, and are read as hyper reads them.
     pub trusted: bool,
+    /// Whether requests of clients that are not trusted may be chunked.
+    pub may_chunk: bool,
     /// How long each phase may take.
     pub deadlines: Deadlines,
 }
@@ -64,56 +73,26 @@ impl Limits {
     /// readers can disagree about where a request ends. One address is one machine with a few range reads at once, or a
     /// whole site behind a translating router: 512 are a rack's loaders at once.
     pub fn provisioning() -> Self {
-        Self { total: 8192, per_address: 512, trusted: false, deadlines: Deadlines::default() }
+        Self { total: 8192, per_address: 512, trusted: false, may_chunk: false, deadlines: Deadlines::default() }
     }
 
     /// The local socket is its owner's. Imports are chunked, and what they read may come slowly: a client that is gone
     /// has closed its end.
     pub fn local() -> Self {
         let deadlines = Deadlines { body: None, ..Deadlines::default() };
-        Self { total: 1024, per_address: usize::MAX, trusted: true, deadlines }
+        Self { total: 1024, per_address: usize::MAX, trusted: true, may_chunk: true, deadlines }
+    }
+
+    /// The management plane over the network: a few people and their programs. Pushes and imports are chunked, and what
+    /// an import reads may pause, but a client that is gone may not have closed its end.
+    pub fn management() -> Self {
+        let deadlines = Deadlines { body: Some(Duration::from_secs(300)), ..Deadlines::default() };
+        Self { total: 1024, per_address: 256, trusted: false, may_chunk: true, deadlines }
     }
 }
 
 /// Told of every request that cannot be read.
 pub type OnMalformed = Arc<dyn Fn() + Send + Sync>;
-
-/// A port that cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot serve HTTP on {address} ({device}): {reason}. {advice}")]
-pub struct BindError {
-    address: SocketAddr,
-    device: String,
-    reason: String,
-    advice: &'static str,
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "Stop that server, or set boot.http_port",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        _ => "Look at the interface and its address (ip address)",
-    }
-}
-
-/// Listens on an address, for connections that come by its interface.
-pub fn bind_tcp(address: SocketAddr, device: &str) -> Result<TcpListener, BindError> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let bind = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind_device(Some(device.as_bytes()))?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    bind().map_err(|error| BindError {
-        address,
-        device: device.to_owned(),
-        reason: ports::why(Transport::Tcp, address.port(), &error),
-        advice: advice(&error),
-    })
-}
 
 /// Serves the provisioning plane until `shutdown`.
 pub async fn serve_tcp(
@@ -128,37 +107,6 @@ pub async fn serve_tcp(
 /// Serves a local socket until `shutdown`.
 pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     serve(Listener::Unix(listener), router, Limits::local(), shutdown, Arc::new(|| {})).await
-}
-
-/// Where connections come from.
-#[derive(Debug)]
-pub enum Listener {
-    /// The network.
-    Tcp(TcpListener),
-    /// This host.
-    Unix(UnixListener),
-}
-
-struct Accepted {
-    stream: Stream,
-    addresses: Option<(PeerAddr, LocalAddr)>,
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) => {
-                let (socket, peer) = listener.accept().await?;
-                socket.set_nodelay(true)?;
-                let local = socket.local_addr()?;
-                Ok(Accepted { stream: Stream::Tcp(socket), addresses: Some((PeerAddr(peer), LocalAddr(local))) })
-            }
-            Self::Unix(listener) => {
-                let (socket, _) = listener.accept().await?;
-                Ok(Accepted { stream: Stream::Unix(socket), addresses: None })
-            }
-        }
-    }
 }
 
 /// Serves `router` until `shutdown`, then lets open requests end.
@@ -220,46 +168,91 @@ async fn connection(
         () = shutdown.cancelled() => return,
     }
     let outgoing = Arc::new(Outgoing::default());
-    let gate = (!limits.trusted).then(Gate::default);
-    let wire = Timed::new(Wire::new(accepted.stream, outgoing.clone(), gate), limits.deadlines, busy.clone(), head_by);
-    let addresses = accepted.addresses;
-    let on_malformed = malformed.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        busy.begin();
-        if let Some((peer, local)) = addresses {
-            request.extensions_mut().insert(peer);
-            request.extensions_mut().insert(local);
-        }
-        request.extensions_mut().insert(Connection(outgoing.clone()));
-        let (router, busy, malformed) = (router.clone(), busy.clone(), on_malformed.clone());
-        async move {
-            let response = respond(request, router, limits, &malformed).await;
-            Ok::<_, Infallible>(response.map(|body| EndingBody::new(body, busy)))
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(wire), service);
-    tokio::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, served).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
+    let gate = (!limits.trusted).then(|| if limits.may_chunk { Gate::with_chunks() } else { Gate::default() });
+    let Accepted { stream, tls, addresses, uid } = accepted;
+    let served = Served { busy: busy.clone(), outgoing: outgoing.clone(), addresses, uid, router, limits, malformed };
+    let (tls, socket) = match (tls, stream) {
+        (Some(tls), Stream::Tcp(socket)) => (tls, socket),
+        (_, stream) => {
+            let wire = Wire::new(stream, outgoing, gate);
+            return served.drive(Timed::new(wire, limits.deadlines, busy, head_by), shutdown).await;
         }
     };
-    if let Err(error) = ended {
-        if error.is_parse() || error.is_incomplete_message() {
-            malformed();
+    let shaken = tokio::select! {
+        shaken = tls::shake_hands(tls, socket, head_by) => shaken,
+        () = shutdown.cancelled() => return,
+    };
+    match shaken {
+        Ok(stream) => {
+            let (wire, head_by) = (TlsWire::new(stream, outgoing, gate), Instant::now() + limits.deadlines.head);
+            served.drive(Timed::new(wire, limits.deadlines, busy, head_by), shutdown).await;
         }
-        tracing::debug!(peer = ?addresses, error = %Chain(&error), "a connection ended early");
+        Err(error) => {
+            (served.malformed)();
+            tracing::debug!(peer = ?addresses, %error, "a TLS handshake failed");
+        }
+    }
+}
+
+/// What the requests of one connection share.
+struct Served {
+    busy: Arc<Busy>,
+    outgoing: Arc<Outgoing>,
+    addresses: Option<(PeerAddr, LocalAddr)>,
+    uid: Option<PeerUid>,
+    router: Router,
+    limits: Limits,
+    malformed: OnMalformed,
+}
+
+impl Served {
+    /// Answers what comes over the wire until it ends.
+    async fn drive<W>(self, wire: Timed<W>, shutdown: CancellationToken)
+    where
+        W: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { busy, outgoing, addresses, uid, router, limits, malformed } = self;
+        let on_malformed = malformed.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            busy.begin();
+            if let Some((peer, local)) = addresses {
+                request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(local);
+            }
+            if let Some(uid) = uid {
+                request.extensions_mut().insert(uid);
+            }
+            request.extensions_mut().insert(Connection(outgoing.clone()));
+            let (router, busy, malformed) = (router.clone(), busy.clone(), on_malformed.clone());
+            async move {
+                let response = respond(request, router, limits, &malformed).await;
+                Ok::<_, Infallible>(response.map(|body| EndingBody::new(body, busy)))
+            }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(wire), service);
+        tokio::pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                match tokio::time::timeout(DRAIN, served).await {
+                    Ok(ended) => ended,
+                    Err(_) => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            if error.is_parse() || error.is_incomplete_message() {
+                malformed();
+            }
+            tracing::debug!(peer = ?addresses, error = %Chain(&error), "a connection ended early");
+        }
     }
 }
 
@@ -270,8 +263,8 @@ async fn respond(
     malformed: &OnMalformed,
 ) -> Response<Body> {
     // hyper reads a request that has both lengths as chunked and hides the other (RFC 9112 §6.1 allows that, if the
-    // connection ends after it): so what is chunked ends its connection, and does not come through the gate at all.
-    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    // connection ends after it): so what is chunked ends its connection, unless a gate has seen that it has but one.
+    let chunked = limits.trusted && request.headers().contains_key(header::TRANSFER_ENCODING);
     if let Some(reason) = misaddressed(&request).filter(|_| !limits.trusted) {
         malformed();
         let mut response = (StatusCode::BAD_REQUEST, reason).into_response();

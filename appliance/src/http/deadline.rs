@@ -220,11 +220,17 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Timed<W> {
         if self.awaits == Await::Next {
             let _ = self.read_by.as_mut().poll(cx);
         }
-        Pin::new(&mut self.wire).poll_flush(cx)
+        let flushed = Pin::new(&mut self.wire).poll_flush(cx);
+        // What TLS has sealed leaves here, and a peer that takes nothing is not waited for either.
+        if flushed.is_ready() && self.write_by.is_none() {
+            return flushed;
+        }
+        self.after_write(cx, flushed.map_ok(|()| 0)).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.wire).poll_shutdown(cx);
+        self.after_write(cx, shut.map_ok(|()| 0)).map_ok(drop)
     }
 }
 

@@ -8,6 +8,8 @@
 
 /// A request's length may be said with so many digits.
 const MOST_DIGITS: usize = 15;
+/// A chunk's length may be said with so many hex digits.
+const MOST_HEX_DIGITS: usize = 12;
 /// So much of a line is kept: enough to know the headers that frame a request.
 const KEPT: usize = 64;
 
@@ -23,6 +25,10 @@ pub struct Gate {
     after_return: bool,
     /// The body's length, once it was said.
     body: Option<u64>,
+    /// Whether requests may be chunked at all.
+    may_chunk: bool,
+    /// Whether this one is.
+    chunked: bool,
 }
 
 /// Where in a request the next byte is.
@@ -31,11 +37,24 @@ enum At {
     #[default]
     Head,
     Body(u64),
+    /// In the line that says a chunk's length.
+    ChunkSize,
+    /// In a chunk and the line end behind it.
+    Chunk(u64),
+    ChunkEnd,
+    /// In the line end that stands for an empty trailer section.
+    Trailer,
     /// Nothing passes any more.
     Closed,
 }
 
 impl Gate {
+    /// A gate that lets chunked requests through, as long as they are framed to the letter (RFC 9112 §7.1): no extensions
+    /// and no trailers, which readers differ about and no client of ours sends.
+    pub fn with_chunks() -> Self {
+        Self { may_chunk: true, ..Self::default() }
+    }
+
     /// Looks at the next bytes, and spoils them from where they break the rules.
     pub fn pass(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
@@ -46,8 +65,14 @@ impl Gate {
                     at += skipped as usize;
                     self.at = if skipped == left { At::Head } else { At::Body(left - skipped) };
                 }
-                At::Head => {
-                    if !self.take(bytes[at]) {
+                At::Chunk(left) => {
+                    let skipped = left.min((bytes.len() - at) as u64);
+                    at += skipped as usize;
+                    self.at = if skipped == left { At::ChunkEnd } else { At::Chunk(left - skipped) };
+                }
+                At::Head | At::ChunkSize | At::ChunkEnd | At::Trailer => {
+                    let passes = if self.at == At::Head { self.take(bytes[at]) } else { self.take_framing(bytes[at]) };
+                    if !passes {
                         self.at = At::Closed;
                         continue;
                     }
@@ -86,15 +111,43 @@ impl Gate {
         }
     }
 
+    /// Whether a byte of a chunk's framing may be there.
+    fn take_framing(&mut self, byte: u8) -> bool {
+        match (byte, self.after_return) {
+            (b'\n', true) => {
+                self.after_return = false;
+                let line = std::mem::take(&mut self.line);
+                self.at = match (self.at, chunk_length(&line)) {
+                    (At::ChunkSize, Some(0)) => At::Trailer,
+                    (At::ChunkSize, Some(length)) => At::Chunk(length),
+                    (At::ChunkEnd, None) => At::ChunkSize,
+                    (At::Trailer, None) => At::Head,
+                    _ => return false,
+                };
+                true
+            }
+            (b'\r', false) => {
+                self.after_return = true;
+                true
+            }
+            (byte, false) if self.at == At::ChunkSize => {
+                self.line.push(byte);
+                byte.is_ascii_hexdigit() && self.line.len() <= MOST_HEX_DIGITS
+            }
+            _ => false,
+        }
+    }
+
     fn end_line(&mut self) -> bool {
         let (line, length) = (std::mem::take(&mut self.line), std::mem::take(&mut self.length));
         if length == 0 {
             // Before a request line an empty one is let pass (§2.2); after one it ends the head.
             if self.lines > 0 {
                 self.lines = 0;
-                self.at = match self.body.take() {
-                    None | Some(0) => At::Head,
-                    Some(length) => At::Body(length),
+                self.at = match (self.body.take(), std::mem::take(&mut self.chunked)) {
+                    (_, true) => At::ChunkSize,
+                    (None | Some(0), false) => At::Head,
+                    (Some(length), false) => At::Body(length),
                 };
             }
             return true;
@@ -108,15 +161,22 @@ impl Gate {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return length > KEPT };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            return false;
+            // Together with a length, or twice, it is what smuggling is made of (RFC 9112 §6.1).
+            let is_first = !std::mem::replace(&mut self.chunked, true) && self.body.is_none();
+            return self.may_chunk && is_first && value.eq_ignore_ascii_case(b"chunked") && length <= KEPT;
         }
         if !name.eq_ignore_ascii_case(b"content-length") {
             return true;
         }
         let plain = (1..=MOST_DIGITS).contains(&value.len()) && value.iter().all(u8::is_ascii_digit) && length <= KEPT;
         let said = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).filter(|_| plain);
-        said.is_some_and(|said| self.body.replace(said).is_none())
+        !self.chunked && said.is_some_and(|said| self.body.replace(said).is_none())
     }
+}
+
+/// `None`: the line is empty.
+fn chunk_length(line: &[u8]) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(line).ok()?, 16).ok()
 }
 
 #[cfg(test)]
@@ -164,6 +224,47 @@ mod tests {
             assert!(!passes(head.as_bytes()), "{head:?}");
             let after = format!("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc{head}");
             assert!(!passes(after.as_bytes()), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_pass_where_they_may_and_are_framed_to_the_letter() {
+        let request = |framing: &str| format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{framing}");
+        let passes = |text: &str| {
+            let mut passed = text.as_bytes().to_vec();
+            Gate::with_chunks().pass(&mut passed);
+            passed == text.as_bytes()
+        };
+        let next = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for framing in ["0\r\n\r\n", "5\r\na\nb\0#\r\n0\r\n\r\n", "1\r\n\r\r\nA\r\n0123456789\r\n000\r\n\r\n"] {
+            assert!(passes(&request(framing)), "{framing:?}");
+            assert!(passes(&format!("{}{next}", request(framing))), "{framing:?} and another request");
+            assert!(!passes(&format!("{}GET / HTTP/1.1\n", request(framing))), "what follows is looked at too");
+        }
+        for framing in [
+            "5;a=b\r\nabcde\r\n0\r\n\r\n",
+            "5\nabcde\r\n0\r\n\r\n",
+            "+5\r\nabcde\r\n0\r\n\r\n",
+            "0x5\r\nabcde\r\n0\r\n\r\n",
+            " 5\r\nabcde\r\n0\r\n\r\n",
+            "\r\n",
+            "5\r\nabcdef\r\n0\r\n\r\n",
+            "5\r\nabcde0\r\n\r\n",
+            "0\r\nX: y\r\n\r\n",
+            "fffffffffffff\r\n",
+            "5\r\r\n",
+        ] {
+            assert!(!passes(&request(framing)), "{framing:?}");
+        }
+        for headers in [
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: ",
+        ] {
+            assert!(!passes(&format!("POST / HTTP/1.1\r\n{headers}\r\n\r\n")), "{headers:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! HTTP: the provisioning plane (scripts, plans, reports, loaders, blobs) and the management API, each a router of its own.
 
+pub mod access;
 pub mod api;
 pub mod blobs;
 mod body;
@@ -9,6 +10,7 @@ mod deadline;
 mod delivery;
 mod gate;
 mod guests;
+mod listener;
 pub mod loaders;
 mod mapped;
 pub mod range;
@@ -16,6 +18,7 @@ pub mod registry;
 mod sendfile;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use crate::appliance::{Appliance, Counters};
 use axum::{

@@ -119,6 +119,20 @@ impl Outgoing {
         })
     }
 
+    /// Counts bytes of bodies that left from memory, or from a file's mapping.
+    pub fn count(&self, slices: &[IoSlice<'_>], mut sent: usize) {
+        for slice in slices {
+            let of_this = slice.len().min(sent);
+            sent -= of_this;
+            if of_this > 0
+                && let Some((body, offset)) = self.find(slice)
+            {
+                body.sent.fetch_add(of_this as u64, Ordering::Relaxed);
+                body.read_ahead((offset + of_this) as u64);
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Body>>> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -265,21 +279,8 @@ impl Wire {
         let sent = ready!(
             self.poll_with(cx, |socket| { Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?) })
         )?;
-        self.count(slices, sent);
+        self.outgoing.count(slices, sent);
         Poll::Ready(Ok(sent))
-    }
-
-    /// Counts bytes of bodies in memory.
-    fn count(&self, slices: &[IoSlice<'_>], mut sent: usize) {
-        for slice in slices {
-            let of_this = slice.len().min(sent);
-            sent -= of_this;
-            if of_this > 0
-                && let Some((body, _)) = self.outgoing.find(slice)
-            {
-                body.sent.fetch_add(of_this as u64, Ordering::Relaxed);
-            }
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use bennu_rules::{
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
     registry::{Artifact, Push},
+    token::{Token, TokenId},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::RefCell, net::Ipv4Addr};
@@ -152,6 +153,14 @@ impl Records for Stored<'_> {
     fn pushes(&self) -> Vec<Push> {
         self.all(Table::Pushes)
     }
+
+    fn token(&self, id: TokenId) -> Option<Token> {
+        self.get(Table::Tokens, &id.0)
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.all(Table::Tokens)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -174,6 +183,8 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         }
         Change::RemovePush(name) => batch.delete(Table::Pushes, name.to_string().as_bytes()),
         Change::PutBoot(boot) => put_boot(batch, boot),
+        Change::PutToken(token) => batch.put(Table::Tokens, &token.id.0, &encode(Table::Tokens, token)?),
+        Change::RemoveToken(id) => batch.delete(Table::Tokens, &id.0),
     }
 }
 

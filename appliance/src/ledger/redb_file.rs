@@ -25,7 +25,7 @@ type OpenTable<'w> = redb::Table<'w, &'static [u8], &'static [u8]>;
 /// redb's page cache. Its default of 1 GiB would make the appliance's memory grow with its history.
 const CACHE_BYTES: usize = 12 << 20;
 
-const TABLES: [(Table, Definition); 12] = [
+const TABLES: [(Table, Definition); 13] = [
     (Table::Meta, TableDefinition::new("meta")),
     (Table::Machines, TableDefinition::new("machines")),
     (Table::Macs, TableDefinition::new("macs")),
@@ -38,6 +38,7 @@ const TABLES: [(Table, Definition); 12] = [
     (Table::BootsOfMachine, TableDefinition::new("boots_of_machine")),
     (Table::Artifacts, TableDefinition::new("artifacts")),
     (Table::Pushes, TableDefinition::new("pushes")),
+    (Table::Tokens, TableDefinition::new("tokens")),
 ];
 
 /// Files up to this length commit in one phase, unless a test says otherwise.

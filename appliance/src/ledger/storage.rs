@@ -30,6 +30,8 @@ pub enum Table {
     Artifacts,
     /// Name → what was pushed under it.
     Pushes,
+    /// Id → token.
+    Tokens,
 }
 
 /// The ledger cannot be read or written.

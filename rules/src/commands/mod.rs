@@ -6,10 +6,12 @@ pub mod images;
 pub mod machines;
 pub mod registry;
 mod text;
+pub mod tokens;
 
 use crate::{
     MacAddress, Records, Timestamp,
     image::{Digest, ImageName, ImageReference},
+    token::{TokenId, TokenName},
 };
 use std::{fmt, net::Ipv4Addr};
 
@@ -59,6 +61,18 @@ pub enum Refusal {
     /// Machines are fetching it now.
     #[error("{reference} is being booted by {}", list(machines))]
     Booting { reference: ImageReference, machines: Vec<MacAddress> },
+    /// No token has this id: it never existed, or was revoked.
+    #[error("there is no token {0}")]
+    UnknownToken(TokenId),
+    /// A valid token has this name.
+    #[error("there is a token named '{name}' already: {id}")]
+    TokenExists { name: TokenName, id: TokenId },
+    /// Nobody's lifetime.
+    #[error("a token cannot last {days} days")]
+    BadLifetime { days: u32, most: u32 },
+    /// Every id that was drawn is some token's.
+    #[error("no id is free for another token")]
+    NoTokenId,
 }
 
 impl Refusal {
@@ -92,6 +106,12 @@ impl Refusal {
                 "set boot.unknown in the configuration to something else, and restart bennu".into()
             }
             Self::Booting { .. } => "repeat this when they are up".into(),
+            Self::UnknownToken(_) => "`bennu token list` shows every token with its id".into(),
+            Self::TokenExists { id, .. } => format!("choose another name, or `bennu token revoke {id}` first"),
+            Self::BadLifetime { most, .. } => {
+                format!("write 1 to {most} days, or none for a token that lasts until it is revoked")
+            }
+            Self::NoTokenId => "try again; if it stays so, revoke tokens that nobody uses".into(),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod pushes;
 pub mod request;
 pub mod scrub;
 pub mod status;
+pub mod tokens;
 
 use crate::appliance::Appliance;
 use axum::{
@@ -40,7 +41,7 @@ impl Deref for Api {
 
 type Shared = State<Arc<Api>>;
 
-/// The API of one appliance.
+/// The API of one appliance, behind one of the doors of [`crate::http::access`].
 pub fn router(appliance: Arc<Appliance>) -> Router {
     let registry = super::registry::router(appliance.clone());
     let api = Arc::new(Api { appliance });
@@ -62,6 +63,8 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))
         .route("/v1/status", get(status::show))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))

@@ -49,6 +49,12 @@ pub enum Kind {
     Import,
     /// The disk is full.
     DiskFull,
+    /// Nobody is known to ask.
+    Unauthorized,
+    /// Whoever asks may not.
+    Forbidden,
+    /// Too often.
+    TooMany,
     /// Something of ours failed.
     Internal,
     /// Not now.
@@ -71,6 +77,9 @@ impl Kind {
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Import => ("import", "The source cannot be imported", StatusCode::UNPROCESSABLE_ENTITY),
             Self::DiskFull => ("disk-full", "The disk is full", StatusCode::INSUFFICIENT_STORAGE),
+            Self::Unauthorized => ("unauthorized", "The request needs a valid token", StatusCode::UNAUTHORIZED),
+            Self::Forbidden => ("forbidden", "The token may not do this", StatusCode::FORBIDDEN),
+            Self::TooMany => ("too-many", "Too many requests failed", StatusCode::TOO_MANY_REQUESTS),
             Self::Internal => ("internal", "Bennu failed", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Unavailable => ("unavailable", "Bennu cannot do this now", StatusCode::SERVICE_UNAVAILABLE),
         }
@@ -97,6 +106,11 @@ impl Problem {
         Self::new(kind, detail, advice)
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// The same, about one part of the request's body.
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
@@ -120,18 +134,21 @@ pub fn parted(text: &str) -> (String, String) {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let kind = match &refusal {
-            Refusal::UnknownMachine(_) | Refusal::UnknownImage { .. } => Kind::NotFound,
+            Refusal::UnknownMachine(_) | Refusal::UnknownImage { .. } | Refusal::UnknownToken(_) => Kind::NotFound,
             Refusal::Changed(_) => Kind::Precondition,
             Refusal::KernelOnly(_)
             | Refusal::BadAddress { .. }
             | Refusal::BadLabel { .. }
-            | Refusal::BadArguments(_) => Kind::Unprocessable,
+            | Refusal::BadArguments(_)
+            | Refusal::BadLifetime { .. } => Kind::Unprocessable,
             Refusal::Conflict { .. }
             | Refusal::AddressReserved { .. }
             | Refusal::AddressLeased { .. }
             | Refusal::NothingEarlier(_)
             | Refusal::Assigned { .. }
             | Refusal::NamedByPolicy(_)
+            | Refusal::TokenExists { .. }
+            | Refusal::NoTokenId
             | Refusal::Booting { .. } => Kind::Conflict,
         };
         Self::new(kind, refusal.to_string(), refusal.advice())
@@ -165,8 +182,7 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(self)).into_response();
+        let mut response = (self.status(), axum::Json(self)).into_response();
         let content_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response

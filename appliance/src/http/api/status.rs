@@ -4,7 +4,7 @@ use super::{
     Api, Shared,
     problem::{Answer, Kind, Problem},
 };
-use crate::privileges::Privileges;
+use crate::{appliance::Remote, privileges::Privileges};
 use axum::{
     Json,
     extract::State,
@@ -48,6 +48,9 @@ pub struct Status {
     /// What a person should know of the wire and the host, the latest last.
     #[serde(default)]
     pub notices: Vec<Noticed>,
+    /// Where the API is reached over the network.
+    #[serde(default)]
+    pub api: Option<Remote>,
     /// What the service may do to its host.
     #[serde(default)]
     pub privileges: Option<Privileges>,
@@ -94,6 +97,7 @@ fn status(api: &Api) -> Answer<Status> {
         ledger_closed: api.ledger.is_closed(),
         ledger_full: api.ledger.is_full(),
         notices,
+        api: api.remote.clone(),
         privileges: crate::privileges::now().cloned(),
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })
@@ -113,7 +117,7 @@ fn by_state(api: &Api, machines: impl Iterator<Item = MacAddress>) -> Answer<BTr
     Ok(states)
 }
 
-fn counters(api: &Api) -> [(&'static str, u64); 19] {
+fn counters(api: &Api) -> [(&'static str, u64); 22] {
     let counters = &api.counters;
     [
         ("dhcp_received", &counters.dhcp_received),
@@ -134,6 +138,9 @@ fn counters(api: &Api) -> [(&'static str, u64); 19] {
         ("http_requests", &counters.http_requests),
         ("http_refused", &counters.http_refused),
         ("http_malformed", &counters.http_malformed),
+        ("api_malformed", &counters.api_malformed),
+        ("tokens_refused", &counters.tokens_refused),
+        ("tokens_limited", &counters.tokens_limited),
         ("bytes_sent", &counters.bytes_sent),
     ]
     .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))

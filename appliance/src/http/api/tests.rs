@@ -2,11 +2,14 @@
 
 mod imports;
 mod machines;
+mod remote;
+mod tokens;
 mod watching;
 
 use crate::{
     appliance::{Appliance, Counters},
     config::Config,
+    http::access,
     interfaces::{Interface, Interfaces},
     ledger::Ledger,
     loaders::Loaders,
@@ -72,12 +75,13 @@ impl Bench {
             loaders: Loaders::with_directory(None).unwrap(),
             interfaces: Interfaces::new([interface]),
             registry: Default::default(),
+            remote: None,
             counters: Counters::default(),
             started: Instant::now(),
             shutdown: CancellationToken::new(),
             config,
         });
-        Self { router: super::router(appliance.clone()), appliance, _directory: directory }
+        Self { router: access::local(super::router(appliance.clone())), appliance, _directory: directory }
     }
 
     async fn send(&self, request: Request<Body>) -> Got {

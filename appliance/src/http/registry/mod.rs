@@ -10,7 +10,7 @@ mod route;
 mod tests;
 mod uploads;
 
-use super::connection::Connection;
+use super::{access::Caller, connection::Connection};
 use crate::{appliance::Appliance, http::blobs::Blobs, observe};
 use axum::{
     Router,
@@ -60,7 +60,7 @@ impl Asked {
 
     /// Who asks, for the record.
     fn by(&self) -> String {
-        "registry".to_owned()
+        self.parts.extensions.get::<Caller>().map_or_else(|| "registry".to_owned(), |caller| caller.who.clone())
     }
 }
 

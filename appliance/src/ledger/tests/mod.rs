@@ -254,3 +254,51 @@ async fn a_newer_ledger_is_refused_clearly() {
     drop(storage);
     assert!(matches!(Ledger::open(directory.path(), settings()), Err(Fault::TooNew { found: 2, known: 1 })));
 }
+
+#[tokio::test]
+async fn tokens_outlive_a_restart_and_first_records_are_read() {
+    use bennu_rules::token::{Role, TokenId};
+    let directory = tempfile::tempdir().unwrap();
+    let storage = redb_file::RedbFile::open(&directory.path().join("ledger.redb")).unwrap();
+    // As the first Bennu that had tokens wrote one: these bytes never change.
+    let json = format!(
+        r#"{{"id":"01020304","name":"ci","role":"push","secret":"sha256:{}","created":7,"by":"local (uid 0)"}}"#,
+        "ab".repeat(32)
+    );
+    let bytes = [b"\x01", json.as_bytes()].concat();
+    storage.write(&mut |batch| batch.put(Table::Tokens, &[1, 2, 3, 4], &bytes).map(|()| true)).unwrap();
+    drop(storage);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    let tokens = ledger.read(|records, _| records.tokens()).unwrap();
+    assert_eq!((tokens[0].id, tokens[0].role, tokens[0].expires), (TokenId([1, 2, 3, 4]), Role::Push, None));
+    assert_eq!(records::encode(Table::Tokens, &tokens[0]).unwrap(), bytes, "and it is written as it was");
+    let mut token = tokens[0].clone();
+    token.last_used = Some(Timestamp(9));
+    let put = |token: &bennu_rules::token::Token, _: &View<'_>, _: &Moment| Decision {
+        changes: vec![Change::PutToken(token.clone())],
+        ..Decision::just(())
+    };
+    ledger.decide(token.clone(), put).await.unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    assert_eq!(ledger.read(|records, _| records.token(token.id)).unwrap(), Some(token.clone()));
+    let remove = |id: &TokenId, _: &View<'_>, _: &Moment| Decision {
+        changes: vec![Change::RemoveToken(*id)],
+        ..Decision::just(())
+    };
+    ledger.decide(token.id, remove).await.unwrap();
+    assert_eq!(ledger.read(|records, _| records.tokens().len()).unwrap(), 0);
+}
+
+#[test]
+fn a_ledger_of_before_tokens_gets_their_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.redb");
+    let database = redb::Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(redb::TableDefinition::<&[u8], &[u8]>::new("machines")).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let ledger = Ledger::open(directory.path(), settings()).unwrap();
+    assert!(ledger.read(|records, _| records.tokens()).unwrap().is_empty());
+}

@@ -135,6 +135,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         loaders: Loaders::with_directory(Some(&directory.join("loaders"))).unwrap(),
         interfaces: Interfaces::default(),
         registry: Default::default(),
+        remote: None,
         counters: Counters::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),

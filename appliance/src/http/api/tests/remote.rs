@@ -1,0 +1,287 @@
+//! The API over TLS: who is let in, and to what.
+
+use super::*;
+use crate::http::{
+    access::digest_of,
+    connection::{Limits, Listener, serve},
+    tls::{Identity, tests::client},
+};
+use bennu_rules::{
+    Change, Decision, Moment, Timestamp, View,
+    token::{Bearer, Role, Token, TokenId},
+};
+use bytes::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::{pki_types::ServerName, version::TLS13};
+use std::{net::SocketAddr, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+
+impl Got {
+    fn challenge(&self) -> &str {
+        self.headers["www-authenticate"].to_str().unwrap()
+    }
+}
+
+struct Far {
+    bench: Bench,
+    address: SocketAddr,
+    connector: TlsConnector,
+}
+
+impl Far {
+    async fn new() -> Self {
+        let bench = Bench::new();
+        let directory = bench.appliance.store.dir().join("../tls");
+        let identity = Identity::own(&directory, &["localhost".to_owned()], 2026).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = access::remote(super::super::router(bench.appliance.clone()), bench.appliance.clone());
+        let listener = Listener::Tls(listener, identity.config.clone());
+        let (limits, shutdown) = (Limits::management(), bench.appliance.shutdown.clone());
+        tokio::spawn(serve(listener, router, limits, shutdown, Arc::new(|| {})));
+        let connector = TlsConnector::from(Arc::new(client(&identity.certificate, &[&TLS13])));
+        Self { bench, address, connector }
+    }
+
+    async fn connect(&self) -> http1::SendRequest<Body> {
+        let socket = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = self.connector.connect(name, socket).await.unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn ask(&self, method: &str, path: &str, authorization: Option<&str>) -> Got {
+        ask(&mut self.connect().await, method, path, authorization, Body::empty()).await
+    }
+
+    async fn token(&self, name: &str, role: &str) -> (String, String) {
+        let body = format!(r#"{{"name":"{name}","role":"{role}"}}"#);
+        let made = self.bench.write(Method::POST, "/v1/tokens", &body).await.json();
+        (made["id"].as_str().unwrap().to_owned(), format!("Bearer {}", made["token"].as_str().unwrap()))
+    }
+}
+
+async fn ask(
+    sender: &mut http1::SendRequest<Body>,
+    method: &str,
+    path: &str,
+    authorization: Option<&str>,
+    body: Body,
+) -> Got {
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    sender.ready().await.unwrap();
+    let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    Got { status: parts.status, headers: parts.headers, text }
+}
+
+#[tokio::test]
+async fn without_a_token_there_is_health_and_nothing_else() {
+    let far = Far::new().await;
+    for open in ["/healthz", "/readyz"] {
+        assert_eq!(far.ask("GET", open, None).await.status, 200, "{open}");
+    }
+    for (method, path) in [
+        ("GET", "/v1/status"),
+        ("GET", "/metrics"),
+        ("POST", "/healthz"),
+        ("GET", "/nothing"),
+        ("DELETE", "/v1/tokens/01020304"),
+    ] {
+        let got = far.ask(method, path, None).await;
+        assert_eq!((got.status.as_u16(), got.challenge()), (401, "Bearer realm=\"bennu\""), "{path}");
+        let problem = got.json();
+        assert_eq!(problem["type"], "urn:bennu:problem:unauthorized");
+        assert!(problem["advice"].as_str().unwrap().contains("bennu token create"), "{problem}");
+    }
+    for path in ["/v2", "/v2/", "/v2/web/manifests/v1"] {
+        let got = far.ask("GET", path, None).await;
+        assert_eq!((got.status.as_u16(), got.challenge()), (401, "Basic realm=\"bennu\""), "{path}");
+        assert_eq!(got.json()["errors"][0]["code"], "UNAUTHORIZED");
+    }
+}
+
+#[tokio::test]
+async fn each_role_is_let_in_to_what_it_may() {
+    let far = Far::new().await;
+    let assign = "/v1/machines/52:54:00:00:00:01/assignment";
+    // What is let in meets an answer of the handler's own: nothing here exists.
+    let asks = [
+        ("GET", "/v1/machines", 200),
+        ("PUT", "/v1/tags/web:v1", 400),
+        ("DELETE", assign, 404),
+        ("GET", "/v1/tokens", 200),
+    ];
+    for (role, may) in [("read", 1), ("push", 2), ("operate", 3), ("admin", 4)] {
+        let (_, token) = far.token(role, role).await;
+        for (at, (method, path, answer)) in asks.into_iter().enumerate() {
+            let got = far.ask(method, path, Some(&token)).await;
+            let expected = if at < may { answer } else { 403 };
+            assert_eq!(got.status.as_u16(), expected, "{role} {method} {path}: {}", got.text);
+            if expected == 403 {
+                let needed = ["read", "push", "operate", "admin"][at];
+                assert!(got.json()["detail"].as_str().unwrap().contains(needed), "{}", got.text);
+            }
+        }
+    }
+    let (_, read) = far.token("reader", "read").await;
+    for path in [
+        "/v1/%74okens",
+        "/v1/tokens/",
+        "//v1//tokens",
+        "/v1/./tokens",
+        "/v1/machines/../tokens",
+        "/v1/tokens?a=b",
+        "/V1/tokens",
+    ] {
+        assert!(!far.ask("GET", path, Some(&read)).await.status.is_success(), "{path}");
+    }
+    let denied = far.ask("PUT", "/v2/web/manifests/v1", Some(&far.token("other", "read").await.1)).await;
+    assert_eq!((denied.status.as_u16(), &denied.json()["errors"][0]["code"]), (403, &"DENIED".into()));
+}
+
+#[tokio::test]
+async fn a_wrong_revoked_or_ended_token_is_none() {
+    let far = Far::new().await;
+    let (id, token) = far.token("ci", "read").await;
+    let mut connection = far.connect().await;
+    assert_eq!(ask(&mut connection, "GET", "/v1/status", Some(&token), Body::empty()).await.status, 200);
+    let digit = if token.ends_with('0') { '1' } else { '0' };
+    let wrong = format!("{}{digit}", &token[..token.len() - 1]);
+    for wrong in [wrong.as_str(), "Bearer bnu_x", "Basic x", "Bearer"] {
+        let got = ask(&mut connection, "GET", "/v1/status", Some(wrong), Body::empty()).await;
+        assert_eq!(got.status, 401, "{wrong}");
+        assert!(!got.text.contains(&token[20..]), "{}", got.text);
+    }
+    assert_eq!(far.bench.delete(&format!("/v1/tokens/{id}")).await.status, StatusCode::NO_CONTENT);
+    let got = ask(&mut connection, "GET", "/v1/status", Some(&token), Body::empty()).await;
+    assert_eq!(got.status, 401, "the next request on the same connection");
+
+    let bearer = Bearer { id: TokenId([9; 4]), secret: [7; 32] };
+    let ended = Token {
+        id: bearer.id,
+        name: "old".parse().unwrap(),
+        role: Role::Admin,
+        secret: digest_of(&bearer.secret),
+        created: Timestamp(0),
+        by: "test".into(),
+        expires: Some(Timestamp(1)),
+        last_used: None,
+    };
+    let put = |token: &Token, _: &View<'_>, _: &Moment| Decision {
+        changes: vec![Change::PutToken(token.clone())],
+        ..Decision::just(())
+    };
+    far.bench.appliance.ledger.decide(ended, put).await.unwrap();
+    let got = far.ask("GET", "/v1/status", Some(&format!("Bearer {}", bearer.reveal()))).await;
+    assert_eq!(got.status, 401);
+    assert!(got.text.contains("ended at 1970-01-01"), "{}", got.text);
+}
+
+#[tokio::test]
+async fn the_token_may_be_any_users_password() {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let far = Far::new().await;
+    let (_, token) = far.token("ci", "push").await;
+    let token = token.strip_prefix("Bearer ").unwrap();
+    let basic = |pair: String| format!("Basic {}", BASE64_STANDARD.encode(pair));
+    assert_eq!(far.ask("GET", "/v1/status", Some(&basic(format!("anybody:{token}")))).await.status, 200);
+    assert_eq!(far.ask("GET", "/v1/status", Some(&basic("anybody:password".into()))).await.status, 401);
+}
+
+#[tokio::test]
+async fn whoever_guesses_is_slowed_and_counted() {
+    let far = Far::new().await;
+    let (_, token) = far.token("ci", "read").await;
+    let mut connection = far.connect().await;
+    let mut limited = None;
+    for guess in 0..30 {
+        let got = ask(&mut connection, "GET", "/v1/status", Some("Bearer wrong"), Body::empty()).await;
+        if got.status == 429 {
+            limited = Some((guess, got));
+            break;
+        }
+        assert_eq!(got.status, 401);
+        let none = ask(&mut connection, "GET", "/v1/status", None, Body::empty()).await;
+        assert_eq!(none.status, 401, "to show none is no guess");
+    }
+    let (after, got) = limited.expect("it is slowed");
+    assert!((10..20).contains(&after), "after {after}");
+    let wait: u64 = got.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=10).contains(&wait), "{wait}");
+    assert_eq!(far.ask("GET", "/healthz", None).await.status, 200);
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    let metrics = far.ask("GET", "/metrics", Some(&token)).await;
+    assert_eq!(metrics.status, 200, "it waited as it was told");
+    assert!(metrics.text.contains(&format!("bennu_tokens_refused_total {after}\n")), "{}", metrics.text);
+    assert!(metrics.text.contains("bennu_tokens_limited_total 1\n"), "{}", metrics.text);
+}
+
+#[tokio::test]
+async fn it_is_noted_that_a_token_is_used() {
+    let far = Far::new().await;
+    let (_, token) = far.token("ci", "read").await;
+    let used = async || far.bench.get("/v1/tokens").await.json()["items"][0]["last_used"].as_u64();
+    assert_eq!(used().await, None);
+    assert_eq!(far.ask("GET", "/v1/status", Some(&token)).await.status, 200);
+    for _ in 0..100 {
+        if used().await.is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("nothing was noted");
+}
+
+#[tokio::test]
+async fn an_import_comes_in_chunks_and_its_refusal_is_read() {
+    let far = Far::new().await;
+    let (_, token) = far.token("ci", "push").await;
+    let path = "/v1/imports?kind=foreign&name=web:v1&source=test";
+    let chunks = |bytes: Vec<u8>| {
+        let chunks: Vec<_> =
+            bytes.chunks(1000).map(|part| Ok::<_, std::io::Error>(Bytes::copy_from_slice(part))).collect();
+        Body::from_stream(futures_util::stream::iter(chunks))
+    };
+    let got = ask(&mut far.connect().await, "POST", path, Some(&token), chunks(foreign_tar(1))).await;
+    assert_eq!(got.status, 200);
+    assert!(got.text.lines().last().unwrap().contains("web:v1"), "{}", got.text);
+    let large = vec![7; 12 << 20];
+    let got = ask(&mut far.connect().await, "POST", path, None, chunks(large)).await;
+    assert_eq!(got.status, 401, "although it was not done sending");
+}
+
+#[tokio::test]
+async fn the_local_socket_needs_no_token_and_tells_its_user() {
+    use crate::http::connection::serve_unix;
+    use tokio::net::{UnixListener, UnixStream};
+    let bench = Bench::new();
+    let path = bench.appliance.store.dir().join("../bennu.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(serve_unix(listener, bench.router.clone(), bench.appliance.shutdown.clone()));
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let body = Body::from(r#"{"name":"first","role":"admin"}"#);
+    let made = ask(&mut sender, "POST", "/v1/tokens", None, body).await;
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(made.json()["by"], format!("local (uid {uid})"), "{}", made.text);
+}
+
+#[tokio::test]
+async fn handlers_know_who_asks() {
+    let far = Far::new().await;
+    let (id, token) = far.token("boss", "admin").await;
+    let mut connection = far.connect().await;
+    let body = Body::from(r#"{"name":"second","role":"read"}"#);
+    let made = ask(&mut connection, "POST", "/v1/tokens", Some(&token), body).await;
+    assert_eq!(made.json()["by"], format!("boss (token {id})"), "{}", made.text);
+}

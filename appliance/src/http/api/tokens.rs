@@ -1,0 +1,103 @@
+//! `/v1/tokens`: who may ask from afar.
+
+use super::{
+    Shared,
+    problem::{Answer, Kind, Problem},
+    request::{Body, Page, Paging, Params},
+};
+use crate::http::access::{Caller, digest_of};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use bennu_rules::{
+    Records, Timestamp,
+    commands::tokens::{CreateToken, RevokeToken, create as create_token, revoke as revoke_token},
+    token::{Bearer, Role, Token, TokenId, TokenName},
+};
+use http::{HeaderName, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+/// A token, without what only its bearer knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenShown {
+    /// What it is known by.
+    pub id: TokenId,
+    /// What people call it.
+    pub name: TokenName,
+    /// What its bearer may do.
+    pub role: Role,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Who made it.
+    pub by: String,
+    /// When it ends; `null`: when it is revoked.
+    pub expires: Option<Timestamp>,
+    /// Whether it has ended.
+    pub expired: bool,
+    /// When it was used, to the hour.
+    pub last_used: Option<Timestamp>,
+}
+
+/// A token that was just made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenMade {
+    /// As listings show it.
+    #[serde(flatten)]
+    pub shown: TokenShown,
+    /// The token itself. It is told this once and kept nowhere.
+    pub token: String,
+}
+
+/// What `POST` takes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenBody {
+    /// What to call it.
+    pub name: TokenName,
+    /// What its bearer may do: `read`, `push`, `operate` or `admin`.
+    pub role: Role,
+    /// How long it lasts; until it is revoked, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_days: Option<u32>,
+}
+
+/// `GET /v1/tokens`, by id
+pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<TokenShown>>> {
+    let now = api.ledger.now();
+    let tokens = api.ledger.read(|records, _| records.tokens())?;
+    Ok(Json(paging.page(tokens, |token| token.id.to_string(), |token| TokenShown::of(token, now))))
+}
+
+/// `POST /v1/tokens`
+pub async fn create(
+    State(api): Shared,
+    caller: Caller,
+    Body(body): Body<TokenBody>,
+) -> Answer<(StatusCode, [(HeaderName, &'static str); 1], Json<TokenMade>)> {
+    let secret: [u8; 32] = rand::random();
+    let TokenBody { name, role, expires_in_days: days } = body;
+    let request = CreateToken { name, role, secret: digest_of(&secret), days, by: caller.who };
+    let token = api.ledger.decide(request, create_token).await??;
+    tracing::info!(id = %token.id, name = %token.name, role = %token.role, by = token.by, "a token was made");
+    let made = Bearer { id: token.id, secret }.reveal();
+    let shown = TokenShown::of(token, api.ledger.now());
+    let not_kept = [(header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CREATED, not_kept, Json(TokenMade { shown, token: made })))
+}
+
+/// `DELETE /v1/tokens/{id}`
+pub async fn revoke(State(api): Shared, caller: Caller, Path(text): Path<String>) -> Answer<StatusCode> {
+    let id = text.parse::<TokenId>().map_err(|error| Problem::told(Kind::Malformed, &error))?;
+    let token = api.ledger.decide(RevokeToken { id }, revoke_token).await??;
+    tracing::info!(id = %token.id, name = %token.name, role = %token.role, by = caller.who, "a token was revoked");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl TokenShown {
+    fn of(token: Token, now: Timestamp) -> Self {
+        let expired = token.is_expired(now);
+        let Token { id, name, role, secret: _, created, by, expires, last_used } = token;
+        Self { id, name, role, created, by, expires, expired, last_used }
+    }
+}

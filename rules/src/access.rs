@@ -1,0 +1,107 @@
+//! Who may ask the management plane for what.
+
+mod failures;
+
+pub use failures::{FAILURES_AT_ONCE, Failures, MAX_FAILING, RETRY_MS};
+
+use crate::{
+    Change, Decision, Moment, Timestamp, View,
+    image::Digest,
+    token::{Role, Token, TokenId},
+};
+
+/// When a token was used is written this often: nobody needs to know it better, and each time costs a commit.
+const USED_PACE_MS: u64 = 3_600_000;
+
+/// Whether anybody may ask for this, without a token: what load balancers look at.
+pub fn is_open(method: &str, path: &str) -> bool {
+    is_reading(method) && matches!(path, "/healthz" | "/readyz")
+}
+
+/// The least role that may ask for `path` so. What is not known here needs the greatest.
+pub fn needed(method: &str, path: &str) -> Role {
+    let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if under("/v1/tokens") {
+        Role::Admin
+    } else if is_reading(method) {
+        Role::Read
+    } else if under("/v2") || under("/v1/imports") || (under("/v1/tags") && matches!(method, "PUT" | "POST")) {
+        Role::Push
+    } else if under("/v1") {
+        Role::Operate
+    } else {
+        Role::Admin
+    }
+}
+
+/// Whether `role` may ask for `path` so.
+pub fn allowed(role: Role, method: &str, path: &str) -> bool {
+    role >= needed(method, path)
+}
+
+fn is_reading(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD")
+}
+
+/// A request that came with a token.
+#[derive(Debug, Clone)]
+pub struct AccessRequest {
+    /// Which token it says it is.
+    pub id: TokenId,
+    /// SHA-256 of the secret that it showed.
+    pub secret: Digest,
+    /// The request's method.
+    pub method: String,
+    /// The request's path, without its query.
+    pub path: String,
+}
+
+/// Whether a request is heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// By this caller.
+    Granted {
+        /// The token, for what they do.
+        who: String,
+        /// What they may do.
+        role: Role,
+    },
+    /// Nobody's token.
+    Unknown,
+    /// The token has ended.
+    Expired(Timestamp),
+    /// The token may not do this.
+    Denied {
+        /// What it may do.
+        role: Role,
+        /// What it would have to.
+        needed: Role,
+    },
+}
+
+/// Looks whose token it is and what they may. The change notes that it was used; an answer need not wait for it.
+pub fn decide(request: &AccessRequest, view: &View<'_>, at: &Moment) -> Decision<Access> {
+    let token = view.records.token(request.id).filter(|token| is_same(&token.secret, &request.secret));
+    let Some(token) = token else { return Decision::just(Access::Unknown) };
+    if let Some(expires) = token.expires.filter(|_| token.is_expired(at.now)) {
+        return Decision::just(Access::Expired(expires));
+    }
+    let (role, needed) = (token.role, needed(&request.method, &request.path));
+    let access = match allowed(role, &request.method, &request.path) {
+        true => Access::Granted { who: format!("{} (token {})", token.name, token.id), role },
+        false => Access::Denied { role, needed },
+    };
+    // By the distance, since clocks are set back too.
+    let is_noted = token.last_used.is_some_and(|used| at.now.0.abs_diff(used.0) < USED_PACE_MS);
+    let changes =
+        if is_noted { Vec::new() } else { vec![Change::PutToken(Token { last_used: Some(at.now), ..token })] };
+    Decision { changes, ..Decision::just(access) }
+}
+
+/// Compares in a time that tells nothing of where they differ.
+fn is_same(a: &Digest, b: &Digest) -> bool {
+    std::hint::black_box(a.0.iter().zip(&b.0).fold(0, |differs, (a, b)| differs | (a ^ b))) == 0
+}
+
+#[cfg(test)]
+mod tests;

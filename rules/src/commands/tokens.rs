@@ -1,0 +1,150 @@
+//! Commands about tokens.
+
+use super::Refusal;
+use crate::{
+    Change, Decision, Moment, View,
+    image::Digest,
+    token::{Role, Token, TokenId, TokenName},
+};
+
+/// Days that a token may last: ten years. Who wants more gives none.
+const MAX_DAYS: u32 = 3650;
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// Makes a token. The secret is the appliance's to draw and to show; only its digest comes here.
+#[derive(Debug, Clone)]
+pub struct CreateToken {
+    /// What people call it.
+    pub name: TokenName,
+    /// What its bearer may do.
+    pub role: Role,
+    /// SHA-256 of its secret.
+    pub secret: Digest,
+    /// How long it lasts; `None`: until it is revoked.
+    pub days: Option<u32>,
+    /// Who makes it.
+    pub by: String,
+}
+
+/// Carries out [`CreateToken`]. A token that has ended gives its name to the new one, and goes.
+pub fn create(request: &CreateToken, view: &View<'_>, at: &Moment) -> Decision<Result<Token, Refusal>> {
+    if let Some(days) = request.days.filter(|days| !(1..=MAX_DAYS).contains(days)) {
+        return Decision::just(Err(Refusal::BadLifetime { days, most: MAX_DAYS }));
+    }
+    let namesake = view.records.tokens().into_iter().find(|token| token.name == request.name);
+    if let Some(live) = namesake.as_ref().filter(|token| !token.is_expired(at.now)) {
+        return Decision::just(Err(Refusal::TokenExists { name: request.name.clone(), id: live.id }));
+    }
+    // Thousands of tokens would have to exist for one of these to be taken.
+    let mut ids = at.entropy.chunks_exact(4).filter_map(|bytes| bytes.try_into().ok().map(TokenId));
+    let Some(id) = ids.find(|id| view.records.token(*id).is_none()) else {
+        return Decision::just(Err(Refusal::NoTokenId));
+    };
+    let token = Token {
+        id,
+        name: request.name.clone(),
+        role: request.role,
+        secret: request.secret,
+        created: at.now,
+        by: request.by.clone(),
+        expires: request.days.map(|days| at.now.plus_seconds(u64::from(days) * DAY_SECONDS)),
+        last_used: None,
+    };
+    let ended = namesake.map(|token| Change::RemoveToken(token.id));
+    let changes = ended.into_iter().chain([Change::PutToken(token.clone())]).collect();
+    Decision { changes, ..Decision::just(Ok(token)) }
+}
+
+/// Ends a token: the next request that shows it is refused.
+#[derive(Debug, Clone)]
+pub struct RevokeToken {
+    /// Which.
+    pub id: TokenId,
+}
+
+/// Carries out [`RevokeToken`]; the answer is the token that is gone.
+pub fn revoke(request: &RevokeToken, view: &View<'_>, _at: &Moment) -> Decision<Result<Token, Refusal>> {
+    match view.records.token(request.id) {
+        Some(token) => {
+            let changes = vec![Change::RemoveToken(request.id)];
+            Decision { changes, ..Decision::just(Ok(token)) }
+        }
+        None => Decision::just(Err(Refusal::UnknownToken(request.id))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Live, Records, Timestamp, memory::Memory, settings::Settings};
+    use std::sync::Arc;
+
+    struct Desk {
+        memory: Memory,
+        at: Moment,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let now = Timestamp(1_790_000_000_000);
+            let entropy = std::array::from_fn(|at| at as u8);
+            Self { memory: Memory::default(), at: Moment { now, entropy, settings: Arc::new(Settings::default()) } }
+        }
+
+        fn run<R>(
+            &mut self,
+            request: &R,
+            rule: fn(&R, &View<'_>, &Moment) -> Decision<Result<Token, Refusal>>,
+        ) -> Result<Token, Refusal> {
+            let live = Live::default();
+            let decision = rule(request, &View { records: &self.memory, live: &live }, &self.at);
+            decision.changes.into_iter().for_each(|change| self.memory.apply(change));
+            decision.answer
+        }
+
+        fn create(&mut self, name: &str, days: Option<u32>) -> Result<Token, Refusal> {
+            let secret = Digest([9; 32]);
+            let name = name.parse().unwrap();
+            self.run(&CreateToken { name, role: Role::Push, secret, days, by: "local (uid 0)".into() }, create)
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_tokens_as_long_as_it_is_valid() {
+        let mut desk = Desk::new();
+        let first = desk.create("ci", Some(1)).unwrap();
+        assert_eq!((first.id, first.expires), (TokenId([0, 1, 2, 3]), Some(desk.at.now.plus_seconds(86_400))));
+        assert!(matches!(desk.create("ci", None), Err(Refusal::TokenExists { id, .. }) if id == first.id));
+        let other = desk.create("other", None).unwrap();
+        assert_eq!(other.id, TokenId([4, 5, 6, 7]), "an id that is taken is not given again");
+        desk.at.now = desk.at.now.plus_seconds(86_400);
+        let second = desk.create("ci", None).unwrap();
+        assert_ne!(second.id, first.id);
+        assert_eq!(desk.memory.tokens().len(), 2, "the one that ended is gone");
+    }
+
+    #[test]
+    fn a_revoked_token_is_gone() {
+        let mut desk = Desk::new();
+        let token = desk.create("ci", None).unwrap();
+        assert_eq!(desk.run(&RevokeToken { id: token.id }, revoke), Ok(token.clone()));
+        assert_eq!(desk.run(&RevokeToken { id: token.id }, revoke), Err(Refusal::UnknownToken(token.id)));
+        assert!(desk.memory.tokens().is_empty());
+    }
+
+    #[test]
+    fn refusals_say_what_to_do_and_change_nothing() {
+        let mut desk = Desk::new();
+        for days in [0, 3651, u32::MAX] {
+            let refusal = desk.create("ci", Some(days)).unwrap_err();
+            assert!(refusal.advice().contains("3650"), "{refusal}");
+        }
+        for _ in 0..8 {
+            let name = format!("t{}", desk.memory.tokens().len());
+            desk.create(&name, None).unwrap();
+        }
+        assert_eq!(desk.create("more", None), Err(Refusal::NoTokenId), "eight ids are drawn, and all are taken");
+        assert_eq!(desk.memory.tokens().len(), 8);
+    }
+}
