@@ -36,7 +36,7 @@ impl<'a> Client<'a> {
         let certificates = rack.home().dir().join("certificates");
         fs::create_dir_all(&certificates)?;
         fs::copy(bennu.state().join("tls/cert.pem"), certificates.join("ca.crt"))?;
-        Ok(Self { bennu, token: text(&made, "secret")?, certificates })
+        Ok(Self { bennu, token: text(&made, "token")?, certificates })
     }
 
     fn skopeo(&self, arguments: &[&str]) -> Command {
@@ -134,7 +134,8 @@ pub const PUSHED: Life = Life {
             ensure!(push["outcome"]["outcome"] == "image", "the push came to {push:#}");
             bennu.assign(&machine.mac(), "team/app:v1")?;
             machine.power_on()?;
-            let boot = bennu.wait_for_state(&machine.mac(), "up", 150)?;
+            let is_up = |boot: &Value| boot["state"] == "up" && boot["image"]["reference"] == "team/app:v1";
+            let boot = bennu.wait_for_boot(&machine.mac(), 150, "program that runs", is_up)?;
             let address = bennu.json(["lease", "list"])?;
             let address = address["items"].as_array().or(address.as_array()).into_iter().flatten();
             let address = address.into_iter().find(|lease| lease["mac"] == machine.mac().as_str());
