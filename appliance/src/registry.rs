@@ -2,6 +2,7 @@
 
 pub mod conversions;
 pub mod convert;
+pub mod trust;
 pub mod uploads;
 
 use conversions::Conversions;

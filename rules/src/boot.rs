@@ -19,8 +19,9 @@ use crate::{
     MacAddress, Machine, Moment, Records, Timestamp, View,
     assignment::{Resolution, resolve},
     facts::ClientSystem,
-    image::{Content, Digest, ImageReference},
+    image::{Content, Digest, Image, ImageReference},
     journey::{Diagnosis, Observation, ScriptKind, Seen},
+    signature::Judgement,
 };
 use bennu_plan::Step;
 use chain::Chain;
@@ -367,7 +368,9 @@ fn signing_image(boot: &Boot, record: Option<&Machine>, view: &View<'_>, at: &Mo
         Resolution::Discover { digest } => Some(digest),
         _ => None,
     })?;
-    view.records.image(&digest)?.config.signed.map(|_| digest)
+    // Its loaders run before its script could refuse it.
+    let boots = |image: &Image| !matches!(image.judged(at.settings.signatures), Judgement::Refused(_));
+    view.records.image(&digest).filter(boots)?.config.signed.map(|_| digest)
 }
 
 /// The image that a resolution pins; `None` while the machine has none.

@@ -1,6 +1,10 @@
 //! Images: digests, names, and what an image consists of.
 
-use crate::{Timestamp, facts::Architecture};
+use crate::{
+    Timestamp,
+    facts::Architecture,
+    signature::{Judgement, SignaturePolicy, Verdict, judge},
+};
 use bennu_plan::Entry;
 use serde::{Deserialize, Serialize, de};
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -345,9 +349,17 @@ pub struct Image {
     pub imported: Timestamp,
     /// Where from, as the importing person wrote it.
     pub source: String,
+    /// What its signatures came to when they were last looked at; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 impl Image {
+    /// Whether it boots under a policy for signatures. One whose signatures nobody looked at has none.
+    pub fn judged(&self, policy: SignaturePolicy) -> Judgement {
+        judge(policy, self.verdict.as_ref().unwrap_or(&Verdict::Unsigned))
+    }
+
     /// Bytes on disk of all its blobs, shared ones counted in full.
     pub fn size(&self) -> u64 {
         let parts: u64 = self.config.blobs().map(|blob| blob.size).sum();

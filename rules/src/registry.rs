@@ -59,6 +59,11 @@ pub enum Outcome {
         /// Their digests.
         images: Vec<Digest>,
     },
+    /// Images were made of it, and no trusted key has signed it: the tag stays where it is until one does.
+    Untrusted {
+        /// Their digests.
+        images: Vec<Digest>,
+    },
     /// No image could be made of it.
     Failed {
         /// Why.

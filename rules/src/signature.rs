@@ -110,6 +110,14 @@ pub enum Rejection {
         /// What the bytes are.
         found: Digest,
     },
+    /// The container image is signed, and the kernel image that it was paired with is not.
+    #[error("the kernel image {kernel} that it was paired with is {what}; sign that one too")]
+    Kernel {
+        /// The kernel image.
+        kernel: Digest,
+        /// What its own verification came to.
+        what: String,
+    },
     /// The manifest that holds the signatures cannot be used.
     #[error("the signature's manifest cannot be used: {what}")]
     Manifest {

@@ -1,6 +1,9 @@
 //! Pushed images that are being made bootable: one at a time, in the order they were pushed.
 
-use super::convert::{Converted, Wanted, convert, trusted};
+use super::{
+    convert::{Converted, Wanted, convert, trusted},
+    trust,
+};
 use crate::{
     appliance::Appliance,
     http::api::{
@@ -76,6 +79,10 @@ impl Conversions {
 pub async fn keep(appliance: Arc<Appliance>) -> Result<()> {
     let conversions = &appliance.registry.conversions;
     loop {
+        // What was pushed may be a signature, and after a start the keys may be others.
+        if let Err(error) = trust::refresh(&appliance).await {
+            tracing::error!(%error, "the images' signatures could not be looked at");
+        }
         let next = appliance.ledger.read(|records, _| first(records));
         let done = match next {
             Ok(None) => tokio::select! {
@@ -147,8 +154,9 @@ async fn settle(
     let (made, holds) = match made {
         Ok(converted) => {
             let source = format!("push {name}");
-            let (images, holds): (Vec<_>, Vec<_>) =
+            let (mut images, holds): (Vec<_>, Vec<_>) =
                 converted.images.into_iter().map(|made| parted(made, &source)).unzip();
+            trust::judge_new(&mut images, appliance);
             (Ok(images), holds)
         }
         Err(problem) => {

@@ -6,6 +6,7 @@ use crate::{
     assignment::{Resolution, resolve},
     image::{BlobRef, Content, Image},
     journey::{Observation, Seen},
+    signature::Judgement,
 };
 use bennu_plan::{Action, Blob, PLAN_VERSION, Plan, RootPlan, Verity};
 
@@ -65,6 +66,10 @@ fn act(request: &PlanRequest, boot: &Boot, machine: Option<&Machine>, view: &Vie
     let Some(image) = view.records.image(&pinned.digest) else {
         return Action::Restart { reason: format!("the image {} does not exist any more", pinned.reference) };
     };
+    // Its script, which comes next, says it at length.
+    if matches!(image.judged(at.settings.signatures), Judgement::Refused(_)) {
+        return Action::Restart { reason: format!("{} is not signed by a trusted key", pinned.reference) };
+    }
     match &image.config.content {
         Content::Root { kernel, .. } if Some(kernel.digest) == boot.kernel => {
             boot_root(request, &pinned.reference.to_string(), &image, machine, at)

@@ -10,6 +10,7 @@ use crate::{
     journey::{Observation, ScriptKind, Seen},
     profile::{self, Profile},
     settings::DhcpMode,
+    signature::Judgement,
 };
 use serde::Serialize;
 use std::net::Ipv4Addr;
@@ -304,6 +305,16 @@ impl Case<'_> {
     /// Hands out a kernel; the boot and its token are durable before the script leaves.
     fn start(&mut self, reference: &ImageReference, image: &Image, at: &Moment) -> Decision<Script> {
         let content = &image.config.content;
+        let mut notice = String::new();
+        match image.judged(at.settings.signatures) {
+            Judgement::Boots => {}
+            Judgement::BootsWithNotice(said) => notice = format!("; {said}"),
+            Judgement::Refused(reason) => {
+                let advice =
+                    "Sign it (cosign sign, bennu image sign), or assign another: bennu machine assign MAC IMAGE";
+                return self.refuse(&reason, advice, at);
+            }
+        }
         if self.request.tftp.is_some() && self.needs_other_loaders(image) {
             let reason = format!("the loaders that run are not those that {reference} brings for its kernel");
             let script = Script::Restart { machine: self.request.mac, reason };
@@ -337,7 +348,7 @@ impl Case<'_> {
             Content::Kernel { .. } => ScriptKind::Discover,
             Content::Foreign { .. } => ScriptKind::Foreign,
         };
-        let detail = format!("{reference} ({})", image.digest.short());
+        let detail = format!("{reference} ({}){notice}", image.digest.short());
         let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
         let mut decision = Decision { observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
         if self.boot != before || !self.boot.is_on_record(self.view.records) {

@@ -78,6 +78,7 @@ impl World {
             config,
             imported: Timestamp(0),
             source: "test".into(),
+            verdict: None,
         };
         self.memory.apply(Change::PutImage(image));
         let name: ImageName = name.parse().unwrap();

@@ -9,6 +9,7 @@ use crate::{
     image::{Digest, Image, ImageName, ImageReference, Tag, TagMove},
     registry::{Artifact, Outcome, Push, orphans},
     settings::UnknownPolicy,
+    signature::Judgement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +51,8 @@ pub fn add_images(request: &AddImages, view: &View<'_>, at: &Moment) -> Decision
     match request.source.first() {
         Some(pushed) => {
             let images = request.images.iter().map(|image| image.digest).collect();
-            let (name, digest, outcome) = (request.name.clone(), pushed.digest, Outcome::Image { images });
+            let (name, digest) = (request.name.clone(), pushed.digest);
+            let outcome = outcome(images, &added);
             changes.push(Change::PutPush(Push { name, digest, at: at.now, by, outcome }));
         }
         // The registry's tag is the image itself from now on.
@@ -69,13 +71,20 @@ pub(super) fn add(
 ) -> (Vec<Added>, Vec<Change>) {
     let Some(first) = images.first() else { return (Vec::new(), Vec::new()) };
     let others = images[1..].iter().map(|image| (image.config.architecture, image.digest)).collect();
-    let (tag, has_moved) = moved(name, first.digest, others, by, view.records, at.now);
+    // A verdict may be newer than the record.
+    let (tag, has_moved) = match (may_move(name, first, view, at), view.records.tag(name)) {
+        (false, Some(tag)) => (tag, false),
+        _ => moved(name, first.digest, others, by, view.records, at.now),
+    };
     let (mut added, mut changes) = (Vec::new(), Vec::new());
     for image in images {
         let earlier = view.records.image(&image.digest);
         let known = earlier.is_some();
-        let image = earlier.unwrap_or_else(|| Image { imported: at.now, ..image.clone() });
-        if !known {
+        let image = match &earlier {
+            Some(earlier) => Image { verdict: image.verdict.clone(), ..earlier.clone() },
+            None => Image { imported: at.now, ..image.clone() },
+        };
+        if earlier.as_ref() != Some(&image) {
             changes.push(Change::PutImage(image.clone()));
         }
         added.push(Added { image, tag: tag.clone(), known });
@@ -84,6 +93,19 @@ pub(super) fn add(
         changes.push(Change::PutTag(tag));
     }
     (added, changes)
+}
+
+/// What became of a source whose images are on record.
+pub(super) fn outcome(images: Vec<Digest>, added: &[Added]) -> Outcome {
+    let is_tagged = added.first().is_none_or(|first| first.tag.digest == first.image.digest);
+    if is_tagged { Outcome::Image { images } } else { Outcome::Untrusted { images } }
+}
+
+/// Whether a tag may go from the image it has to another: what does not boot must not take the place of what does.
+fn may_move(name: &ImageName, to: &Image, view: &View<'_>, at: &Moment) -> bool {
+    let refused = |image: &Image| matches!(image.judged(at.settings.signatures), Judgement::Refused(_));
+    let now = view.records.tag(name).and_then(|tag| view.records.image(&tag.digest));
+    !refused(to) || now.is_none_or(|now| refused(&now))
 }
 
 /// Points a tag at an image that exists.

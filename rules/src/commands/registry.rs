@@ -2,14 +2,15 @@
 
 use super::{
     Refusal,
-    images::{Added, RemoveImage, Removed, add, remove_image},
+    images::{Added, RemoveImage, Removed, add, outcome, remove_image},
 };
 use crate::{
     Change, Decision, Moment, View,
     image::{Digest, Image, ImageName, ImageReference},
     registry::{Artifact, Outcome, Push},
+    signature::Verdict,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Takes a manifest that was pushed.
 #[derive(Debug, Clone)]
@@ -83,7 +84,7 @@ pub fn settle_push(request: &SettlePush, view: &View<'_>, at: &Moment) -> Decisi
         Ok(images) => {
             let by = format!("push {}", push.by);
             let (added, mut changes) = add(images, &request.name, by, view, at);
-            let outcome = Outcome::Image { images: images.iter().map(|image| image.digest).collect() };
+            let outcome = outcome(images.iter().map(|image| image.digest).collect(), &added);
             changes.push(Change::PutPush(Push { outcome, ..push }));
             Decision { changes, ..Decision::just(Some(added)) }
         }
@@ -105,8 +106,44 @@ pub fn retry(request: &Retry, view: &View<'_>, _at: &Moment) -> Decision<Option<
             let push = Push { outcome: Outcome::Waiting, ..push };
             Decision { changes: vec![Change::PutPush(push.clone())], ..Decision::just(Some(push)) }
         }
-        Outcome::Waiting | Outcome::Image { .. } | Outcome::Kept => Decision::just(Some(push)),
+        Outcome::Waiting | Outcome::Image { .. } | Outcome::Untrusted { .. } | Outcome::Kept => {
+            Decision::just(Some(push))
+        }
     }
+}
+
+/// Puts on record what images' signatures came to.
+#[derive(Debug, Clone)]
+pub struct SetVerdicts {
+    /// By image.
+    pub verdicts: Vec<(Digest, Verdict)>,
+}
+
+/// Carries out [`SetVerdicts`]: pushes that waited for a signature take their tags. The answer names those.
+pub fn set_verdicts(request: &SetVerdicts, view: &View<'_>, at: &Moment) -> Decision<Vec<ImageName>> {
+    let mut images: BTreeMap<Digest, Image> = BTreeMap::new();
+    for (digest, verdict) in &request.verdicts {
+        if let Some(image) = view.records.image(digest).filter(|image| image.verdict.as_ref() != Some(verdict)) {
+            images.insert(*digest, Image { verdict: Some(verdict.clone()), ..image });
+        }
+    }
+    let mut changes: Vec<Change> = images.values().cloned().map(Change::PutImage).collect();
+    let mut taken = Vec::new();
+    for push in view.records.pushes() {
+        let Outcome::Untrusted { images: made } = &push.outcome else { continue };
+        let now = |digest: &Digest| images.get(digest).cloned().or_else(|| view.records.image(digest));
+        let made: Vec<Image> = made.iter().filter_map(now).collect();
+        let by = format!("push {}", push.by);
+        let (added, more) = add(&made, &push.name, by, view, at);
+        let outcome = outcome(made.iter().map(|image| image.digest).collect(), &added);
+        if matches!(outcome, Outcome::Image { .. }) {
+            // The images themselves are among the changes already.
+            changes.extend(more.into_iter().filter(|change| matches!(change, Change::PutTag(_))));
+            taken.push(push.name.clone());
+            changes.push(Change::PutPush(Push { outcome, ..push }));
+        }
+    }
+    Decision { changes, ..Decision::just(taken) }
 }
 
 /// Takes a tag, or a manifest with all its tags, out of a repository.

@@ -109,6 +109,7 @@ impl Wire {
             },
             imported: Timestamp(0),
             source: "test".into(),
+            verdict: None,
         }));
         let name: ImageName = name.parse().unwrap();
         self.records.apply(Change::PutTag(Tag { name, digest, others: Default::default(), history: Vec::new() }));

@@ -68,6 +68,7 @@ fn told(shown: &PushShown) -> String {
             let images: Vec<String> = images.iter().map(|image| image.short()).collect();
             format!("boots as {}", images.join(", "))
         }
+        (Outcome::Untrusted { .. }, _) => "waits for a signature by a trusted key".to_owned(),
         (Outcome::Failed { reason, .. }, _) => format!("failed: {reason}"),
         (Outcome::Kept, _) => "kept; it is no image".to_owned(),
     }

@@ -138,7 +138,7 @@ pub async fn tidy(appliance: &Arc<Appliance>) -> Answer<u64> {
 }
 
 /// Derives the layout's index from the records. For holders of `settling`.
-pub(super) fn write_index(appliance: &Appliance) -> Answer<()> {
+pub fn write_index(appliance: &Appliance) -> Answer<()> {
     let (images, tags) = appliance.ledger.read(|records, _| (records.images(), records.tags()))?;
     Ok(appliance.store.write_index(&index(&images, &tags))?)
 }

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     http::body::{BodyReader, pump},
-    registry::convert::{self, Converted, convert, trusted},
+    registry::{
+        convert::{self, Converted, convert, trusted},
+        trust,
+    },
 };
 use axum::{body::Body, extract::State, response::Response};
 use bennu_images::{
@@ -167,7 +170,8 @@ async fn run(api: &Arc<Api>, wanted: Wanted, name: ImageName, body: BodyReader, 
 
 /// The one proposal that adds the images and moves the tag.
 async fn record(api: &Arc<Api>, made: Converted, name: ImageName, source: String) -> Answer<Line> {
-    let (images, holds): (Vec<Image>, Vec<_>) = made.images.into_iter().map(|made| parted(made, &source)).unzip();
+    let (mut images, holds): (Vec<Image>, Vec<_>) = made.images.into_iter().map(|made| parted(made, &source)).unzip();
+    trust::judge_new(&mut images, api);
     let request = AddImages { images, name: name.clone(), source: made.source };
     let added = api.ledger.decide(request, add_images).await?;
     drop(holds);
@@ -189,7 +193,7 @@ async fn record(api: &Arc<Api>, made: Converted, name: ImageName, source: String
 pub fn parted(made: Imported, source: &str) -> (Image, bennu_images::store::Hold) {
     let Imported { digest, manifest_size, config_blob, config, hold } = made;
     let source = source.to_owned();
-    (Image { digest, manifest_size, config_blob, config, imported: Default::default(), source }, hold)
+    (Image { digest, manifest_size, config_blob, config, imported: Default::default(), source, verdict: None }, hold)
 }
 
 fn sweep(api: &Api) -> Answer<()> {

@@ -133,9 +133,8 @@ async fn store(
     if let Some(name) = name {
         tracing::info!(%name, %digest, waits, "a manifest was pushed");
     }
-    if waits {
-        appliance.registry.conversions.wake();
-    }
+    // Even where nothing waits: it may be a signature that something waits for.
+    appliance.registry.conversions.wake();
     Ok(())
 }
 
