@@ -157,7 +157,8 @@ impl Client {
         if let Place::Remote(remote) = &self.place {
             request = request.header(header::AUTHORIZATION, secret(remote.authorization()));
         }
-        if body.is_some() {
+        let is_typed = headers.iter().any(|(name, _)| *name == "content-type");
+        if body.is_some() && !is_typed {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         for (name, value) in headers {

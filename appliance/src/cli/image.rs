@@ -1,6 +1,7 @@
 //! `bennu image …`
 
 mod pushes;
+mod sign;
 mod verify;
 
 use super::{
@@ -69,11 +70,25 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Sign an image with a private key in cosign's format
+    Sign(sign::Sign),
+    /// Make a pair of keys: PREFIX.key signs, PREFIX.pub goes into [signatures] keys
+    Keys {
+        /// Where to: a path without its ending
+        prefix: std::path::PathBuf,
+    },
     /// Remove a tag, and its image with the last one; or an image with all its tags
     Remove {
         /// NAME:TAG or sha256:DIGEST
         image: ImageReference,
     },
+}
+
+/// The container image, and the kernel image it was paired with.
+fn made_of(config: &ImageConfig) -> String {
+    let Some(derived) = &config.derived else { return String::new() };
+    let kernel = derived.kernel.map(|kernel| format!(", with the kernel of {}", kernel.short()));
+    format!("{}{}", derived.source.digest, kernel.unwrap_or_default())
 }
 
 /// Runs one.
@@ -95,6 +110,8 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
         }
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
         ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
+        ImageCommand::Sign(wanted) => sign::run(client, wanted).await,
+        ImageCommand::Keys { prefix } => sign::make_keys(&prefix),
         ImageCommand::Remove { image } => remove(client, &image).await,
     }
 }
@@ -146,6 +163,9 @@ fn described(shown: &ImageShown) -> String {
         ("system", config.os.clone().unwrap_or_default()),
         ("architecture", format!("{:?}", config.architecture).to_lowercase()),
         ("arguments", config.cmdline.clone()),
+        ("program", config.entry.as_ref().map(|entry| entry.args.join(" ")).unwrap_or_default()),
+        ("made of", made_of(config)),
+        ("signature", image.verdict.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("size", bytes(shown.size)),
         ("imported", format!("{} from {}", time(image.imported), image.source)),
         ("made with", list(config.tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect())),

@@ -16,6 +16,7 @@ use crate::{
     memory::Memory,
     profile::{BootSettings, Fingerprint, Match, Profile},
     settings::{DhcpMode, Settings, Subnet, UnknownPolicy},
+    signature::{KeyId, SignaturePolicy, Verdict},
 };
 use bennu_plan::{Action, Report};
 use std::sync::Arc;
@@ -166,6 +167,28 @@ fn an_assigned_machine_boots_its_image_with_every_initrd_named() {
     assert!(script.arguments.starts_with("console=tty0 console=ttyS0,115200 panic=60 quiet"));
     let Action::Boot(plan) = world.plan() else { panic!() };
     assert_eq!((plan.image.as_str(), plan.root.size), ("web:v1", 4096));
+}
+
+#[test]
+fn an_unsigned_image_boots_as_the_policy_says() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    world.settings.signatures = SignaturePolicy::Warn;
+    boot_script(world.script());
+    let told = world.live.boot(MAC).unwrap().timeline.iter().any(|seen| seen.seen.to_string().contains("not signed"));
+    assert!(told, "{:?}", world.live.boot(MAC).unwrap().timeline);
+    // What was pinned under another policy does not boot either.
+    world.settings.signatures = SignaturePolicy::Require;
+    assert!(matches!(world.plan(), Action::Restart { reason } if reason.contains("not signed")));
+    let Script::Refused { reason, advice, .. } = world.script() else { panic!() };
+    assert!(reason.contains("not signed") && advice.contains("bennu image sign"), "{reason} {advice}");
+    let mut image = world.memory.images().remove(0);
+    let key = KeyId { name: "ci".into(), fingerprint: Digest([9; 32]) };
+    image.verdict = Some(Verdict::Signed { key, identity: "web".into() });
+    world.memory.apply(Change::PutImage(image));
+    boot_script(world.script());
+    assert!(matches!(world.plan(), Action::Boot(_)));
 }
 
 #[test]

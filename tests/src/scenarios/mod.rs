@@ -16,6 +16,7 @@ mod proxy;
 mod relays;
 mod secure_boot;
 mod siege;
+mod signatures;
 mod slow_http;
 mod waiting;
 mod wire;
@@ -29,6 +30,7 @@ pub const LIVES: &[Life] = &[
     secure_boot::OWN_DISK,
     containers::PUSHED,
     containers::BOOTC,
+    signatures::REQUIRED,
     imports::TWO_STORES,
     imports::IN_THE_STORE,
     relays::RELAYS,

@@ -10,6 +10,7 @@ use crate::{
     memory::Memory,
     registry::{orphans, referrers},
     settings::Settings,
+    signature::{KeyId, SignaturePolicy},
 };
 use std::sync::Arc;
 
@@ -187,4 +188,44 @@ fn an_import_brings_what_a_push_would_have() {
     let request = AddImages { images: vec![image(102)], name: "web:v".parse().unwrap(), source: Vec::new() };
     world.run(2, |view, at| add_images(&request, view, at));
     assert_eq!(world.0.push(&"web:v".parse().unwrap()), None, "the tag is that image now");
+}
+
+fn verdict(is_signed: bool) -> Verdict {
+    let key = KeyId { name: "ci".into(), fingerprint: digest(99) };
+    if is_signed { Verdict::Signed { key, identity: "web".into() } } else { Verdict::Unsigned }
+}
+
+fn judged(mut image: Image, is_signed: bool) -> Image {
+    image.verdict = Some(verdict(is_signed));
+    image
+}
+
+#[test]
+fn what_must_be_signed_takes_no_tag_from_what_boots() {
+    let mut world = World(Memory::default());
+    let require = |ms| {
+        let settings = Settings { signatures: SignaturePolicy::Require, ..Settings::default() };
+        Moment { settings: Arc::new(settings), ..at(ms) }
+    };
+    let settle = |world: &mut World, source: u8, image: Image| {
+        let request = SettlePush { name: "web:v".parse().unwrap(), digest: digest(source), made: Ok(vec![image]) };
+        world.run(0, |view, _| settle_push(&request, view, &require(5)));
+    };
+    let set = |world: &mut World, image: u8, is_signed: bool| {
+        let request = SetVerdicts { verdicts: vec![(digest(image), verdict(is_signed))] };
+        world.run(0, |view, _| set_verdicts(&request, view, &require(9)))
+    };
+    world.push(1, artifact(1, &[], None), "web:v", true);
+    settle(&mut world, 1, judged(derived(101, 1), false));
+    assert_eq!(world.tag("web:v"), Some(digest(101)), "a name that is new shows what it is, and why it does not boot");
+    assert_eq!(set(&mut world, 101, true), [], "it has its tag");
+    world.push(2, artifact(2, &[], None), "web:v", true);
+    settle(&mut world, 2, judged(derived(102, 2), false));
+    assert_eq!(world.outcome("web:v"), Outcome::Untrusted { images: vec![digest(102)] });
+    assert_eq!(world.tag("web:v"), Some(digest(101)), "what boots stays until the next one is signed");
+    assert_eq!(set(&mut world, 102, false), []);
+    assert_eq!(set(&mut world, 102, true), ["web:v".parse().unwrap()]);
+    assert_eq!(world.tag("web:v"), Some(digest(102)));
+    assert_eq!(world.outcome("web:v"), Outcome::Image { images: vec![digest(102)] });
+    assert_eq!(world.0.image(&digest(102)).unwrap().verdict, Some(verdict(true)));
 }
