@@ -1,15 +1,22 @@
 //! Imports by themselves.
 
 use anyhow::{Context, Result, ensure};
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     appliance::{Appliance, Config},
     command,
+    containers::Layout,
     harness::Life,
     images,
     machine::Firmware,
     rack::Rack,
+    scenarios::bad_input::Chance,
 };
 
 /// One source gives one digest, wherever and whenever it is imported.
@@ -75,6 +82,68 @@ pub const IN_THE_STORE: Life = Life {
         })
     },
 };
+
+/// The power goes while an image is imported.
+pub const CUT: Life = Life {
+    name: "imports cut",
+    shows: &["import_cut_is_whole_or_absent"],
+    live: |story| story.show("import_cut_is_whole_or_absent", cut),
+};
+
+/// So many in one life; the long tests live it twenty times.
+const CUTS: usize = 5;
+
+fn cut() -> Result<String> {
+    let (mut chance, seed) = Chance::of_now();
+    let rack = Rack::new()?;
+    let mut bennu = rack.appliance(Config::proxy())?;
+    let made = images::images()?;
+    let layout = Layout::new(rack.home(), "layout")?;
+    layout.image("v1", &[&made.container(), &made.kernel_layer()])?;
+    let source = format!("oci:{}", layout.named("v1"));
+    let begun = Instant::now();
+    bennu.bennu(["image", "import", &source, "web:whole"])?;
+    let whole = (bennu.digest("web:whole")?, begun.elapsed());
+    // Everything of it must come again, or there would be nothing to cut.
+    bennu.bennu(["image", "remove", "web:whole"])?;
+    let mut done = 0;
+    for number in 1..=CUTS {
+        let mut import = bennu
+            .command(["image", "import", &source, "web:cut"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        thread::sleep(Duration::from_millis(chance.below(whole.1.as_millis() as usize * 11 / 10) as u64));
+        bennu.kill()?;
+        let acknowledged = import.wait()?.success();
+        bennu.start()?;
+        let checked = is_whole_or_absent(&bennu, &whole.0, acknowledged);
+        done += usize::from(checked.with_context(|| format!("after cut {number} (seed {seed})"))?);
+        if bennu.digest("web:cut").is_ok() {
+            bennu.bennu(["image", "remove", "web:cut"])?;
+        }
+    }
+    bennu.bennu(["image", "import", &source, "web:cut"])?;
+    ensure!(bennu.digest("web:cut")? == whole.0, "after {CUTS} cuts the same source became another image");
+    Ok(format!("{CUTS} imports cut, {done} of them done before, nothing left of the others (seed {seed})"))
+}
+
+/// Whether the image is there; it must be whole then, and its blobs be all there is.
+fn is_whole_or_absent(bennu: &Appliance, expected: &str, acknowledged: bool) -> Result<bool> {
+    let is_there = bennu.digest("web:cut").map(|digest| digest == expected);
+    ensure!(is_there.as_ref().ok() != Some(&false), "another image is there");
+    let is_there = is_there.is_ok();
+    ensure!(is_there || !acknowledged, "an import that was acknowledged is gone");
+    let verified = bennu.bennu(["image", "verify"])?;
+    ensure!(verified.contains("all are whole"), "{verified}");
+    let count = |directory: &str| -> Result<usize> { Ok(fs::read_dir(bennu.state().join(directory))?.count()) };
+    ensure!(count("images/tmp")? == 0, "scratch files are left");
+    // Stage 1; the image's manifest, config, kernel, modules, root and hash tree; the source's manifest, config and layers.
+    let expected = if is_there { 1 + 6 + 4 } else { 1 };
+    let found = count("images/blobs/sha256")?;
+    ensure!(found == expected, "{found} blobs are left where {expected} are due");
+    Ok(is_there)
+}
 
 /// Turns one bit over in the middle of an image's root; answers the root's digest.
 fn turn_a_bit_over(bennu: &Appliance, image: &str) -> Result<String> {

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use std::{fs, path::PathBuf};
 
-use super::{LIVES, LONG_LIVES, faults, loss, siege};
+use super::{LIVES, LONG_LIVES, faults, imports, loss, siege};
 use crate::{
     harness::{self, Life},
     images::short_digest,
@@ -16,7 +16,14 @@ const JOBS: usize = 2;
 
 /// How often each life is lived.
 fn repetitions(life: &Life) -> usize {
-    let often = [faults::SIGKILL.name, siege::KILLS.name, siege::FULL_DISK.name, loss::TENTH.name, loss::FIFTIETH.name];
+    let often = [
+        faults::SIGKILL.name,
+        siege::KILLS.name,
+        siege::FULL_DISK.name,
+        loss::TENTH.name,
+        loss::FIFTIETH.name,
+        imports::CUT.name,
+    ];
     if often.contains(&life.name) { 20 } else { 5 }
 }
 

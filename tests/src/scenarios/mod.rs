@@ -33,6 +33,7 @@ pub const LIVES: &[Life] = &[
     signatures::REQUIRED,
     imports::TWO_STORES,
     imports::IN_THE_STORE,
+    imports::CUT,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,
