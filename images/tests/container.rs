@@ -8,7 +8,7 @@ mod common;
 
 use bennu_images::{
     archive::{Contents, Metadata, RecordKind, Writer, Xattrs},
-    import::{ImportError, ImportStep, Imported, Meter, Options, Pairing, container, variants},
+    import::{ImportError, ImportStep, Imported, Labels, Meter, Options, Pairing, container, variants},
     oci::{
         Descriptor, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, OciError, Platform, read_archive,
     },
@@ -117,7 +117,7 @@ fn pairing(kernel: &Imported) -> Pairing {
     Pairing { image: kernel.digest, layer: layer.clone(), signed: None }
 }
 
-fn unpaired(_: Architecture) -> Result<Pairing, String> {
+fn unpaired(_: Architecture, _: &Labels) -> Result<Pairing, String> {
     Err("no kernel image is here".to_owned())
 }
 
@@ -194,18 +194,20 @@ fn layers_merge_as_umoci_unpacks_them() {
 fn a_container_image_without_a_kernel_takes_that_of_a_kernel_image() {
     let (_dir, store) = store();
     let kernel = kernel_image(&store);
-    let run = r#""Entrypoint":["/bin/app"],"Cmd":["-v"],"Labels":{"team":"web"}"#;
+    let run =
+        r#""Entrypoint":["/bin/app"],"Cmd":["-v"],"Labels":{"team":"web","bennu.cmdline":"quiet mitigations=off"}"#;
     let image = put(&store, &[pack(bare_tree().path()), layer(&["f srv"])], run);
     let error = container(&image, unpaired, &quick(), &store, &()).unwrap_err();
     assert!(
         error.to_string().contains("the image has no kernel") && error.to_string().contains("no kernel image is here"),
         "{error}"
     );
-    let imported = container(&image, |_| Ok(pairing(&kernel)), &quick(), &store, &()).unwrap();
+    let imported = container(&image, |_, _| Ok(pairing(&kernel)), &quick(), &store, &()).unwrap();
     let derived = imported.config.derived.clone().unwrap();
     assert_eq!((derived.source, derived.kernel), (image.blob(), Some(kernel.digest)));
     assert_eq!(derived.created.as_deref(), Some("2026-01-02T03:04:05Z"));
     assert_eq!(imported.config.labels["team"], "web");
+    assert_eq!(imported.config.cmdline, "quiet mitigations=off", "a label says it where nobody else does");
     assert_eq!(imported.config.entry, None, "it has an init, which is what runs");
     assert_eq!(modules_blob(&imported), modules_blob(&kernel), "machines have that initrd already");
     assert_eq!(imported.config.content.kernel(), kernel.config.content.kernel());
@@ -228,7 +230,7 @@ fn a_container_image_without_a_kernel_takes_that_of_a_kernel_image() {
     let (_other_dir, other) = self::store();
     let kernel = kernel_image(&other);
     let again = put(&other, &[pack(bare_tree().path()), layer(&["f srv"])], run);
-    let again = container(&again, |_| Ok(pairing(&kernel)), &quick(), &other, &()).unwrap();
+    let again = container(&again, |_, _| Ok(pairing(&kernel)), &quick(), &other, &()).unwrap();
     assert_eq!(again.digest, imported.digest, "the same source gives the same image on another machine");
 }
 
@@ -241,12 +243,12 @@ fn an_image_without_an_init_runs_its_own_program() {
     fs::remove_file(tree.path().join("usr/sbin/init")).unwrap();
     let run = r#""Entrypoint":["/bin/app"],"Cmd":["-v"],"Env":["A=b"],"User":"web","WorkingDir":"/srv""#;
     let image = put(&store, &[pack(tree.path())], run);
-    let imported = container(&image, |_| Ok(pairing(&kernel)), &quick(), &store, &()).unwrap();
+    let imported = container(&image, |_, _| Ok(pairing(&kernel)), &quick(), &store, &()).unwrap();
     let entry = imported.config.entry.unwrap();
     assert_eq!(entry.args, ["/bin/app", "-v"]);
     assert_eq!((entry.env, entry.user, entry.workdir), (vec!["A=b".to_owned()], "web".to_owned(), "/srv".to_owned()));
     let image = put(&store, &[pack(tree.path())], "");
-    let error = container(&image, |_| Ok(pairing(&kernel)), &quick(), &store, &()).unwrap_err();
+    let error = container(&image, |_, _| Ok(pairing(&kernel)), &quick(), &store, &()).unwrap_err();
     assert!(matches!(error, ImportError::NoInit { .. }) && error.to_string().contains("Entrypoint"), "{error}");
 }
 

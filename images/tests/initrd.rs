@@ -82,6 +82,19 @@ fn a_driver_from_elsewhere_is_judged_by_what_it_calls() {
 }
 
 #[test]
+fn network_cards_that_the_kernel_cannot_drive_are_named() {
+    let source = tree();
+    let modules = source.path().join("usr/lib/modules").join(RELEASE);
+    let builtin = fs::read_to_string(modules.join("modules.builtin")).unwrap();
+    write(modules.join("modules.builtin"), builtin + "kernel/drivers/net/ethernet/intel/igb/igb.ko\n");
+    let (_keep, store) = store();
+    let notes = Notes::default();
+    root_from_tar(pack(source.path()).as_slice(), &quick(), &store, &notes).unwrap();
+    assert!(notes.has("no driver for these network cards: bnx2x, bnxt_en, e1000e, i40e"), "{:?}", notes.0);
+    assert!(!notes.has("ice, igb"), "{:?}", notes.0);
+}
+
+#[test]
 fn a_kernel_image_needs_no_root() {
     let source = tree();
     fs::remove_dir_all(source.path().join("usr/lib/systemd")).unwrap();

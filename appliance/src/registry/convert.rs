@@ -2,7 +2,9 @@
 
 use crate::appliance::Appliance;
 use bennu_images::{
-    import::{ImportError, Imported, Options, Pairing, Progress, adopt, container, is_ours, variants},
+    import::{
+        ImportError, Imported, KERNEL_LABEL, Labels, Options, Pairing, Progress, adopt, container, is_ours, variants,
+    },
     oci::{Descriptor, Document, OciError},
     signing,
 };
@@ -67,7 +69,11 @@ pub fn convert(
             }
             Err(error) => return Err(error.into()),
         }
-        let pairing = |architecture| pairing(wanted.kernel.as_ref(), architecture, appliance);
+        let pairing = |architecture, labels: &Labels| {
+            let named = labels.get(KERNEL_LABEL).map(|kernel| kernel.parse::<ImageReference>()).transpose();
+            let named = named.map_err(|error| format!("its label {KERNEL_LABEL} is no image: {error}"))?;
+            pairing(wanted.kernel.as_ref().or(named.as_ref()), architecture, appliance)
+        };
         match container(&manifest, pairing, options, store, progress) {
             Ok(image) => images.push(image),
             Err(error @ (ImportError::Cancelled(_) | ImportError::Store(_))) => return Err(error),

@@ -15,6 +15,7 @@ use bennu_rules::{
     facts::Architecture,
     image::{BlobRef, Derivation, Digest, SignedLoaders},
 };
+use std::collections::BTreeMap;
 
 /// A kernel image, for container images that have no kernel.
 #[derive(Debug, Clone)]
@@ -93,20 +94,33 @@ fn checked(manifest: &Manifest, digest: &Digest, store: &Store) -> Result<(Archi
     Ok((architecture, config))
 }
 
-/// Makes the image of one manifest. Blocks. `pairing` finds the kernel image where the container has no kernel; an
-/// error of its own tells why there is none.
+/// The label of a container image with its kernel arguments, where the import names none: a push cannot.
+const CMDLINE_LABEL: &str = "bennu.cmdline";
+/// The label with the kernel image to pair it with, likewise.
+pub const KERNEL_LABEL: &str = "bennu.kernel";
+
+/// Labels of a container image.
+pub type Labels = BTreeMap<String, String>;
+
+/// Makes the image of one manifest. Blocks. `pairing` finds the kernel image where the container has no kernel, by its
+/// architecture and labels; an error of its own tells why there is none.
 pub fn container(
     source: &Descriptor,
-    pairing: impl FnOnce(Architecture) -> Result<Pairing, String>,
+    pairing: impl FnOnce(Architecture, &Labels) -> Result<Pairing, String>,
     options: &Options,
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Imported, ImportError> {
-    let making = Making::start(options, store, progress)?;
     let Document::Manifest(manifest) = Document::open(store, &source.digest, Some(&source.media_type))? else {
         return Err(OciError::Archive("an index was named where one image is wanted".to_owned()).into());
     };
     let (architecture, config) = checked(&manifest, &source.digest, store)?;
+    let labels = config.config.labels.clone();
+    let mut options = options.clone();
+    if options.cmdline.trim().is_empty() {
+        options.cmdline = labels.get(CMDLINE_LABEL).cloned().unwrap_or_default();
+    }
+    let making = Making::start(&options, store, progress)?;
     let compressed: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
     let mut meter = Meter::new(progress, ImportStep::Read, Some(compressed));
     let mut indexer = Indexer::new(store)?;
@@ -121,7 +135,7 @@ pub fn container(
     let (mut paired, mut signed) = (None, None);
     if !kernel::has_any(indexer.tree()) {
         let why = |why| ImportError::Kernel(KernelError::Unpaired(why));
-        let pairing = pairing(architecture).map_err(why)?;
+        let pairing = pairing(architecture, &labels).map_err(why)?;
         indexer.layer(opened(&pairing.layer.digest, "kernel layer", store)?, &mut meter)?;
         (paired, signed) = (Some(pairing.image), pairing.signed);
     }
@@ -132,7 +146,6 @@ pub fn container(
         kernel: paired,
         created: config.created.clone(),
     };
-    let labels = config.config.labels.clone();
     let origin =
         Origin { derived: Some(derived), entry: entry(config), labels, signed, architecture: Some(architecture) };
     making.finish(indexed, origin)

@@ -9,7 +9,7 @@ mod progress;
 mod root;
 
 pub use adopt::{adopt, is_ours};
-pub use container::{Pairing, container, variants};
+pub use container::{KERNEL_LABEL, Labels, Pairing, container, variants};
 pub use foreign::foreign;
 pub use manifest::{
     ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE, VERITY_TYPE,

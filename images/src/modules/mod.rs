@@ -101,6 +101,26 @@ pub enum ModulesError {
     Store(#[from] StoreError),
 }
 
+/// Drivers of the network cards that most servers have, and of virtual machines' cards.
+const SERVER_CARDS: [&str; 11] =
+    ["bnx2x", "bnxt_en", "e1000e", "i40e", "ice", "igb", "ixgbe", "mlx5_core", "r8169", "tg3", "virtio_net"];
+
+/// A note on the drivers that a kernel does not have: of all that may be wrong at a boot, nothing looks so much like a
+/// broken cable. Kernels for clouds leave most of them out.
+fn cards_without_driver(database: &Database, kernel: &Kernel) -> Option<String> {
+    let is_missing = |driver: &&str| !database.is_builtin(driver) && !database.modules.contains_key(*driver);
+    let missing: Vec<&str> = SERVER_CARDS.iter().copied().filter(is_missing).collect();
+    (!missing.is_empty() && matches!(kernel.architecture, Architecture::X86_64 | Architecture::Arm64)).then(|| {
+        format!(
+            "the kernel {} has no driver for these network cards: {}. A machine that boots over one will not reach the \
+             appliance; install the whole kernel package in the source (Debian: linux-image-amd64, not -cloud-amd64) and \
+             import it again",
+            kernel.release,
+            missing.join(", ")
+        )
+    })
+}
+
 /// Makes the initrd of a kernel's modules and the firmware they name, and stores it.
 pub fn initrd(
     source: &Indexed,
@@ -116,6 +136,9 @@ pub fn initrd(
         if !database.is_builtin(module) && !database.modules.contains_key(module) {
             return Err(ModulesError::Lacks { release: kernel.release.clone(), module, purpose });
         }
+    }
+    if let Some(note) = cards_without_driver(&database, kernel) {
+        progress.note(&note);
     }
     let boards = !matches!(kernel.architecture, Architecture::X86 | Architecture::X86_64);
     let chosen = choose(&database, |module| match database.modules[module].in_kernel() {
