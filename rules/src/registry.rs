@@ -6,7 +6,10 @@ use crate::{
     image::{BlobRef, Digest, Image, ImageName},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// A manifest or an index as it came. Its bytes are a blob; this is what they say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,21 @@ pub enum Outcome {
     },
     /// It is no image, such as a signature, and was only to be kept.
     Kept,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("waits to be made bootable"),
+            Self::Image { images } => {
+                let images: Vec<String> = images.iter().map(Digest::short).collect();
+                write!(f, "boots as {}", images.join(", "))
+            }
+            Self::Untrusted { .. } => f.write_str("waits for a signature by a trusted key"),
+            Self::Failed { reason, .. } => write!(f, "failed: {reason}"),
+            Self::Kept => f.write_str("kept; it is no image"),
+        }
+    }
 }
 
 /// The manifest that a tag of cosign's is about: `sha256-<hex>.sig` names the image with that digest.

@@ -10,6 +10,7 @@ use crate::http::api::{
     boots::{BootShown, BootSummary, TimelineEntry},
     machines::MachineShown,
 };
+use crate::ledger::PushEvent;
 use bennu_rules::{
     MacAddress,
     boot::{BootId, State},
@@ -169,6 +170,7 @@ fn line(entry: &TimelineEntry, before: u64, opened: u64) -> String {
 enum Followed {
     Boot(FollowedBoot),
     Notice(Noticed),
+    Push(PushEvent),
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,11 +226,18 @@ async fn tell(
                 (true, _) => say(event),
                 (false, Ok(Followed::Boot(event))) => say(sentence(&event, names)),
                 (false, Ok(Followed::Notice(noticed))) => say(warning(&noticed)),
+                (false, Ok(Followed::Push(push))) => say(pushed(&push)),
                 (false, Err(_)) => eprintln!("events were lost: {event}"),
             }
         }
     }
     Ok(())
+}
+
+fn pushed(push: &PushEvent) -> String {
+    let step =
+        if push.step.is_empty() { push.outcome.to_string() } else { format!("is being made bootable: {}", push.step) };
+    format!("{}  push {}: {}", push.at, push.name, legible(&step))
 }
 
 fn warning(noticed: &Noticed) -> String {

@@ -21,8 +21,10 @@ pub use storage::Fault;
 use bennu_rules::{
     Change, Decision, Live, MacAddress, Moment, Records, Timestamp, View,
     boot::{Boot, BootId},
+    image::{Digest, ImageName},
     journey::{Observation, Seen},
     notice::{Notice, Noticed},
+    registry::Outcome,
     settings::Settings,
 };
 use std::{
@@ -47,6 +49,25 @@ pub enum Event {
     Boot(BootEvent),
     /// On the wire or the host.
     Notice(Noticed),
+    /// To what was pushed through the registry.
+    Push(PushEvent),
+}
+
+/// How far a push is, or what became of it.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct PushEvent {
+    /// When.
+    pub at: Timestamp,
+    /// Its tag.
+    pub name: ImageName,
+    /// What was pushed.
+    pub digest: Digest,
+    /// What became of it so far.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// What goes on: `read`, `modules`, `root` or `store`; empty where nothing does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
 }
 
 /// Something that happened in a boot.
@@ -182,6 +203,12 @@ impl Ledger {
     /// Notes something that a person should know. Delays nobody.
     pub fn notice(&self, notice: Notice) {
         self.shared.notice(&mut self.shared.volatile(), notice);
+    }
+
+    /// Tells those who follow of a push.
+    pub fn announce(&self, name: &ImageName, digest: Digest, outcome: Outcome, step: &str) {
+        let (at, name, step) = (self.now(), name.clone(), step.to_owned());
+        let _ = self.shared.events.send(Event::Push(PushEvent { at, name, digest, outcome, step }));
     }
 
     /// Looks at the state as it is now.

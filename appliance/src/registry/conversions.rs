@@ -167,6 +167,9 @@ async fn settle(
     let request = SettlePush { name: name.clone(), digest, made };
     let added = appliance.ledger.decide(request, settle_push).await?;
     drop(holds);
+    if let Ok(Some(push)) = appliance.ledger.read(|records, _| records.push(&name)) {
+        appliance.ledger.announce(&name, push.digest, push.outcome, "");
+    }
     match added {
         Some(added) => {
             for image in added {
@@ -194,6 +197,9 @@ struct Teller<'a> {
 impl Progress for Teller<'_> {
     fn step(&self, step: ImportStep, done: u64, total: Option<u64>) {
         if let Some(now) = &mut *self.appliance.registry.conversions.lock() {
+            if now.step != step.name() {
+                self.appliance.ledger.announce(&now.name, now.digest, Outcome::Waiting, step.name());
+            }
             (now.step, now.done, now.total) = (step.name().to_owned(), done, total);
         }
     }

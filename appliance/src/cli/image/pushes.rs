@@ -59,17 +59,10 @@ async fn list(client: &Client, output: Json) -> Done {
 /// What became of it, in a few words.
 fn told(shown: &PushShown) -> String {
     match (&shown.push.outcome, &shown.progress) {
-        (Outcome::Waiting, None) => "waits to be made bootable".to_owned(),
         (Outcome::Waiting, Some(now)) => {
             let total = now.total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
             format!("being made bootable: {} {}{total}", now.step, bytes(now.done))
         }
-        (Outcome::Image { images }, _) => {
-            let images: Vec<String> = images.iter().map(|image| image.short()).collect();
-            format!("boots as {}", images.join(", "))
-        }
-        (Outcome::Untrusted { .. }, _) => "waits for a signature by a trusted key".to_owned(),
-        (Outcome::Failed { reason, .. }, _) => format!("failed: {reason}"),
-        (Outcome::Kept, _) => "kept; it is no image".to_owned(),
+        (outcome, _) => outcome.to_string(),
     }
 }

@@ -28,7 +28,7 @@ pub struct Filter {
 }
 
 /// `GET /v1/events`: `event: boot` with a [`BootEvent`] as data, and, where no machine is named, `event: notice` with what
-/// concerns the wire or the host. `Last-Event-ID` brings what was missed of boots, as far as it is known.
+/// concerns the wire or the host, and `event: push` with what becomes of pushes. `Last-Event-ID` brings what was missed of boots, as far as it is known.
 pub async fn follow(
     State(api): Shared,
     Params(filter): Params<Filter>,
@@ -53,6 +53,10 @@ pub async fn follow(
             Ok(Event::Notice(noticed)) => only.is_none().then(|| {
                 let data = serde_json::to_string(&noticed).unwrap_or_default();
                 sse::Event::default().event("notice").id(noticed.until.0.to_string()).data(data)
+            }),
+            Ok(Event::Push(push)) => only.is_none().then(|| {
+                let data = serde_json::to_string(&push).unwrap_or_default();
+                sse::Event::default().event("push").id(push.at.0.to_string()).data(data)
             }),
             Err(BroadcastStreamRecvError::Lagged(lost)) => {
                 Some(sse::Event::default().event("lost").data(format!("{{\"lost\":{lost}}}")))

@@ -18,6 +18,7 @@ use bennu_rules::{
     Records,
     commands::registry::{Delete, TakePush, delete as delete_rule, take_push},
     image::{BlobRef, Digest, ImageName, ImageReference},
+    registry::Outcome,
 };
 use ring::digest::SHA256;
 use std::{io::Read as _, sync::Arc};
@@ -132,6 +133,9 @@ async fn store(
     drop((hold, settling));
     if let Some(name) = name {
         tracing::info!(%name, %digest, waits, "a manifest was pushed");
+        if waits {
+            appliance.ledger.announce(&name, digest, Outcome::Waiting, "");
+        }
     }
     // Even where nothing waits: it may be a signature that something waits for.
     appliance.registry.conversions.wake();

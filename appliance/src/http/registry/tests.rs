@@ -449,6 +449,7 @@ async fn a_docker_push_replayed() {
 #[tokio::test]
 async fn a_push_that_cannot_boot_says_why() {
     let lab = Lab::new();
+    let mut events = lab.bench.appliance.ledger.follow();
     lab.push_image("web", "v1", 1).await;
     let shown = lab.bench.get("/v1/pushes/web:v1").await.json();
     assert_eq!(shown["outcome"]["outcome"], "waiting");
@@ -463,6 +464,12 @@ async fn a_push_that_cannot_boot_says_why() {
     }
     assert_eq!(shown["outcome"]["outcome"], "failed");
     assert!(shown["outcome"]["reason"].as_str().unwrap().contains("not a tar"), "{shown}");
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let event = serde_json::to_value(event).unwrap();
+        told.push(format!("{}{}", event["outcome"].as_str().unwrap(), event["step"].as_str().unwrap_or_default()));
+    }
+    assert_eq!(told, ["waiting", "waitingread", "failed"]);
     assert_eq!(lab.bench.get("/v1/images").await.json()["items"], json!([]));
     assert_eq!(lab.get("/v2/web/manifests/v1").await.status, StatusCode::OK, "what was pushed is kept");
     let again = lab.bench.write(Method::POST, "/v1/pushes/web:v1", r#"{"do":"retry"}"#).await.json();
