@@ -6,6 +6,8 @@
 //! of import enters a blob: the same source with the same tools gives the same digest.
 
 pub mod archive;
+pub mod disk;
+pub mod efi;
 pub mod import;
 pub mod kernel;
 pub mod modules;

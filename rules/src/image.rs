@@ -192,6 +192,42 @@ pub struct Verity {
     pub root_hash: Digest,
 }
 
+/// What a root is made of: the kernel must be able to read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileSystem {
+    /// What imports make themselves.
+    #[default]
+    Squashfs,
+    /// A disk image's own; ext2 and ext3 are read by the same module.
+    Ext4,
+}
+
+impl FileSystem {
+    /// As mount(2) and the kernel's module are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Squashfs => "squashfs",
+            Self::Ext4 => "ext4",
+        }
+    }
+
+    /// Left out of configurations, so that images of before keep their digests.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A file that a foreign system fetches by itself, by the URL that stands in its kernel arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedBlob {
+    /// Its name, the last part of its URL.
+    pub name: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub blob: BlobRef,
+}
+
 /// What an image consists of, and so how a machine boots it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -202,8 +238,11 @@ pub enum Content {
         kernel: BlobRef,
         /// Initrd with the kernel's modules and firmware; stage 1 comes as a second one, from the appliance.
         modules: BlobRef,
-        /// squashfs.
+        /// The root filesystem.
         root: BlobRef,
+        /// What that is.
+        #[serde(default, skip_serializing_if = "FileSystem::is_default")]
+        filesystem: FileSystem,
         /// What the kernel checks the root's blocks with; images of before have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verity: Option<Verity>,
@@ -225,6 +264,22 @@ pub enum Content {
         kernel: BlobRef,
         /// Initrds in their order.
         initrds: Vec<BlobRef>,
+        /// What UEFI starts in their place: another build of the kernel, or one program that holds them all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        efi: Option<BlobRef>,
+        /// What the system fetches by itself.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<NamedBlob>,
+    },
+    /// An EFI program, which UEFI alone can start.
+    Program {
+        /// The program.
+        program: BlobRef,
+    },
+    /// A bootable disc that is started whole, as the firmware would start it from a drive.
+    Disc {
+        /// The ISO image.
+        disc: BlobRef,
     },
 }
 
@@ -237,17 +292,29 @@ impl Content {
                 [("kernel", kernel), ("modules", modules), ("root", root)].into_iter().chain(tree).collect()
             }
             Self::Kernel { kernel, modules, .. } => vec![("kernel", kernel), ("modules", modules)],
-            Self::Foreign { kernel, initrds } => {
-                std::iter::once(("kernel", kernel)).chain(initrds.iter().map(|initrd| ("initrd", initrd))).collect()
+            Self::Foreign { kernel, initrds, efi, files } => {
+                let initrds = initrds.iter().map(|initrd| ("initrd", initrd));
+                let efi = efi.iter().map(|program| ("EFI program", program));
+                let files = files.iter().map(|file| ("file", &file.blob));
+                std::iter::once(("kernel", kernel)).chain(initrds).chain(efi).chain(files).collect()
             }
+            Self::Program { program } => vec![("EFI program", program)],
+            Self::Disc { disc } => vec![("disc", disc)],
         }
     }
 
-    /// The kernel.
+    /// The kernel, or what the loader starts in its place.
     pub fn kernel(&self) -> &BlobRef {
         match self {
             Self::Root { kernel, .. } | Self::Kernel { kernel, .. } | Self::Foreign { kernel, .. } => kernel,
+            Self::Program { program } => program,
+            Self::Disc { disc } => disc,
         }
+    }
+
+    /// Whether stage 1 runs in it.
+    pub fn has_stage1(&self) -> bool {
+        matches!(self, Self::Root { .. } | Self::Kernel { .. })
     }
 }
 

@@ -26,7 +26,10 @@ use std::time::Instant;
     after_help = "SOURCE is one of\n  \
         dir:PATH   a directory that is a root filesystem, with its kernel in /boot and its modules\n  \
         tar:PATH   a tar of one, plain or compressed with gzip, xz or zstd; tar:- reads standard input\n  \
-        kernel=PATH [initrd=PATH]… [cmdline=TEXT]   somebody else's kernel and initrds"
+        disk:PATH  a disk image, raw or qcow2, whose root partition (ext4) becomes the root as it is\n  \
+        efi:PATH   an EFI program; a unified kernel image also boots with BIOS\n  \
+        kernel=PATH [initrd=PATH]… [efi=PATH] [cmdline=TEXT]   somebody else's kernel and initrds; with efi= what UEFI \
+        starts in their place"
 )]
 pub struct Import {
     /// The source, then the tag to point at the image
@@ -78,13 +81,18 @@ pub async fn run(client: &Client, import: Import) -> Done {
 
 fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
     let (kind, cmdline) = match source {
-        Source::Foreign { .. } if import.kernel_only => {
-            return Err(CliError::usage("--kernel-only says nothing of a foreign kernel", "leave it out"));
+        Source::Foreign { .. } | Source::Disk(_) | Source::Efi(_) if import.kernel_only => {
+            return Err(CliError::usage(
+                "--kernel-only is for dir: and tar:, which hold a kernel and its modules as files",
+                "leave it out",
+            ));
         }
         Source::Foreign { cmdline, .. } if import.cmdline.is_some() && !cmdline.is_empty() => {
             return Err(CliError::usage("the kernel arguments are there twice", "write cmdline= or --cmdline"));
         }
         Source::Foreign { cmdline, .. } => (Kinds::Foreign, import.cmdline.as_ref().unwrap_or(cmdline).clone()),
+        Source::Disk(_) => (Kinds::Disk, import.cmdline.clone().unwrap_or_default()),
+        Source::Efi(_) => (Kinds::Efi, import.cmdline.clone().unwrap_or_default()),
         _ if import.kernel_only => (Kinds::Kernel, import.cmdline.clone().unwrap_or_default()),
         _ => (Kinds::Root, import.cmdline.clone().unwrap_or_default()),
     };

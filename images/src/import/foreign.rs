@@ -46,7 +46,7 @@ pub fn foreign<K: Read, I: Read>(
     for (at, initrd) in initrds.into_iter().enumerate() {
         blobs.push(copy(initrd, &format!("initrd {}", at + 1), store)?.0);
     }
-    let content = Content::Foreign { kernel, initrds: blobs };
+    let content = Content::Foreign { kernel, initrds: blobs, efi: None, files: Vec::new() };
     let tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let cmdline = cmdline.trim().to_owned();
     manifest::seal(ImageConfig { architecture, cmdline, content, signed: None, os: None, tools }, store, hold)
@@ -69,7 +69,7 @@ pub(super) fn check_cmdline(cmdline: &str) -> Result<(), ImportError> {
 }
 
 /// Copies a stream into the store; also gives its first bytes.
-fn copy(mut source: impl Read, what: &str, store: &Store) -> Result<(BlobRef, Vec<u8>), ImportError> {
+pub(super) fn copy(mut source: impl Read, what: &str, store: &Store) -> Result<(BlobRef, Vec<u8>), ImportError> {
     let mut writer = store.writer()?;
     let mut head = Vec::new();
     let mut buffer = vec![0; 256 << 10];

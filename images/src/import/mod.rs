@@ -1,11 +1,15 @@
 //! Importers: from a source to an image in the store.
 
+mod disk;
+mod efi;
 mod foreign;
 mod manifest;
 mod pack;
 mod progress;
 mod root;
 
+pub use disk::disk;
+pub use efi::{efi, foreign_with_efi};
 pub use foreign::foreign;
 pub use manifest::{
     ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE, VERITY_TYPE,
@@ -17,6 +21,7 @@ pub use root::root_from_tar;
 pub use crate::tree::Acls;
 use crate::{
     archive::TarError,
+    disk::DiskError,
     kernel::KernelError,
     modules::ModulesError,
     squashfs::BuildError,
@@ -70,6 +75,15 @@ impl Options {
     }
 }
 
+impl From<DiskError> for ImportError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Store(error) => Self::Store(error),
+            error => Self::Disk(error),
+        }
+    }
+}
+
 /// Why there is no image. The store is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -117,6 +131,12 @@ pub enum ImportError {
         /// What the system said.
         source: io::Error,
     },
+    /// The EFI program is none, or is damaged.
+    #[error(transparent)]
+    Efi(#[from] crate::efi::EfiError),
+    /// The disk image makes no sense, or holds no root.
+    #[error(transparent)]
+    Disk(DiskError),
     /// What was written aside could not be read back.
     #[error("cannot read '{path}' back from the scratch file: {source}. Look at the disk of the state directory")]
     Spool {

@@ -9,7 +9,7 @@ use crate::{
     verity,
 };
 use bennu_plan::INITS;
-use bennu_rules::image::{BlobRef, Content, ImageConfig};
+use bennu_rules::image::{BlobRef, Content, FileSystem, ImageConfig};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
@@ -41,18 +41,13 @@ pub fn root_from_tar(
         tree::read(reader, store, &mut meter)?
     };
     if builder.is_some() {
-        check_init(&indexed, &options.cmdline)?;
-        if enforces_selinux(&indexed, &options.cmdline) {
-            progress.note(
-                "SELinux is enforcing in this image; Bennu lays down unlabelled files: add enforcing=0 to its kernel \
-                 arguments (--cmdline)",
-            );
-        }
+        check_system(&indexed, &options.cmdline, progress)?;
     }
     let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
     let kernel_blob = store.put(&kernel.bytes)?;
     let signed = signing::examine(&indexed, &kernel, &options.trusted, store, &mut |note| progress.note(note))?;
-    let modules = modules::initrd(&indexed, &kernel, options.level, options.threads(), store, progress)?;
+    let filesystem = FileSystem::Squashfs;
+    let modules = modules::initrd(&indexed, &kernel, filesystem, options.level, options.threads(), store, progress)?;
     let mut tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let os = os_release(&indexed);
     let kernel_release = kernel.release.clone();
@@ -66,7 +61,7 @@ pub fn root_from_tar(
             let root = build_root(&builder, &indexed, compression, options, store, progress)?;
             progress.check()?;
             let verity = Some(verity::protect(&root, store, options.threads())?);
-            Content::Root { kernel: kernel_blob, modules, root, verity, kernel_release }
+            Content::Root { kernel: kernel_blob, modules, root, filesystem, verity, kernel_release }
         }
     };
     let cmdline = options.cmdline.trim().to_owned();
@@ -74,13 +69,25 @@ pub fn root_from_tar(
     manifest::seal(config, store, hold)
 }
 
-fn check(options: &Options) -> Result<(), ImportError> {
+pub(super) fn check(options: &Options) -> Result<(), ImportError> {
     if !(1..=22).contains(&options.level) {
         let what =
             format!("compression level {} is out of range; zstd has 1 to 22, and 15 is the default", options.level);
         return Err(ImportError::Option(what));
     }
     super::foreign::check_cmdline(&options.cmdline)
+}
+
+/// Refuses what has no init, and says what keeps a system from running well here.
+pub(super) fn check_system(indexed: &Indexed, cmdline: &str, progress: &dyn Progress) -> Result<(), ImportError> {
+    check_init(indexed, cmdline)?;
+    if enforces_selinux(indexed, cmdline) {
+        progress.note(
+            "SELinux is enforcing in this image; Bennu lays down unlabelled files: add enforcing=0 to its kernel \
+             arguments (--cmdline)",
+        );
+    }
+    Ok(())
 }
 
 fn check_init(indexed: &Indexed, cmdline: &str) -> Result<(), ImportError> {
@@ -190,14 +197,14 @@ fn content_bytes(indexed: &Indexed) -> u64 {
 }
 
 /// `PRETTY_NAME` (os-release(5)); a file that cannot be read is no reason to refuse an image.
-fn os_release(indexed: &Indexed) -> Option<String> {
+pub(super) fn os_release(indexed: &Indexed) -> Option<String> {
     let text = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .find_map(|path| indexed.bytes(path.as_bytes(), LONGEST_OS_RELEASE)?.ok())?;
     pretty_name(&String::from_utf8_lossy(&text))
 }
 
-fn pretty_name(text: &str) -> Option<String> {
+pub(super) fn pretty_name(text: &str) -> Option<String> {
     let value = text.lines().filter_map(|line| line.trim().strip_prefix("PRETTY_NAME=")).next_back()?.trim();
     let quoted = |quote| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);

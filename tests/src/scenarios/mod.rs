@@ -16,6 +16,7 @@ mod relays;
 mod secure_boot;
 mod siege;
 mod slow_http;
+mod sources;
 mod waiting;
 mod wire;
 
@@ -43,6 +44,8 @@ pub const LIVES: &[Life] = &[
     proxy::UEFI,
     proxy::BIOS,
     waiting::LOCAL,
+    sources::QCOW2,
+    sources::MEMTEST,
     firmware::FOREIGN,
     bad_input::PACKETS,
     bad_input::KILLED_CLIENT,

@@ -17,7 +17,9 @@ use axum::{
 };
 use bennu_images::{
     archive::{EntryKind, Reader, TarError, decompress},
-    import::{Acls, ImportError, ImportStep, Imported, Options, Progress, foreign, root_from_tar},
+    import::{
+        self, Acls, ImportError, ImportStep, Imported, Options, Progress, foreign, foreign_with_efi, root_from_tar,
+    },
     kernel, signing,
     store::Store,
 };
@@ -47,8 +49,12 @@ pub enum Kinds {
     Root,
     /// A kernel and its modules, without a root.
     Kernel,
-    /// Files `kernel` and `initrd…` (in their order), started as they are.
+    /// Files `kernel`, `initrd…` (in their order) and perhaps `efi`, started as they are.
     Foreign,
+    /// A disk image, whose root partition becomes the root.
+    Disk,
+    /// An EFI program.
+    Efi,
 }
 
 /// What to do with access control lists, which a root filesystem cannot hold.
@@ -192,23 +198,26 @@ fn sweep(api: &Api) -> Answer<()> {
 fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Imported> {
     let imported = match wanted.kind {
         Kinds::Foreign => import_foreign(wanted, api, body, progress)?,
-        kind => {
-            let options = Options {
-                kernel_only: kind == Kinds::Kernel,
-                cmdline: wanted.cmdline.clone(),
-                level: wanted.level.unwrap_or(api.config.import.compression_level),
-                acls: match wanted.acls {
-                    AclsWanted::Refuse => Acls::Refuse,
-                    AclsWanted::Drop => Acls::Drop,
-                },
-                source_size: wanted.size,
-                trusted: trusted(api),
-                ..Options::default()
-            };
-            root_from_tar(body, &options, &api.store, progress)?
-        }
+        Kinds::Efi => import::efi(body, &wanted.cmdline, &api.store, progress)?,
+        Kinds::Disk => import::disk(body, &options(wanted, api), &api.store, progress)?,
+        Kinds::Root | Kinds::Kernel => root_from_tar(body, &options(wanted, api), &api.store, progress)?,
     };
     Ok(imported)
+}
+
+fn options(wanted: &Wanted, api: &Api) -> Options {
+    Options {
+        kernel_only: wanted.kind == Kinds::Kernel,
+        cmdline: wanted.cmdline.clone(),
+        level: wanted.level.unwrap_or(api.config.import.compression_level),
+        acls: match wanted.acls {
+            AclsWanted::Refuse => Acls::Refuse,
+            AclsWanted::Drop => Acls::Drop,
+        },
+        source_size: wanted.size,
+        trusted: trusted(api),
+        ..Options::default()
+    }
 }
 
 /// The parts lie in scratch files first: a tar gives them one after the other, and its end says that it is whole.
@@ -217,7 +226,7 @@ fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Telle
     let unreadable = |error: TarError| Problem::from(ImportError::from(error));
     let stream = decompress::sniff(body).map_err(|error| Problem::told(Kind::Import, &error))?;
     let mut reader = Reader::new(stream);
-    let (mut kernel, mut initrds, mut done) = (None, Vec::new(), 0);
+    let (mut kernel, mut initrds, mut program, mut done) = (None, Vec::new(), None, 0);
     while let Some(entry) = reader.next_entry().map_err(unreadable)? {
         let name = String::from_utf8_lossy(&entry.path).trim_start_matches("./").to_owned();
         if entry.kind != EntryKind::File {
@@ -229,13 +238,14 @@ fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Telle
         })?;
         match name.as_str() {
             "kernel" => kernel = Some(part),
+            "efi" => program = Some(part),
             name if name.starts_with("initrd") => initrds.push(part),
             other => {
                 let detail = format!("'{}' is no part of a foreign image", other.chars().take(80).collect::<String>());
                 return Err(Problem::new(
                     Kind::Import,
                     detail,
-                    "send a tar of the files kernel and initrd…, in their order",
+                    "send a tar of the files kernel, initrd… (in their order) and efi",
                 ));
             }
         }
@@ -244,7 +254,10 @@ fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Telle
     if let Some(said) = unsigned(&mut kernel, api).map_err(|error| store.failed("read from", store.tmp(), error))? {
         progress.note(&said);
     }
-    Ok(foreign(kernel, initrds, &wanted.cmdline, None, store)?)
+    Ok(match program {
+        Some(program) => foreign_with_efi(kernel, initrds, program, &wanted.cmdline, store)?,
+        None => foreign(kernel, initrds, &wanted.cmdline, None, store)?,
+    })
 }
 
 /// What Secure Boot has against a kernel, if that is one for x86-64.
@@ -293,6 +306,8 @@ impl From<ImportError> for Problem {
             | ImportError::Kernel(_)
             | ImportError::Modules(_)
             | ImportError::Build(_)
+            | ImportError::Disk(_)
+            | ImportError::Efi(_)
             | ImportError::NoInit { .. }
             | ImportError::Cancelled(_)
             | ImportError::Read { .. } => Self::told(Kind::Import, &error),
