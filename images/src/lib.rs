@@ -9,6 +9,7 @@ pub mod archive;
 pub mod disk;
 pub mod efi;
 pub mod import;
+pub mod iso;
 pub mod kernel;
 pub mod modules;
 pub mod signing;

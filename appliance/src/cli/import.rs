@@ -27,6 +27,8 @@ use std::time::Instant;
         dir:PATH   a directory that is a root filesystem, with its kernel in /boot and its modules\n  \
         tar:PATH   a tar of one, plain or compressed with gzip, xz or zstd; tar:- reads standard input\n  \
         disk:PATH  a disk image, raw or qcow2, whose root partition (ext4) becomes the root as it is\n  \
+        iso:PATH   the disc of a live system, whose kernel and initrd start and fetch the root from here; other discs \
+        start whole\n  \
         efi:PATH   an EFI program; a unified kernel image also boots with BIOS\n  \
         kernel=PATH [initrd=PATH]… [efi=PATH] [cmdline=TEXT]   somebody else's kernel and initrds; with efi= what UEFI \
         starts in their place"
@@ -81,7 +83,7 @@ pub async fn run(client: &Client, import: Import) -> Done {
 
 fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
     let (kind, cmdline) = match source {
-        Source::Foreign { .. } | Source::Disk(_) | Source::Efi(_) if import.kernel_only => {
+        Source::Foreign { .. } | Source::Disk(_) | Source::Iso(_) | Source::Efi(_) if import.kernel_only => {
             return Err(CliError::usage(
                 "--kernel-only is for dir: and tar:, which hold a kernel and its modules as files",
                 "leave it out",
@@ -92,6 +94,7 @@ fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
         }
         Source::Foreign { cmdline, .. } => (Kinds::Foreign, import.cmdline.as_ref().unwrap_or(cmdline).clone()),
         Source::Disk(_) => (Kinds::Disk, import.cmdline.clone().unwrap_or_default()),
+        Source::Iso(_) => (Kinds::Iso, import.cmdline.clone().unwrap_or_default()),
         Source::Efi(_) => (Kinds::Efi, import.cmdline.clone().unwrap_or_default()),
         _ if import.kernel_only => (Kinds::Kernel, import.cmdline.clone().unwrap_or_default()),
         _ => (Kinds::Root, import.cmdline.clone().unwrap_or_default()),

@@ -14,6 +14,8 @@ pub enum Source {
     Stdin,
     /// A disk image.
     Disk(PathBuf),
+    /// A live system's disc.
+    Iso(PathBuf),
     /// An EFI program.
     Efi(PathBuf),
     /// Somebody else's kernel and initrds.
@@ -29,7 +31,7 @@ pub enum Source {
     },
 }
 
-const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), disk:PATH, efi:PATH, or kernel=PATH \
+const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), disk:PATH, iso:PATH, efi:PATH, or kernel=PATH \
                      initrd=PATH efi=PATH cmdline=TEXT";
 
 impl Source {
@@ -42,11 +44,12 @@ impl Source {
         match words {
             [] => refuse("there is no SOURCE".into()),
             [word] => match word.split_once(':') {
-                Some(("dir" | "tar" | "disk" | "efi", "")) => refuse(format!("{word} names no path")),
+                Some(("dir" | "tar" | "disk" | "iso" | "efi", "")) => refuse(format!("{word} names no path")),
                 Some(("dir", path)) => Ok(Self::Directory(path.into())),
                 Some(("tar", "-")) => Ok(Self::Stdin),
                 Some(("tar", path)) => Ok(Self::Tar(path.into())),
                 Some(("disk", path)) => Ok(Self::Disk(path.into())),
+                Some(("iso", path)) => Ok(Self::Iso(path.into())),
                 Some(("efi", path)) => Ok(Self::Efi(path.into())),
                 Some((kind, _)) => refuse(format!("'{kind}:' is no kind of source")),
                 None => refuse(format!("'{word}' is no source")),
@@ -83,6 +86,7 @@ impl fmt::Display for Source {
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
             Self::Stdin => f.write_str("tar:-"),
             Self::Disk(path) => write!(f, "disk:{}", path.display()),
+            Self::Iso(path) => write!(f, "iso:{}", path.display()),
             Self::Efi(path) => write!(f, "efi:{}", path.display()),
             Self::Foreign { kernel, initrds, efi, .. } => {
                 write!(f, "kernel={}", kernel.display())?;
@@ -118,6 +122,7 @@ mod tests {
                 },
             ),
             ("disk:cloud.qcow2", Source::Disk("cloud.qcow2".into())),
+            ("iso:live.iso", Source::Iso("live.iso".into())),
             ("efi:shell.efi", Source::Efi("shell.efi".into())),
             (
                 "kernel=memtest.bin|efi=memtest.efi",

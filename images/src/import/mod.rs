@@ -3,6 +3,7 @@
 mod disk;
 mod efi;
 mod foreign;
+mod iso;
 mod manifest;
 mod pack;
 mod progress;
@@ -11,6 +12,7 @@ mod root;
 pub use disk::disk;
 pub use efi::{efi, foreign_with_efi};
 pub use foreign::foreign;
+pub use iso::iso;
 pub use manifest::{
     ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE, VERITY_TYPE,
 };
@@ -134,6 +136,9 @@ pub enum ImportError {
     /// The EFI program is none, or is damaged.
     #[error(transparent)]
     Efi(#[from] crate::efi::EfiError),
+    /// The disc makes no sense, or nothing starts from it.
+    #[error(transparent)]
+    Iso(#[from] crate::iso::IsoError),
     /// The disk image makes no sense, or holds no root.
     #[error(transparent)]
     Disk(DiskError),

@@ -417,6 +417,15 @@ impl Case<'_> {
         }
     }
 
+    /// The image's own arguments, with the URLs of its files, which are fetched over HTTP whoever loads the kernel.
+    fn filled(&self, image: &Image) -> String {
+        let Content::Foreign { files, .. } = &image.config.content else { return image.config.cmdline.clone() };
+        arguments::filled(&image.config.cmdline, |name| {
+            let file = files.iter().find(|file| file.name == name)?;
+            Some(format!("{}/", blob_url(&self.request.origin, &file.blob.digest)))
+        })
+    }
+
     fn arguments(&self, image: &Image, boot_url: Option<&String>) -> String {
         if let Content::Program { .. } = image.config.content {
             // Who knows what it makes of a kernel's.
@@ -437,7 +446,7 @@ impl Case<'_> {
         let ours_first = if boot_url.is_some() { "panic=60" } else { "" };
         arguments::with_consoles(arguments::join(&[
             ours_first,
-            &image.config.cmdline,
+            &self.filled(image),
             &consoles,
             &of_profile,
             &self.machine.arguments,

@@ -423,6 +423,21 @@ fn a_program_gets_no_arguments_that_are_a_kernels() {
 }
 
 #[test]
+fn a_live_system_is_told_where_its_root_is() {
+    let mut world = World::new();
+    let file = crate::image::NamedBlob { name: "root.squashfs".into(), blob: blob(7) };
+    let live = Content::Foreign { kernel: blob(1), initrds: vec![blob(2)], efi: None, files: vec![file] };
+    let digest = world.image("live:1", live);
+    let mut image = world.memory.image(&digest).unwrap().clone();
+    image.config.cmdline = "boot=live fetch={{url:root.squashfs}}".into();
+    world.memory.apply(Change::PutImage(image));
+    world.assign("live:1");
+    let arguments = boot_script(world.script()).arguments;
+    let url = format!("http://10.77.0.1/blobs/sha256/{}/root.squashfs", "07".repeat(32));
+    assert!(arguments.ends_with(&format!("boot=live fetch={url}")), "{arguments}");
+}
+
+#[test]
 fn a_mended_refusal_is_forgotten() {
     let mut world = World::new();
     world.assign("web:v1");

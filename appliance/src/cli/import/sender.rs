@@ -71,7 +71,7 @@ pub fn size(source: &Source) -> Option<u64> {
     let regular = |path: &Path| Some(path.metadata().ok().filter(Metadata::is_file)?.len());
     match source {
         Source::Directory(_) | Source::Stdin => None,
-        Source::Tar(path) | Source::Disk(path) | Source::Efi(path) => regular(path),
+        Source::Tar(path) | Source::Disk(path) | Source::Iso(path) | Source::Efi(path) => regular(path),
         Source::Foreign { kernel, initrds, efi, .. } => {
             initrds.iter().chain(efi).try_fold(regular(kernel)?, |sum, part| Some(sum + regular(part)?))
         }
@@ -89,7 +89,7 @@ fn open(source: Source) -> Done<Opened> {
             let file = open_file(&path, "write dir: for a directory")?;
             Ok(Opened::Stream(Box::new(file), path.display().to_string()))
         }
-        Source::Disk(path) | Source::Efi(path) => {
+        Source::Disk(path) | Source::Iso(path) | Source::Efi(path) => {
             let file = open_file(&path, "name the file itself")?;
             Ok(Opened::Stream(Box::new(file), path.display().to_string()))
         }

@@ -53,6 +53,8 @@ pub enum Kinds {
     Foreign,
     /// A disk image, whose root partition becomes the root.
     Disk,
+    /// A live system's disc.
+    Iso,
     /// An EFI program.
     Efi,
 }
@@ -199,6 +201,7 @@ fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> An
     let imported = match wanted.kind {
         Kinds::Foreign => import_foreign(wanted, api, body, progress)?,
         Kinds::Efi => import::efi(body, &wanted.cmdline, &api.store, progress)?,
+        Kinds::Iso => import::iso(body, &options(wanted, api), &api.store, progress)?,
         Kinds::Disk => import::disk(body, &options(wanted, api), &api.store, progress)?,
         Kinds::Root | Kinds::Kernel => root_from_tar(body, &options(wanted, api), &api.store, progress)?,
     };
@@ -308,6 +311,7 @@ impl From<ImportError> for Problem {
             | ImportError::Build(_)
             | ImportError::Disk(_)
             | ImportError::Efi(_)
+            | ImportError::Iso(_)
             | ImportError::NoInit { .. }
             | ImportError::Cancelled(_)
             | ImportError::Read { .. } => Self::told(Kind::Import, &error),
