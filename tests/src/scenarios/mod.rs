@@ -45,6 +45,7 @@ pub const LIVES: &[Life] = &[
     proxy::BIOS,
     waiting::LOCAL,
     sources::QCOW2,
+    sources::LIVE_ISO,
     sources::MEMTEST,
     firmware::FOREIGN,
     bad_input::PACKETS,
