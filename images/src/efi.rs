@@ -1,7 +1,7 @@
 //! EFI programs: what a PE file's section table says (PE format specification), and what a unified kernel image holds in
 //! its sections (the UAPI group's UKI specification).
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::io;
 
 /// Why a program cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +34,16 @@ const SECTION: usize = 40;
 /// The specification of Windows' loader; UKIs have a dozen.
 const MOST_SECTIONS: usize = 96;
 
+/// Reads some of a program.
+pub type Read<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
+
 /// The sections of a program, in the order of its table.
-pub fn sections(file: &File, size: u64) -> Result<Vec<Section>, EfiError> {
+pub fn sections(read: Read<'_>, size: u64) -> Result<Vec<Section>, EfiError> {
     let mut head = [0; 0x40];
     if size < head.len() as u64 {
         return Err(EfiError::None("it is too short"));
     }
-    file.read_exact_at(&mut head, 0)?;
+    read(&mut head, 0)?;
     if !head.starts_with(b"MZ") {
         return Err(EfiError::None("it does not begin with MZ"));
     }
@@ -49,7 +52,7 @@ pub fn sections(file: &File, size: u64) -> Result<Vec<Section>, EfiError> {
     if start + COFF as u64 > size {
         return Err(EfiError::None("it has no PE header"));
     }
-    file.read_exact_at(&mut coff, start)?;
+    read(&mut coff, start)?;
     if !coff.starts_with(b"PE\0\0") {
         return Err(EfiError::None("it has no PE header"));
     }
@@ -59,7 +62,7 @@ pub fn sections(file: &File, size: u64) -> Result<Vec<Section>, EfiError> {
         return Err(EfiError::Damaged(format!("its table of {count} sections does not lie within its {size} bytes")));
     }
     let mut bytes = vec![0; count * SECTION];
-    file.read_exact_at(&mut bytes, table)?;
+    read(&mut bytes, table)?;
     bytes.chunks_exact(SECTION).map(|entry| section(entry, size)).collect()
 }
 
@@ -85,12 +88,12 @@ pub fn find<'a>(sections: &'a [Section], name: &str) -> Option<&'a Section> {
 }
 
 /// A section's text, without the zeros behind it.
-pub fn text(file: &File, section: &Section, most: u64) -> Result<String, EfiError> {
+pub fn text(read: Read<'_>, section: &Section, most: u64) -> Result<String, EfiError> {
     if section.length > most {
         return Err(EfiError::Damaged(format!("its section '{}' has {} bytes", section.name, section.length)));
     }
     let mut bytes = vec![0; section.length as usize];
-    file.read_exact_at(&mut bytes, section.start)?;
+    read(&mut bytes, section.start)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.trim_end_matches(['\0', '\n', ' ']).to_owned())
 }
@@ -107,12 +110,13 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write as _;
 
-    fn file(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
+    fn reading(bytes: &[u8]) -> impl Fn(&mut [u8], u64) -> io::Result<()> {
+        move |buffer, offset| {
+            let there = bytes.get(offset as usize..offset as usize + buffer.len());
+            buffer.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
     }
 
     /// A program with these sections.
@@ -140,15 +144,15 @@ mod tests {
     #[test]
     fn sections_are_found_and_lie_within_the_file() {
         let bytes = program(&[(".linux", b"kernel"), (".cmdline", b"quiet \n\0\0"), (".bss", b"")]);
-        let file = file(&bytes);
-        let found = sections(&file, bytes.len() as u64).unwrap();
-        assert_eq!(text(&file, find(&found, ".linux").unwrap(), 10).unwrap(), "kernel");
-        assert_eq!(text(&file, find(&found, ".cmdline").unwrap(), 10).unwrap(), "quiet");
+        let file = &reading(&bytes);
+        let found = sections(file, bytes.len() as u64).unwrap();
+        assert_eq!(text(file, find(&found, ".linux").unwrap(), 10).unwrap(), "kernel");
+        assert_eq!(text(file, find(&found, ".cmdline").unwrap(), 10).unwrap(), "quiet");
         assert!(find(&found, ".bss").is_none() && find(&found, ".initrd").is_none());
-        assert!(text(&file, find(&found, ".linux").unwrap(), 5).is_err());
-        let error = sections(&file, bytes.len() as u64 - 1).unwrap_err().to_string();
+        assert!(text(file, find(&found, ".linux").unwrap(), 5).is_err());
+        let error = sections(file, bytes.len() as u64 - 1).unwrap_err().to_string();
         assert!(error.contains("'.cmdline' ends at"), "{error}");
-        assert!(matches!(sections(&file, 0x30), Err(EfiError::None(_))));
+        assert!(matches!(sections(file, 0x30), Err(EfiError::None(_))));
     }
 
     proptest! {
@@ -158,11 +162,11 @@ mod tests {
             let at = at.min(bytes.len() - 4);
             bytes[at..at + 4].copy_from_slice(&values);
             bytes.truncate(cut.max(1));
-            let file = file(&bytes);
-            for section in sections(&file, bytes.len() as u64).unwrap_or_default() {
+            let file = &reading(&bytes);
+            for section in sections(file, bytes.len() as u64).unwrap_or_default() {
                 prop_assert!(section.length == 0 || section.start + section.length <= bytes.len() as u64);
                 if section.length > 0 {
-                    text(&file, &section, 1000).unwrap();
+                    text(file, &section, 1000).unwrap();
                 }
             }
         }

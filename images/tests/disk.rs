@@ -264,6 +264,118 @@ fn a_kernel_on_the_boot_partition_is_found() {
     assert!(notes.has("the kernel is looked for in partition 3 too, as /boot"));
 }
 
+/// An EFI system partition with these files.
+fn system_partition(dir: &Path, size: &str, kind: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let path = dir.join("esp");
+    let _ = fs::remove_file(&path);
+    let (image, tree) = (path.to_str().unwrap(), tempfile::tempdir().unwrap());
+    run("truncate", &["-s", size, image]);
+    run("mkfs.vfat", &["-F", kind, "-s", "1", image]);
+    files.iter().for_each(|(name, bytes)| common::write(tree.path().join(name), bytes));
+    for entry in fs::read_dir(tree.path()).unwrap() {
+        run("mcopy", &["-s", "-i", image, entry.unwrap().path().to_str().unwrap(), "::/"]);
+    }
+    fs::read(path).unwrap()
+}
+
+/// A unified kernel image with the sections that matter here.
+fn unified(release: Option<&str>) -> Vec<u8> {
+    let kernel = common::kernel(common::RELEASE);
+    let mut sections = vec![(".linux", kernel.as_slice()), (".cmdline", b"root=/dev/sda3 quiet\n".as_slice())];
+    sections.extend(release.map(|release| (".uname", release.as_bytes())));
+    sections.push((".initrd", b"an initrd"));
+    sections.push((".osrel", b"PRETTY_NAME=\"Unified 1\"\n"));
+    let mut bytes = vec![0; 0x40];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 0x40;
+    bytes.extend(b"PE\0\0\x64\x86");
+    bytes.extend((sections.len() as u16).to_le_bytes());
+    bytes.resize(0x58, 0);
+    let mut start = 0x58 + 40 * sections.len();
+    for (name, content) in &sections {
+        let at = bytes.len();
+        bytes.resize(at + 40, 0);
+        bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
+        for (field, value) in [(8, content.len()), (16, content.len()), (20, start)] {
+            bytes[at + field..at + field + 4].copy_from_slice(&(value as u32).to_le_bytes());
+        }
+        start += content.len();
+    }
+    sections.iter().for_each(|(_, content)| bytes.extend_from_slice(content));
+    bytes
+}
+
+#[test]
+fn a_kernel_on_the_system_partition_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = bootable(dir.path(), &["-b", "4096"]);
+    let root = dir.path().join("root");
+    run("debugfs", &["-w", "-R", &format!("rm /boot/vmlinuz-{}", common::RELEASE), root.to_str().unwrap()]);
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.write_all_at(&fs::read(&root).unwrap(), 18 << 20).unwrap();
+    let entry = format!("0123456789abcdef0123456789abcdef/{}/linux", common::RELEASE);
+    let (_keep, store) = store();
+    let mut found = Vec::new();
+    for (size, kind, name, kernel) in [
+        ("2M", "12", "EFI/Linux/A unified image with a long name.efi", unified(Some(common::RELEASE))),
+        ("8M", "16", "EFI/Linux/linux.efi", unified(None)),
+        ("40M", "32", entry.as_str(), common::kernel(common::RELEASE)),
+    ] {
+        let esp = system_partition(dir.path(), size, kind, &[("EFI/BOOT/BOOTX64.EFI", vec![1; 5000]), (name, kernel)]);
+        let disk = if kind == "32" { larger(dir.path(), &root) } else { disk.clone() };
+        File::options().write(true).open(&disk).unwrap().write_all_at(&esp, 2 << 20).unwrap();
+        let notes = Notes::default();
+        let image = import_disk(&disk, &store, &notes).unwrap();
+        let Content::Root { kernel, .. } = &image.config.content else { panic!() };
+        assert!(notes.has("in partition 2 too, as /boot/efi"), "{name}");
+        assert!(fs::read(store.blob_path(&kernel.digest)).unwrap() == common::kernel(common::RELEASE), "{name}");
+        found.push(image.digest);
+    }
+    assert!(found.iter().all(|digest| *digest == found[0]), "where the kernel lay makes no difference");
+}
+
+/// A disk whose system partition has room for a FAT32.
+fn larger(dir: &Path, root: &Path) -> PathBuf {
+    let script = "label: gpt\nsize=1M\nsize=42M, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\nsize=16M\n";
+    let _ = partitioned(dir, script, 512);
+    let disk = dir.join("larger");
+    fs::rename(dir.join("table"), &disk).unwrap();
+    File::options().write(true).open(&disk).unwrap().write_all_at(&fs::read(root).unwrap(), 44 << 20).unwrap();
+    disk
+}
+
+#[test]
+fn a_unified_image_boots_whatever_the_firmware() {
+    let (_keep, store) = store();
+    let program = unified(Some("6.1"));
+    let image = import::efi(program.as_slice(), "console=ttyS1", &store, &Notes::default()).unwrap();
+    assert_eq!(image.config.cmdline, "root=/dev/sda3 quiet console=ttyS1");
+    assert_eq!(image.config.os.as_deref(), Some("Unified 1"));
+    let read = |blob: &bennu_rules::image::BlobRef| fs::read(store.blob_path(&blob.digest)).unwrap();
+    let Content::Foreign { kernel, initrds, efi: Some(efi), .. } = &image.config.content else { panic!() };
+    assert!(read(kernel) == common::kernel(common::RELEASE) && read(efi) == program);
+    assert_eq!(initrds.iter().map(read).collect::<Vec<_>>(), [b"an initrd"]);
+    let mut other = unified(None);
+    other[0x58..0x5e].copy_from_slice(b".text\0");
+    let only = import::efi(other.as_slice(), "", &store, &Notes::default()).unwrap();
+    assert!(matches!(only.config.content, Content::Program { .. }));
+    let none = Vec::<&[u8]>::new;
+    let kernel = common::kernel("6.1");
+    let pair = import::foreign_with_efi(kernel.as_slice(), none(), program.as_slice(), "", &store).unwrap();
+    assert!(matches!(pair.config.content, Content::Foreign { efi: Some(_), .. }));
+    for (program, says) in [
+        (b"#!/bin/sh".to_vec(), "no EFI program"),
+        (program[..program.len() - 1].to_vec(), "its section '.osrel' ends at"),
+        (Vec::new(), "is empty"),
+    ] {
+        let error = import::efi(program.as_slice(), "", &store, &Notes::default()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        let error = import::foreign_with_efi(kernel.as_slice(), none(), program.as_slice(), "", &store).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert_clean(&store);
+}
+
 #[test]
 fn what_cannot_be_a_root_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -316,6 +428,9 @@ fn a_disk_that_was_not_unmounted_is_said_to_be() {
 static BASE: LazyLock<(tempfile::TempDir, [PathBuf; 2])> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let disk = bootable(dir.path(), &["-b", "4096"]);
+    let files = [("EFI/Linux/linux.efi", unified(None)), ("EFI/a/b", vec![1; 9000])];
+    let esp = system_partition(dir.path(), "8M", "16", &files);
+    File::options().write(true).open(&disk).unwrap().write_all_at(&esp, 2 << 20).unwrap();
     let qcow2 = dir.path().join("qcow2");
     convert(&disk, &qcow2, &["-c"]);
     (dir, [disk, qcow2])
@@ -327,7 +442,7 @@ proptest! {
     /// Whatever stands in a disk's tables and superblocks, an import ends, with an image or with a reason.
     #[test]
     fn no_disk_breaks_the_import(
-        changes in proptest::collection::vec((0_usize..6, 0_u64..4096, any::<u32>()), 1..5),
+        changes in proptest::collection::vec((0_usize..9, 0_u64..4096, prop_oneof![0_u32..20, any::<u32>()]), 1..5),
         packed in any::<bool>(),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -336,7 +451,11 @@ proptest! {
         let file = File::options().write(true).open(&target).unwrap();
         for (place, offset, value) in changes {
             // Table, its copy, and of the root: superblock, group descriptors, bitmaps, inodes. In a qcow2: its tables.
-            let start = [0, (64 << 20) - 4096, 18 << 20, (18 << 20) + 4096, (18 << 20) + 8192, (18 << 20) + (1 << 20)][place];
+            let root = 18 << 20;
+            let places = [0, (64 << 20) - 4096, root, root + 4096, root + 8192, root + (1 << 20)];
+            // Of FAT: boot sector and table, the directories behind it, and the first files.
+            let fat = [2 << 20, (2 << 20) + 32_768, (2 << 20) + 49_152];
+            let start = places.into_iter().chain(fat).nth(place).unwrap_or_default();
             let start = if packed { place as u64 * 65_536 } else { start };
             file.write_all_at(&value.to_le_bytes(), start + offset).unwrap();
         }

@@ -87,6 +87,23 @@ impl Contents<'_> {
         self.put(path, Kind::File(FileData { size, extents: vec![extent] }), 0o644)
     }
 
+    /// Another name for a file, or for a stretch of it: offset and bytes.
+    pub fn again(&mut self, file: &FileData, stretch: Option<(u64, u64)>, path: &[u8]) -> Result<(), DiskError> {
+        let Some(extent) = file.extents.first() else { return Ok(()) };
+        let (offset, length) = stretch.unwrap_or((0, file.size));
+        let extent = Extent { at: 0, spool: extent.spool + offset, length };
+        self.put(path, Kind::File(FileData { size: length, extents: vec![extent] }), 0o644)
+    }
+
+    /// Reads some of a file.
+    pub fn read_exact_at(&self, file: &FileData, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let extent = file.extents.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+        if offset + buffer.len() as u64 > file.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file.read_exact_at(buffer, extent.spool + offset)
+    }
+
     /// Anything else, of which only its being there is told.
     pub fn other(&mut self, path: &[u8]) -> Result<(), DiskError> {
         self.put(path, Kind::Fifo, 0o644)

@@ -5,12 +5,14 @@
 
 mod contents;
 mod ext4;
+mod fat;
 mod partitions;
 mod qcow2;
 mod superblock;
 
 pub use contents::{Contents, contents};
 pub use ext4::Files;
+pub use fat::Fat;
 pub use partitions::{Partition, Role, partitions};
 pub use superblock::{Ext4, Found, look};
 

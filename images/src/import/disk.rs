@@ -1,12 +1,13 @@
 //! A disk image: its root partition becomes the root as it is.
 
+mod boot;
+
 use super::{ImportError, ImportStep, Imported, Meter, Options, Progress, manifest, root};
 use crate::{
     archive::decompress,
     disk::{self, Disk, DiskError, Files, Found, Part, Partition, Role},
     kernel, modules, signing,
     store::Store,
-    tree::Indexed,
     verity,
 };
 use bennu_plan::INITS;
@@ -41,7 +42,7 @@ pub fn disk(
              Shut the machine down, or run e2fsck on the disk, and import it again",
         );
     }
-    let indexed = gather(&disk, &partitions, &partition, &files, store, progress)?;
+    let indexed = boot::gather(&disk, &partitions, &partition, &files, store, progress)?;
     root::check_system(&indexed, &options.cmdline, progress)?;
     let kernel = kernel::find(&indexed, &mut |note| progress.note(note))?;
     let kernel_blob = store.put(&kernel.bytes)?;
@@ -128,36 +129,6 @@ fn system(part: &Part) -> Result<Option<Files>, DiskError> {
     };
     let is_one = any(&["/etc/os-release", "/usr/lib/os-release"])? && any(&INITS)?;
     Ok(is_one.then_some(files))
-}
-
-/// The root's files, and below `/boot` those of the partitions that a system has there.
-fn gather(
-    disk: &Rc<Disk>,
-    partitions: &[Partition],
-    root: &Partition,
-    files: &Files,
-    store: &Store,
-    progress: &dyn Progress,
-) -> Result<Indexed, ImportError> {
-    let mut out = disk::contents(store)?;
-    let check = || progress.check();
-    files.gather("", &mut out, &check)?;
-    for partition in partitions.iter().filter(|partition| *partition != root) {
-        let part = Part::of(disk, partition);
-        // What cannot be read was not the root, and need not be its /boot.
-        if let Ok(Found::Ext4(_)) = disk::look(&part, partition)
-            && let Ok(files) = Files::open(&part)
-            && (partition.role == Role::Boot || files.top().iter().any(|name| is_kernel(name)))
-        {
-            progress.note(&format!("the kernel is looked for in {} too, as /boot", partition.describe()));
-            files.gather("boot/", &mut out, &check)?;
-        }
-    }
-    Ok(out.finish()?)
-}
-
-fn is_kernel(name: &str) -> bool {
-    name.starts_with("vmlinuz-") || name.starts_with("Image-")
 }
 
 /// The file system's bytes as a blob; dm-verity wants whole blocks, which ext4's are.

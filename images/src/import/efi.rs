@@ -32,11 +32,12 @@ pub fn efi(program: impl Read, cmdline: &str, store: &Store, progress: &dyn Prog
     let hold = store.hold();
     let (program, head) = copy(program, "EFI program", store)?;
     let (file, size) = store.open_blob(&program.digest)?;
-    let sections = efi::sections(&file, size)?;
+    let read = |buffer: &mut [u8], offset| file.read_exact_at(buffer, offset);
+    let sections = efi::sections(&read, size)?;
     let unknown = || EfiError::None("it is for no architecture that is known");
     let architecture = kernel::architecture(&head).ok_or_else(unknown)?;
     let text =
-        |name: &str| efi::find(&sections, name).map(|section| efi::text(&file, section, LONGEST_TEXT)).transpose();
+        |name: &str| efi::find(&sections, name).map(|section| efi::text(&read, section, LONGEST_TEXT)).transpose();
     let os = text(".osrel")?.and_then(|text| root::pretty_name(&text));
     let own = text(".cmdline")?.unwrap_or_default();
     let cmdline = arguments::join(&[&own, cmdline]);
@@ -76,7 +77,7 @@ pub fn foreign_with_efi<K: Read, I: Read, E: Read>(
     let hold = store.hold();
     let (program, head) = copy(program, "EFI program", store)?;
     let (file, size) = store.open_blob(&program.digest)?;
-    efi::sections(&file, size)?;
+    efi::sections(&|buffer, offset| file.read_exact_at(buffer, offset), size)?;
     let of_program = kernel::architecture(&head);
     let made = foreign::foreign(kernel, initrds, cmdline, of_program.filter(is_not_x86), store)?;
     let mut config = made.config;
