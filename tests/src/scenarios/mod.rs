@@ -47,6 +47,7 @@ pub const LIVES: &[Life] = &[
     sources::QCOW2,
     sources::LIVE_ISO,
     sources::MEMTEST,
+    sources::UNIFIED,
     firmware::FOREIGN,
     bad_input::PACKETS,
     bad_input::KILLED_CLIENT,

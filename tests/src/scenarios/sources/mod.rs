@@ -6,4 +6,4 @@ mod programs;
 
 pub use disk::QCOW2;
 pub use live::LIVE_ISO;
-pub use programs::MEMTEST;
+pub use programs::{MEMTEST, UNIFIED};
