@@ -427,6 +427,18 @@ mod tests {
     }
 
     #[test]
+    fn images_of_before_read_and_write_as_they_did() {
+        let blob = format!(r#"{{"digest":"sha256:{}","size":1}}"#, "ab".repeat(32));
+        for text in [
+            format!(r#"{{"kind":"root","kernel":{blob},"modules":{blob},"root":{blob},"kernel_release":"6.1"}}"#),
+            format!(r#"{{"kind":"foreign","kernel":{blob},"initrds":[{blob}]}}"#),
+        ] {
+            let content: Content = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&content).unwrap(), text, "their digests stay");
+        }
+    }
+
+    #[test]
     fn a_reference_is_a_digest_or_a_name() {
         let digest = format!("sha256:{}", "ab".repeat(32));
         assert!(matches!(digest.parse(), Ok(ImageReference::Digest(_))));

@@ -29,6 +29,8 @@ const READ: [&[u8]; 13] = [
 ];
 /// Initrds are large, and Bennu has its own.
 const NOT_READ: [&[u8]; 2] = [b"boot/initr", b"boot/efi/EFI/Microsoft/"];
+/// Kernels and modules have some ten megabytes.
+const LARGEST: u64 = 512 << 20;
 /// Where the contents of a file that was not read would be: behind any scratch file's end, so that they cannot be taken
 /// for zeros.
 const NOWHERE: u64 = i64::MAX as u64 / 2;
@@ -66,22 +68,28 @@ impl Contents<'_> {
         mut read: impl FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
     ) -> Result<(), DiskError> {
         let is = |prefixes: &[&[u8]]| prefixes.iter().any(|prefix| path.starts_with(prefix));
-        if size == 0 || !is(&READ) || is(&NOT_READ) {
+        if !(1..=LARGEST).contains(&size) || !is(&READ) || is(&NOT_READ) {
             let extents = if size == 0 { Vec::new() } else { vec![Extent { at: 0, spool: NOWHERE, length: size }] };
             return self.put(path, Kind::File(FileData { size, extents }), 0o644);
         }
         self.store.check_room()?;
-        let (file, start, mut end) = (&self.file, self.end, self.end);
-        read(&mut |bytes| {
+        let (store, file, start, mut end) = (self.store, &self.file, self.end, self.end);
+        let copied = read(&mut |bytes| {
+            store.check_room().map_err(io::Error::other)?;
             if end - start + bytes.len() as u64 > size {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than its size"));
             }
             file.write_all_at(bytes, end)?;
             end += bytes.len() as u64;
             Ok(())
-        })
-        .and_then(|()| if end - start == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) })
-        .map_err(|source| DiskError::Read { what: format!("'/{}'", crate::archive::show(path)), source })?;
+        });
+        let whole =
+            copied.and_then(|()| if end - start == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) });
+        if let Err(source) = whole {
+            // Where the disk is full, that is why.
+            store.check_room()?;
+            return Err(DiskError::Read { what: format!("'/{}'", crate::archive::show(path)), source });
+        }
         let extent = Extent { at: 0, spool: start, length: size };
         self.end = end;
         self.put(path, Kind::File(FileData { size, extents: vec![extent] }), 0o644)

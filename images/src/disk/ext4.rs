@@ -6,6 +6,8 @@ use std::io;
 
 /// PATH_MAX: directories that hold themselves end here.
 const LONGEST_PATH: usize = 4_095;
+/// What the paths of directories that are still to be read may take together.
+const MOST_WAITING: usize = 64 << 20;
 const CHUNK: usize = 1 << 20;
 
 impl Ext4Read for Part {
@@ -48,8 +50,10 @@ impl Files {
         check: &dyn Fn() -> Result<(), crate::import::Cancelled>,
     ) -> Result<(), crate::import::ImportError> {
         let mut directories = vec![PathBuf::new("/")];
+        let mut waiting = 1;
         while let Some(directory) = directories.pop() {
             check()?;
+            waiting -= length(&directory);
             let what = |path: &PathBuf| format!("'{}'", crate::archive::show(path.as_ref()));
             let entries = self.inner.read_dir(&directory).map_err(failed(what(&directory)))?;
             for entry in entries {
@@ -67,9 +71,17 @@ impl Files {
                 let meta = entry.metadata().map_err(failed(what(&path)))?;
                 let kind = meta.file_type();
                 if kind.is_dir() {
+                    waiting += bytes.len();
+                    if waiting > MOST_WAITING {
+                        return Err(failed(what(&path))(io::Error::other("there are too many directories")).into());
+                    }
                     out.directory(&placed)?;
                     directories.push(path);
                 } else if kind.is_symlink() {
+                    // Its target is read whole.
+                    if meta.len() > LONGEST_PATH as u64 {
+                        return Err(failed(what(&path))(io::Error::other("it is a link that is too long")).into());
+                    }
                     let target = self.inner.read_link(&path).map_err(failed(what(&path)))?;
                     out.symlink(&placed, AsRef::<[u8]>::as_ref(&target).to_vec())?;
                 } else if kind.is_regular_file() {
@@ -100,6 +112,10 @@ impl Files {
             write(&buffer[..have])?;
         }
     }
+}
+
+fn length(path: &PathBuf) -> usize {
+    AsRef::<[u8]>::as_ref(path).len()
 }
 
 fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: impl Into<String>) -> impl FnOnce(E) -> DiskError {

@@ -8,6 +8,9 @@ const LARGEST_TABLE: u64 = 64 << 20;
 const LARGEST_DIRECTORY: usize = 8 << 20;
 const MOST_DIRECTORIES: usize = 4096;
 const ENTRY: usize = 32;
+/// NAME_MAX and PATH_MAX.
+const LONGEST_NAME: usize = 255;
+const LONGEST_PATH: usize = 4_095;
 
 /// An open file system.
 pub struct Fat<'a> {
@@ -62,6 +65,14 @@ impl<'a> Fat<'a> {
         if count == 0 || table > LARGEST_TABLE || total * sector > part.length() || count > 0x0fff_fff0 {
             return Err(damaged("its FAT does not fit its partition"));
         }
+        let bits = match count {
+            WIDE.. => 32,
+            MIDDLE.. => 16,
+            _ => 12,
+        };
+        if (count + 2) * bits > table * 8 {
+            return Err(damaged("its FAT is too short for its clusters"));
+        }
         let mut bytes = vec![0; table as usize];
         part.read_exact_at(&mut bytes, reserved * sector)?;
         let next = chains(&bytes, count);
@@ -81,6 +92,9 @@ impl<'a> Fat<'a> {
             let bytes = self.directory(start).map_err(failed(&path))?;
             for entry in entries(&bytes) {
                 let path = format!("{path}{}", entry.name);
+                if path.len() > LONGEST_PATH {
+                    return Err(failed(&path)(damaged("its path is too long")));
+                }
                 let placed = format!("{at}{path}");
                 if !entry.is_directory {
                     out.file(placed.as_bytes(), entry.size.into(), |write| self.copy(&entry, write))?;
@@ -185,7 +199,9 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
             }
             (_, attributes) => {
                 let long_name = String::from_utf16_lossy(&std::mem::take(&mut long));
-                let name = if long_name.is_empty() { short_name(entry) } else { long_name };
+                // Names of more letters than a long name has are none.
+                let is_long = (1..=LONGEST_NAME * 3).contains(&long_name.len());
+                let name = if is_long { long_name } else { short_name(entry) };
                 if attributes & VOLUME != 0 || matches!(name.as_str(), "." | ".." | "") || name.contains('/') {
                     continue;
                 }

@@ -29,6 +29,11 @@ pub enum Found {
     Other(&'static str),
 }
 
+/// What a machine's memory may hold. A table of groups comes with the size, and is held in ours.
+const LARGEST: u64 = 1 << 40;
+/// mke2fs's own limit.
+const LEAST_GROUP: u64 = 256;
+
 /// What ext4's superblock says (the kernel's filesystems/ext4/super.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ext4 {
@@ -90,9 +95,19 @@ fn ext4(part: &Part, partition: &Partition) -> Result<Ext4, DiskError> {
         return refuse(format!("is an ext4 with blocks of 2^{scale} KiB, which makes no sense. Check it (e2fsck -fn)"));
     }
     let size_of_block = 1024_u64 << scale;
+    let group = u64::from(number(0x20));
+    if !(LEAST_GROUP..=8 * size_of_block).contains(&group) {
+        return refuse(format!(
+            "is an ext4 with groups of {group} blocks, which makes no sense. Check it (e2fsck -fn)"
+        ));
+    }
     let high = if features & WIDE != 0 { u64::from(number(0x150)) } else { 0 };
     let blocks = high << 32 | u64::from(number(4));
     match blocks.checked_mul(size_of_block) {
+        Some(size) if size > LARGEST => refuse(format!(
+            "holds an ext4 of {size} bytes, and no machine has a root of more than {LARGEST} in its memory. Make it \
+             smaller (resize2fs)"
+        )),
         Some(size) if size > 0 && size <= part.length() => {
             Ok(Ext4 { size, block: size_of_block, is_dirty: features & RECOVER != 0 })
         }

@@ -159,7 +159,7 @@ mod tests {
     fn names_and_links_come_in_pieces() {
         let mut found = RockRidge::default();
         let mut area = b"NM\x08\x01\x01abcNM\x07\x01\x00de".to_vec();
-        area.extend(b"SL\x11\x01\x01\x08\x00\x00\x03usr\x01\x02liSL\x08\x01\x00\x00\x01b");
+        area.extend(b"SL\x10\x01\x01\x08\x00\x00\x03usr\x01\x02liSL\x08\x01\x00\x00\x01b");
         area.extend(b"CE\x1c\x01\x05\0\0\0\0\0\0\x05\x07\0\0\0\0\0\0\x07\x09\0\0\0\0\0\0\x09");
         assert_eq!(found.read(&area), Some((5, 7, 9)));
         assert_eq!(found.name, b"abcde");

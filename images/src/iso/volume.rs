@@ -18,6 +18,8 @@ const MOST_DESCRIPTORS: u64 = 64;
 const MOST_ENTRIES: usize = 200_000;
 const LARGEST_DIRECTORY: u32 = 16 << 20;
 const DEEPEST: usize = 32;
+/// Bytes of all paths, and of all directories, together.
+const MOST_BYTES: usize = 64 << 20;
 /// Entries of one record that go on elsewhere.
 const MOST_CONTINUATIONS: usize = 16;
 const MOST_LINKS: usize = 8;
@@ -47,10 +49,12 @@ impl Disc {
         let size = file.metadata().map_err(failed)?.len();
         let mut disc = Self { file, size, entries: BTreeMap::new(), boots: false };
         let (root, names) = disc.volume()?;
-        Walk { disc: &disc, names, seen: BTreeSet::new(), entries: BTreeMap::new() }.all(root).map(|entries| {
-            disc.entries = entries;
-            disc
-        })
+        Walk { disc: &disc, names, seen: BTreeSet::new(), entries: BTreeMap::new(), room: MOST_BYTES }.all(root).map(
+            |entries| {
+                disc.entries = entries;
+                disc
+            },
+        )
     }
 
     /// Bytes of the disc.
@@ -170,6 +174,8 @@ struct Walk<'a> {
     names: Names,
     seen: BTreeSet<u32>,
     entries: BTreeMap<String, Entry>,
+    /// Bytes of paths and directories that may still come.
+    room: usize,
 }
 
 /// A directory that is to be read.
@@ -194,6 +200,7 @@ impl Walk<'_> {
     }
 
     fn one(&mut self, directory: &Directory, waiting: &mut Vec<Directory>) -> Result<(), IsoError> {
+        self.take(directory.length as usize)?;
         let bytes = self.disc.directory(directory.start, directory.length)?;
         let mut stretches = Vec::new();
         for sector in bytes.chunks(SECTOR as usize) {
@@ -208,6 +215,7 @@ impl Walk<'_> {
                 }
                 let (name, told) = self.name(&record)?;
                 let path = if directory.path.is_empty() { name } else { format!("{}/{name}", directory.path) };
+                self.take(path.len())?;
                 let depth = directory.depth + 1;
                 if let Some(start) = told.child {
                     let length = self.length_of(start)?;
@@ -226,6 +234,12 @@ impl Walk<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), IsoError> {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.ok_or_else(|| IsoError::Damaged("its directories and paths have no end".to_owned()))?;
         Ok(())
     }
 
