@@ -14,7 +14,7 @@ use crate::{
     harness::Life,
     images,
     machine::{Firmware, Machine},
-    workshop::installed,
+    workshop::{self, installed},
 };
 
 /// memtest86+ starts from one image, whichever the firmware.
@@ -24,9 +24,7 @@ pub const MEMTEST: Life = Life {
     live: |story| {
         let rack = story.rack()?;
         let bennu = rack.appliance(Config::full())?;
-        let [kernel, program] = ["/boot/memtest86+x64.bin", "/boot/memtest86+x64.efi"]
-            .map(|path| installed(&[path], "memtest86+").map(|path| path.display().to_string()));
-        let (kernel, program) = (kernel?, program?);
+        let (kernel, program) = (memtest("bin")?, memtest("efi")?);
         let cmdline = "cmdline=console=ttyS0,115200";
         let words = [format!("kernel={kernel}"), format!("efi={program}"), cmdline.to_owned(), "memtest:6".to_owned()];
         bennu.bennu(["image", "import"].into_iter().chain(words.iter().map(String::as_str)))?;
@@ -74,6 +72,13 @@ pub const UNIFIED: Life = Life {
         })
     },
 };
+
+/// One of its builds, as `make setup` has unpacked it, or as it is installed.
+fn memtest(kind: &str) -> Result<String> {
+    let name = format!("boot/memtest86+x64.{kind}");
+    let unpacked = workshop::checkout().join(".cache/memtest86+").join(&name).display().to_string();
+    Ok(installed(&[&unpacked, &format!("/{name}")], "memtest86+")?.display().to_string())
+}
 
 /// The title line of its screen, and that it tests.
 fn tests_memory(bennu: &Appliance, mut machine: Machine) -> Result<String> {
