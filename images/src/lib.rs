@@ -7,7 +7,10 @@
 
 pub mod archive;
 pub mod cosign;
+pub mod disk;
+pub mod efi;
 pub mod import;
+pub mod iso;
 pub mod kernel;
 mod kernel_layer;
 pub mod modules;

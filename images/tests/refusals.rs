@@ -289,7 +289,7 @@ fn foreign_pairs_are_taken_as_they_are() {
     let image = foreign(kernel("6.1").as_slice(), initrds, "vga=788 priority=low", None, &store).unwrap();
     assert_eq!(image.config.architecture, Architecture::X86_64);
     assert_eq!(image.config.cmdline, "vga=788 priority=low");
-    let Content::Foreign { kernel: blob, initrds } = &image.config.content else { panic!() };
+    let Content::Foreign { kernel: blob, initrds, .. } = &image.config.content else { panic!() };
     assert_eq!(fs::read(store.blob_path(&blob.digest)).unwrap(), kernel("6.1"));
     let read = |digest: &Digest| {
         let mut text = String::new();

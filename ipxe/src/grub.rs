@@ -13,7 +13,7 @@ use crate::{UnsafeValue, rendered};
 use askama::Template;
 use bennu_rules::boot::{
     arguments,
-    script::{BootScript, Script},
+    script::{BootScript, Script, Way},
 };
 use std::net::Ipv4Addr;
 use value::{line, quoted, word};
@@ -52,6 +52,8 @@ struct Boot {
     machine: String,
     boot: String,
     verb: String,
+    /// A program of EFI's, and no kernel.
+    is_program: bool,
     kernel: String,
     initrds: Vec<String>,
     /// Each with a space before it.
@@ -123,6 +125,10 @@ pub fn failure(reason: &str) -> String {
 }
 
 fn boot(script: &BootScript) -> Result<String, UnsafeValue> {
+    if script.way == Way::Disc {
+        // The rules refuse it before.
+        return Err(UnsafeValue::new("image", &script.image, "GRUB cannot start a disc from the network"));
+    }
     let BootScript { machine, boot, image, .. } = script;
     let verb = if script.discovers { "is discovered by" } else { "boots" };
     let said = format!("Bennu: {machine} {verb} {image} ({}), boot {boot}", script.digest.short());
@@ -131,6 +137,7 @@ fn boot(script: &BootScript) -> Result<String, UnsafeValue> {
         machine: machine.to_string(),
         boot: boot.to_string(),
         verb: line("image", &said)?,
+        is_program: script.way == Way::Program,
         kernel: word("file", &script.kernel.url)?,
         initrds: script.initrds.iter().map(|file| word("file", &file.url)).collect::<Result<_, _>>()?,
         arguments: kernel_arguments(&script.arguments)?,

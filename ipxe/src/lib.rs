@@ -10,7 +10,7 @@ pub use value::UnsafeValue;
 
 use askama::Template;
 use bennu_rules::{
-    boot::script::{BootScript, NamedUrl, Script},
+    boot::script::{BootScript, NamedUrl, Script, Way},
     facts::Firmware,
 };
 
@@ -31,6 +31,7 @@ struct Boot<'a> {
     kernel: &'a NamedUrl,
     initrds: &'a [NamedUrl],
     arguments: &'a str,
+    way: Way,
     stage1: bool,
     again: &'a str,
 }
@@ -116,6 +117,7 @@ fn boot(script: &BootScript) -> Result<String, UnsafeValue> {
         kernel: &script.kernel,
         initrds: &script.initrds,
         arguments: &script.arguments,
+        way: script.way,
         stage1: script.stage1,
         again: &script.again,
     }))
@@ -145,6 +147,7 @@ mod tests {
             discovers: false,
             image: "web:v3".into(),
             digest: Digest([0xab; 32]),
+            way: Way::Kernel,
             kernel: file("kernel"),
             initrds: vec![file("modules.img"), file("stage1.img")],
             arguments: "console=tty0 console=ttyS0 bennu.boot=http://10.77.0.1/boot/00ff/".into(),
@@ -167,7 +170,10 @@ mod tests {
             arguments: "quiet".into(),
             ..boot_script()
         };
-        insta::assert_snapshot!("foreign", render(&Script::Boot(foreign)).unwrap());
+        insta::assert_snapshot!("foreign", render(&Script::Boot(foreign.clone())).unwrap());
+        let program = BootScript { way: Way::Program, initrds: Vec::new(), ..foreign };
+        insta::assert_snapshot!("program", render(&Script::Boot(program.clone())).unwrap());
+        insta::assert_snapshot!("disc", render(&Script::Boot(BootScript { way: Way::Disc, ..program })).unwrap());
         insta::assert_snapshot!("wait", render(&Script::Wait { machine: MACHINE, again: AGAIN.into() }).unwrap());
         let local = |firmware| render(&Script::Local { machine: MACHINE, firmware: Some(firmware) }).unwrap();
         insta::assert_snapshot!("local_bios", local(Firmware::Bios));

@@ -199,6 +199,42 @@ pub struct Verity {
     pub root_hash: Digest,
 }
 
+/// What a root is made of: the kernel must be able to read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileSystem {
+    /// What imports make themselves.
+    #[default]
+    Squashfs,
+    /// A disk image's own; ext2 and ext3 are read by the same module.
+    Ext4,
+}
+
+impl FileSystem {
+    /// As mount(2) and the kernel's module are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Squashfs => "squashfs",
+            Self::Ext4 => "ext4",
+        }
+    }
+
+    /// Left out of configurations, so that images of before keep their digests.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A file that a foreign system fetches by itself, by the URL that stands in its kernel arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedBlob {
+    /// Its name, the last part of its URL.
+    pub name: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub blob: BlobRef,
+}
+
 /// What an image consists of, and so how a machine boots it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -209,8 +245,11 @@ pub enum Content {
         kernel: BlobRef,
         /// Initrd with the kernel's modules and firmware; stage 1 comes as a second one, from the appliance.
         modules: BlobRef,
-        /// squashfs.
+        /// The root filesystem.
         root: BlobRef,
+        /// What that is.
+        #[serde(default, skip_serializing_if = "FileSystem::is_default")]
+        filesystem: FileSystem,
         /// What the kernel checks the root's blocks with; images of before have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verity: Option<Verity>,
@@ -236,6 +275,22 @@ pub enum Content {
         kernel: BlobRef,
         /// Initrds in their order.
         initrds: Vec<BlobRef>,
+        /// What UEFI starts in their place: another build of the kernel, or one program that holds them all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        efi: Option<BlobRef>,
+        /// What the system fetches by itself.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<NamedBlob>,
+    },
+    /// An EFI program, which UEFI alone can start.
+    Program {
+        /// The program.
+        program: BlobRef,
+    },
+    /// A bootable disc that is started whole, as the firmware would start it from a drive.
+    Disc {
+        /// The ISO image.
+        disc: BlobRef,
     },
 }
 
@@ -251,17 +306,29 @@ impl Content {
                 let layer = layer.as_ref().map(|layer| ("kernel layer", layer));
                 [("kernel", kernel), ("modules", modules)].into_iter().chain(layer).collect()
             }
-            Self::Foreign { kernel, initrds } => {
-                std::iter::once(("kernel", kernel)).chain(initrds.iter().map(|initrd| ("initrd", initrd))).collect()
+            Self::Foreign { kernel, initrds, efi, files } => {
+                let initrds = initrds.iter().map(|initrd| ("initrd", initrd));
+                let efi = efi.iter().map(|program| ("EFI program", program));
+                let files = files.iter().map(|file| ("file", &file.blob));
+                std::iter::once(("kernel", kernel)).chain(initrds).chain(efi).chain(files).collect()
             }
+            Self::Program { program } => vec![("EFI program", program)],
+            Self::Disc { disc } => vec![("disc", disc)],
         }
     }
 
-    /// The kernel.
+    /// The kernel, or what the loader starts in its place.
     pub fn kernel(&self) -> &BlobRef {
         match self {
             Self::Root { kernel, .. } | Self::Kernel { kernel, .. } | Self::Foreign { kernel, .. } => kernel,
+            Self::Program { program } => program,
+            Self::Disc { disc } => disc,
         }
+    }
+
+    /// Whether stage 1 runs in it.
+    pub fn has_stage1(&self) -> bool {
+        matches!(self, Self::Root { .. } | Self::Kernel { .. })
     }
 }
 
@@ -322,6 +389,21 @@ pub struct SignedLoaders {
 }
 
 impl ImageConfig {
+    /// Parts for an architecture, of which nothing else is known.
+    pub fn of(architecture: Architecture, content: Content) -> Self {
+        Self {
+            architecture,
+            cmdline: String::new(),
+            content,
+            signed: None,
+            os: None,
+            derived: None,
+            entry: None,
+            labels: BTreeMap::new(),
+            tools: BTreeMap::new(),
+        }
+    }
+
     /// Every blob the image needs, in the order of its manifest's layers, and what it is.
     pub fn parts(&self) -> Vec<(&'static str, &BlobRef)> {
         let signed = self.signed.iter().flat_map(|signed| [("shim", &signed.shim), ("GRUB", &signed.grub)]);
@@ -405,6 +487,18 @@ mod tests {
             ["", ":v1", "Web:v1", "web:", "web:v 1", "web:.x", "-web:v1", "a//b:v1", "web:v1\n", "../x:v1", "a b"]
         {
             assert!(bad.parse::<ImageName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn images_of_before_read_and_write_as_they_did() {
+        let blob = format!(r#"{{"digest":"sha256:{}","size":1}}"#, "ab".repeat(32));
+        for text in [
+            format!(r#"{{"kind":"root","kernel":{blob},"modules":{blob},"root":{blob},"kernel_release":"6.1"}}"#),
+            format!(r#"{{"kind":"foreign","kernel":{blob},"initrds":[{blob}]}}"#),
+        ] {
+            let content: Content = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&content).unwrap(), text, "their digests stay");
         }
     }
 

@@ -252,6 +252,7 @@ impl Machine {
         if wanted.verity.is_some() {
             verity::MODULES.iter().for_each(|module| self.modules.load(module));
         }
+        self.modules.load(&wanted.filesystem);
         let checked = root::mount_root(wanted).inspect_err(|_| root::unmount_root())?;
         let text = match (&checked, &wanted.verity) {
             (Some(_), _) => "dm-verity checks each block when it is read",

@@ -1,4 +1,4 @@
-//! The machine's root: a squashfs in memory, read-only, under an overlay in memory.
+//! The machine's root: a file system in memory, read-only, under an overlay in memory.
 
 use crate::console;
 use crate::laydown;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// The tmpfs that holds the root's file.
 const STORE: &str = "/run/bennu/image";
 /// The root's file.
-pub const FILE: &str = "/run/bennu/image/root.squashfs";
+pub const FILE: &str = "/run/bennu/image/root.img";
 /// Its hash tree's.
 pub const TREE: &str = "/run/bennu/image/root.verity";
 /// The read-only root.
@@ -115,12 +115,24 @@ fn mount_lower(wanted: &RootPlan) -> Result<Option<Device>, RootError> {
     let device = checked.as_ref().map_or(data, Device::path);
     make_directory(LOWER)?;
     let flags = MountFlags::RDONLY | MountFlags::NODEV;
-    mount(&device, LOWER, "squashfs", flags, None).map_err(|error| RootError {
-        what: format!("mount the root's squashfs from {}", device.display()),
+    let kind = wanted.filesystem.as_str();
+    let options = own_options(kind).map(options);
+    mount(&device, LOWER, kind, flags, options.as_deref()).map_err(|error| RootError {
+        what: format!("mount the root's {kind} from {}", device.display()),
         source: error.into(),
-        advice: ". Its kernel needs squashfs (and the compression it was made with) built in or among its modules",
+        advice: ". Its kernel needs that file system (squashfs: and the compression it was made with) built in or among \
+                 its modules",
     })?;
     Ok(checked)
+}
+
+/// What a file system must be told on a device that nothing can be written to. One that was not unmounted has entries
+/// in its journal, which the kernel would write to their places first, and without that refuse the mount.
+fn own_options(filesystem: &str) -> Option<&'static str> {
+    match filesystem {
+        "ext4" => Some("noload"),
+        _ => None,
+    }
 }
 
 /// Takes apart what [`mount_root`] made, so that it can be tried again.

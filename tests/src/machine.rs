@@ -74,6 +74,7 @@ pub struct Spec {
     disk: Option<PathBuf>,
     scratch: Option<u64>,
     rom_without_http: bool,
+    graphics: bool,
     bridge: String,
 }
 
@@ -99,6 +100,7 @@ impl Spec {
             disk: None,
             scratch: None,
             rom_without_http: false,
+            graphics: false,
             bridge: "wire".into(),
         }
     }
@@ -136,6 +138,12 @@ impl Spec {
     /// Makes the iPXE in its ROM look like one that was built without HTTP.
     pub fn rom_without_http(mut self) -> Self {
         self.rom_without_http = true;
+        self
+    }
+
+    /// With a graphics card, without which some programs of UEFI do not start.
+    pub fn graphics(mut self) -> Self {
+        self.graphics = true;
         self
     }
 
@@ -192,6 +200,9 @@ impl Spec {
         if self.rom_without_http {
             let (from, to) = self.relay_sockets();
             relay::splice(&mut qemu, &from, &to);
+        }
+        if self.graphics {
+            qemu.args(["-device", "VGA"]);
         }
         if let Some(disk) = &self.disk {
             qemu.arg("-drive").arg(format!("if=none,id=disk,format=raw,file={}", disk.display()));

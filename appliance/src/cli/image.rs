@@ -208,6 +208,8 @@ fn kind(content: &Content) -> &'static str {
         Content::Root { .. } => "root",
         Content::Kernel { .. } => "kernel",
         Content::Foreign { .. } => "foreign",
+        Content::Program { .. } => "efi",
+        Content::Disc { .. } => "disc",
     }
 }
 

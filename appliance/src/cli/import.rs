@@ -28,7 +28,12 @@ use std::time::Instant;
         tar:PATH   a tar of one, plain or compressed with gzip, xz or zstd; tar:- reads standard input\n  \
         oci:DIR[:TAG]   a container image in an OCI layout (skopeo copy … oci:DIR:TAG)\n  \
         oci-archive:PATH[:TAG], docker-archive:PATH[:NAME:TAG]   one as a file (docker save)\n  \
-        kernel=PATH [initrd=PATH]… [cmdline=TEXT]   somebody else's kernel and initrds"
+        disk:PATH  a disk image, raw or qcow2, whose root partition (ext4) becomes the root as it is\n  \
+        iso:PATH   the disc of a live system, whose kernel and initrd start and fetch the root from here; other discs \
+        start whole\n  \
+        efi:PATH   an EFI program; a unified kernel image also boots with BIOS\n  \
+        kernel=PATH [initrd=PATH]… [efi=PATH] [cmdline=TEXT]   somebody else's kernel and initrds; with efi= what UEFI \
+        starts in their place"
 )]
 pub struct Import {
     /// The source, then the tag to point at the image
@@ -83,8 +88,11 @@ pub async fn run(client: &Client, import: Import) -> Done {
 
 fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
     let (kind, cmdline) = match source {
-        Source::Foreign { .. } if import.kernel_only => {
-            return Err(CliError::usage("--kernel-only says nothing of a foreign kernel", "leave it out"));
+        Source::Foreign { .. } | Source::Disk(_) | Source::Iso(_) | Source::Efi(_) if import.kernel_only => {
+            return Err(CliError::usage(
+                "--kernel-only is for dir: and tar:, which hold a kernel and its modules as files",
+                "leave it out",
+            ));
         }
         Source::Foreign { cmdline, .. } if import.cmdline.is_some() && !cmdline.is_empty() => {
             return Err(CliError::usage("the kernel arguments are there twice", "write cmdline= or --cmdline"));
@@ -103,6 +111,9 @@ fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
             ));
         }
         source if source.container().is_some() => (Kinds::Container, import.cmdline.clone().unwrap_or_default()),
+        Source::Disk(_) => (Kinds::Disk, import.cmdline.clone().unwrap_or_default()),
+        Source::Iso(_) => (Kinds::Iso, import.cmdline.clone().unwrap_or_default()),
+        Source::Efi(_) => (Kinds::Efi, import.cmdline.clone().unwrap_or_default()),
         _ if import.kernel_only => (Kinds::Kernel, import.cmdline.clone().unwrap_or_default()),
         _ => (Kinds::Root, import.cmdline.clone().unwrap_or_default()),
     };

@@ -28,19 +28,28 @@ pub enum Source {
         /// Which of its images.
         image: Option<String>,
     },
+    /// A disk image.
+    Disk(PathBuf),
+    /// A live system's disc.
+    Iso(PathBuf),
+    /// An EFI program.
+    Efi(PathBuf),
     /// Somebody else's kernel and initrds.
     Foreign {
         /// The kernel.
         kernel: PathBuf,
         /// Initrds in their order.
         initrds: Vec<PathBuf>,
+        /// What UEFI starts in their place.
+        efi: Option<PathBuf>,
         /// Kernel arguments.
         cmdline: String,
     },
 }
 
 const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), oci:DIR[:TAG], oci-archive:PATH[:TAG], \
-                     docker-archive:PATH[:NAME:TAG], or kernel=PATH initrd=PATH cmdline=TEXT";
+                     docker-archive:PATH[:NAME:TAG], disk:PATH, iso:PATH, efi:PATH, or kernel=PATH initrd=PATH \
+                     efi=PATH cmdline=TEXT";
 
 impl Source {
     /// Reads the words before NAME:TAG.
@@ -52,7 +61,7 @@ impl Source {
         match words {
             [] => refuse("there is no SOURCE".into()),
             [word] => match word.split_once(':') {
-                Some(("dir" | "tar" | "oci" | "oci-archive" | "docker-archive", "")) => {
+                Some(("dir" | "tar" | "disk" | "iso" | "efi" | "oci" | "oci-archive" | "docker-archive", "")) => {
                     refuse(format!("{word} names no path"))
                 }
                 Some(("dir", path)) => Ok(Self::Directory(path.into())),
@@ -64,6 +73,9 @@ impl Source {
                 }
                 Some(("oci-archive", rest)) => Ok(Self::archive("oci-archive", rest)),
                 Some(("docker-archive", rest)) => Ok(Self::archive("docker-archive", rest)),
+                Some(("disk", path)) => Ok(Self::Disk(path.into())),
+                Some(("iso", path)) => Ok(Self::Iso(path.into())),
+                Some(("efi", path)) => Ok(Self::Efi(path.into())),
                 Some((kind, _)) => refuse(format!("'{kind}:' is no kind of source")),
                 None => refuse(format!("'{word}' is no source")),
             },
@@ -85,20 +97,21 @@ impl Source {
     }
 
     fn parse_foreign(words: &[String]) -> Done<Self> {
-        let (mut kernel, mut initrds, mut cmdline) = (None, Vec::new(), None);
+        let (mut kernel, mut initrds, mut efi, mut cmdline) = (None, Vec::new(), None, None);
         let refuse = |what: String| Err(CliError::usage(what, FORMS));
         for word in words {
             match word.split_once('=') {
-                Some((key @ ("kernel" | "initrd"), "")) => return refuse(format!("{key}= names no path")),
+                Some((key @ ("kernel" | "initrd" | "efi"), "")) => return refuse(format!("{key}= names no path")),
                 Some(("kernel", path)) if kernel.is_none() => kernel = Some(PathBuf::from(path)),
+                Some(("efi", path)) if efi.is_none() => efi = Some(PathBuf::from(path)),
                 Some(("initrd", path)) => initrds.push(PathBuf::from(path)),
                 Some(("cmdline", text)) if cmdline.is_none() => cmdline = Some(text.to_owned()),
-                Some((key @ ("kernel" | "cmdline"), _)) => return refuse(format!("{key}= is there twice")),
+                Some((key @ ("kernel" | "efi" | "cmdline"), _)) => return refuse(format!("{key}= is there twice")),
                 _ => return refuse(format!("'{word}' is no part of a foreign image")),
             }
         }
         match kernel {
-            Some(kernel) => Ok(Self::Foreign { kernel, initrds, cmdline: cmdline.unwrap_or_default() }),
+            Some(kernel) => Ok(Self::Foreign { kernel, initrds, efi, cmdline: cmdline.unwrap_or_default() }),
             None => refuse("a foreign image needs kernel=PATH".into()),
         }
     }
@@ -118,9 +131,13 @@ impl fmt::Display for Source {
                 write!(f, "oci:{}", path.display())?;
                 image.iter().try_for_each(|image| write!(f, ":{image}"))
             }
-            Self::Foreign { kernel, initrds, .. } => {
+            Self::Disk(path) => write!(f, "disk:{}", path.display()),
+            Self::Iso(path) => write!(f, "iso:{}", path.display()),
+            Self::Efi(path) => write!(f, "efi:{}", path.display()),
+            Self::Foreign { kernel, initrds, efi, .. } => {
                 write!(f, "kernel={}", kernel.display())?;
-                initrds.iter().try_for_each(|initrd| write!(f, " initrd={}", initrd.display()))
+                initrds.iter().try_for_each(|initrd| write!(f, " initrd={}", initrd.display()))?;
+                efi.iter().try_for_each(|program| write!(f, " efi={}", program.display()))
             }
         }
     }
@@ -161,7 +178,20 @@ mod tests {
                 Source::Foreign {
                     kernel: "linux".into(),
                     initrds: vec!["a.gz".into(), "b".into()],
+                    efi: None,
                     cmdline: "auto url=http://x:80/".into(),
+                },
+            ),
+            ("disk:cloud.qcow2", Source::Disk("cloud.qcow2".into())),
+            ("iso:live.iso", Source::Iso("live.iso".into())),
+            ("efi:shell.efi", Source::Efi("shell.efi".into())),
+            (
+                "kernel=memtest.bin|efi=memtest.efi",
+                Source::Foreign {
+                    kernel: "memtest.bin".into(),
+                    initrds: Vec::new(),
+                    efi: Some("memtest.efi".into()),
+                    cmdline: String::new(),
                 },
             ),
         ] {
@@ -184,6 +214,9 @@ mod tests {
             "kernel=a|kernel=b",
             "kernel=a|dir:/b",
             "kernel=a|root=b",
+            "disk:",
+            "kernel=a|efi=",
+            "kernel=a|efi=b|efi=c",
         ] {
             let error = parse(words).unwrap_err();
             assert_eq!((error.help.as_str(), error.exit_code()), (FORMS, std::process::ExitCode::from(2)), "{words}");

@@ -1,4 +1,5 @@
-//! `GET|HEAD /blobs/sha256/<hex>`: any blob of the store, by its digest.
+//! `GET|HEAD /blobs/sha256/<hex>`: any blob of the store, by its digest. What follows, `/<any name>`, is the name that a
+//! live system wants to see in a URL.
 
 use super::{
     connection::{Connection, PeerAddr},
@@ -67,18 +68,19 @@ impl Blobs {
 
 /// The routes, with their own state.
 pub fn router<S: Clone + Send + Sync + 'static>(blobs: Blobs) -> Router<S> {
-    Router::new().route("/blobs/sha256/{hex}", get(blob)).with_state(blobs)
+    let named = get(blob);
+    Router::new().route("/blobs/sha256/{hex}", get(blob)).route("/blobs/sha256/{hex}/{*name}", named).with_state(blobs)
 }
 
 async fn blob(
     State(blobs): State<Blobs>,
-    Path(hex): Path<String>,
+    Path(path): Path<HashMap<String, String>>,
     method: Method,
     headers: HeaderMap,
     peer: Option<Extension<PeerAddr>>,
     Extension(connection): Extension<Connection>,
 ) -> Response<Body> {
-    let Ok(digest) = Digest::from_hex(&hex) else {
+    let Some(digest) = path.get("hex").and_then(|hex| Digest::from_hex(hex).ok()) else {
         return (StatusCode::NOT_FOUND, "a blob's name is 64 hex digits\n").into_response();
     };
     let (source, length) = match blobs.open(&digest) {

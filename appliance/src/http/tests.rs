@@ -190,10 +190,13 @@ async fn small_empty_and_unknown_blobs() {
     let mut client = lab.connect().await;
     let small = client.ask("GET", &format!("/blobs/sha256/{}", lab.small.hex()), "").await;
     assert_eq!(small.body, b"0123456789");
+    let named = client.ask("GET", &format!("/blobs/sha256/{}/a/root.squashfs", lab.small.hex()), "").await;
+    assert_eq!(named.body, b"0123456789", "whatever name it is given");
     let empty = client.ask("GET", &format!("/blobs/sha256/{}", lab.empty.hex()), "").await;
     assert_eq!((empty.status, empty.header("content-length")), (200, Some("0")));
     for path in [
         format!("/blobs/sha256/{}", "0".repeat(64)),
+        format!("/blobs/sha256/{}/root.squashfs", "0".repeat(64)),
         "/blobs/sha256/..%2f..%2fetc%2fpasswd".to_owned(),
         format!("/blobs/sha256/../{}", lab.small.hex()),
         "/blobs/sha256/".to_owned(),

@@ -46,15 +46,10 @@ pub fn foreign<K: Read, I: Read>(
     for (at, initrd) in initrds.into_iter().enumerate() {
         blobs.push(copy(initrd, &format!("initrd {}", at + 1), store)?.0);
     }
-    let content = Content::Foreign { kernel, initrds: blobs };
+    let content = Content::Foreign { kernel, initrds: blobs, efi: None, files: Vec::new() };
     let tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let cmdline = cmdline.trim().to_owned();
-    let (signed, os, derived, entry, labels) = Default::default();
-    manifest::seal(
-        ImageConfig { architecture, cmdline, content, signed, os, derived, entry, labels, tools },
-        store,
-        hold,
-    )
+    manifest::seal(ImageConfig { cmdline, tools, ..ImageConfig::of(architecture, content) }, store, hold)
 }
 
 /// Kernel arguments end up in boot scripts and in `/proc/cmdline`: one printable line.
@@ -74,7 +69,7 @@ pub(super) fn check_cmdline(cmdline: &str) -> Result<(), ImportError> {
 }
 
 /// Copies a stream into the store; also gives its first bytes.
-fn copy(mut source: impl Read, what: &str, store: &Store) -> Result<(BlobRef, Vec<u8>), ImportError> {
+pub(super) fn copy(mut source: impl Read, what: &str, store: &Store) -> Result<(BlobRef, Vec<u8>), ImportError> {
     let mut writer = store.writer()?;
     let mut head = Vec::new();
     let mut buffer = vec![0; 256 << 10];

@@ -5,7 +5,7 @@ use super::ImportError;
 use crate::store::{Hold, Store};
 use bennu_rules::{
     boot::chain::{GRUB, SHIM},
-    image::{BlobRef, Content, Digest, ImageConfig, SignedLoaders},
+    image::{BlobRef, Content, Digest, FileSystem, ImageConfig, SignedLoaders},
 };
 use serde::Serialize;
 use std::{borrow::Cow, collections::BTreeMap};
@@ -22,6 +22,14 @@ pub const KERNEL_TYPE: &str = "application/vnd.bennu.image.kernel.v1";
 pub const INITRD_TYPE: &str = "application/vnd.bennu.image.initrd.v1";
 /// Media type of root filesystems.
 pub const ROOT_TYPE: &str = "application/vnd.bennu.image.root.v1+squashfs";
+/// Media type of root partitions taken from disk images.
+pub const EXT4_TYPE: &str = "application/vnd.bennu.image.root.v1+ext4";
+/// Media type of EFI programs.
+pub const PROGRAM_TYPE: &str = "application/vnd.bennu.image.program.v1+efi";
+/// Media type of discs that boot whole.
+pub const DISC_TYPE: &str = "application/vnd.bennu.image.disc.v1+iso";
+/// Media type of files that a foreign system fetches by itself.
+pub const FILE_TYPE: &str = "application/vnd.bennu.image.file.v1";
 /// Media type of dm-verity's hash trees.
 pub const VERITY_TYPE: &str = "application/vnd.bennu.image.verity.v1";
 /// Media type of a kernel image's layer over container images.
@@ -86,8 +94,12 @@ fn layers_of(content: &Content) -> Vec<Descriptor> {
     let kernel = layer(KERNEL_TYPE, content.kernel(), "vmlinuz".to_owned());
     let modules = |blob| layer(INITRD_TYPE, blob, "modules.img".to_owned());
     match content {
-        Content::Root { modules: initrd, root, verity, .. } => {
-            let root = layer(ROOT_TYPE, root, "root.squashfs".to_owned());
+        Content::Root { modules: initrd, root, filesystem, verity, .. } => {
+            let media_type = match filesystem {
+                FileSystem::Squashfs => ROOT_TYPE,
+                FileSystem::Ext4 => EXT4_TYPE,
+            };
+            let root = layer(media_type, root, format!("root.{}", filesystem.name()));
             let tree = verity.iter().map(|verity| layer(VERITY_TYPE, &verity.tree, "root.verity".to_owned()));
             [kernel, modules(initrd), root].into_iter().chain(tree).collect()
         }
@@ -95,11 +107,15 @@ fn layers_of(content: &Content) -> Vec<Descriptor> {
             let over = over.iter().map(|over| layer(KERNEL_LAYER_TYPE, over, "kernel.tar.zst".to_owned()));
             [kernel, modules(initrd)].into_iter().chain(over).collect()
         }
-        Content::Foreign { initrds, .. } => {
+        Content::Foreign { initrds, efi, files, .. } => {
             let initrds = initrds.iter().enumerate();
             let initrds = initrds.map(|(at, blob)| layer(INITRD_TYPE, blob, format!("initrd-{at}.img")));
-            std::iter::once(kernel).chain(initrds).collect()
+            let efi = efi.iter().map(|blob| layer(PROGRAM_TYPE, blob, "program.efi".to_owned()));
+            let files = files.iter().map(|file| layer(FILE_TYPE, &file.blob, file.name.clone()));
+            std::iter::once(kernel).chain(initrds).chain(efi).chain(files).collect()
         }
+        Content::Program { program } => vec![layer(PROGRAM_TYPE, program, "program.efi".to_owned())],
+        Content::Disc { disc } => vec![layer(DISC_TYPE, disc, "disc.iso".to_owned())],
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod adopt;
 mod container;
+mod disk;
+mod efi;
 mod foreign;
+mod iso;
 mod manifest;
 mod pack;
 mod progress;
@@ -10,7 +13,10 @@ mod root;
 
 pub use adopt::{adopt, is_ours};
 pub use container::{KERNEL_LABEL, Labels, Pairing, container, variants};
+pub use disk::disk;
+pub use efi::{efi, foreign_with_efi};
 pub use foreign::foreign;
+pub use iso::iso;
 pub use manifest::{
     ARTIFACT_TYPE, CONFIG_TYPE, INITRD_TYPE, Imported, KERNEL_TYPE, LOADER_TYPE, MANIFEST_TYPE, ROOT_TYPE, VERITY_TYPE,
 };
@@ -21,6 +27,7 @@ pub use root::root_from_tar;
 pub use crate::tree::Acls;
 use crate::{
     archive::TarError,
+    disk::DiskError,
     kernel::KernelError,
     modules::ModulesError,
     oci::OciError,
@@ -71,6 +78,15 @@ impl Options {
         match self.processors {
             0 => std::thread::available_parallelism().map_or(1, Into::into),
             count => count,
+        }
+    }
+}
+
+impl From<DiskError> for ImportError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Store(error) => Self::Store(error),
+            error => Self::Disk(error),
         }
     }
 }
@@ -126,6 +142,15 @@ pub enum ImportError {
         /// What the system said.
         source: io::Error,
     },
+    /// The EFI program is none, or is damaged.
+    #[error(transparent)]
+    Efi(#[from] crate::efi::EfiError),
+    /// The disc makes no sense, or nothing starts from it.
+    #[error(transparent)]
+    Iso(#[from] crate::iso::IsoError),
+    /// The disk image makes no sense, or holds no root.
+    #[error(transparent)]
+    Disk(DiskError),
     /// What was written aside could not be read back.
     #[error("cannot read '{path}' back from the scratch file: {source}. Look at the disk of the state directory")]
     Spool {

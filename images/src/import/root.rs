@@ -14,7 +14,7 @@ use crate::{
 use bennu_plan::{Entry, INITS};
 use bennu_rules::{
     facts::Architecture,
-    image::{BlobRef, Content, Derivation, ImageConfig, SignedLoaders},
+    image::{BlobRef, Content, Derivation, FileSystem, ImageConfig, SignedLoaders},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -93,7 +93,9 @@ impl<'a> Making<'a> {
             Some(signed) => Some(signed),
             None => signing::examine(&indexed, &kernel, &options.trusted, store, note)?,
         };
-        let modules = modules::initrd(&indexed, &kernel, options.level, options.threads(), store, progress)?;
+        let filesystem = FileSystem::Squashfs;
+        let modules =
+            modules::initrd(&indexed, &kernel, filesystem, options.level, options.threads(), store, progress)?;
         let mut tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         let os = os_release(&indexed);
         let kernel_release = kernel.release.clone();
@@ -110,7 +112,7 @@ impl<'a> Making<'a> {
                 let root = build_root(&builder, &indexed, compression, options, store, progress)?;
                 progress.check()?;
                 let verity = Some(verity::protect(&root, store, options.threads())?);
-                Content::Root { kernel: kernel_blob, modules, root, verity, kernel_release }
+                Content::Root { kernel: kernel_blob, modules, root, filesystem, verity, kernel_release }
             }
         };
         let config = ImageConfig {
@@ -163,13 +165,18 @@ fn examine_root(
     Ok(entry)
 }
 
-fn check(options: &Options) -> Result<(), ImportError> {
+pub(super) fn check(options: &Options) -> Result<(), ImportError> {
     if !(1..=22).contains(&options.level) {
         let what =
             format!("compression level {} is out of range; zstd has 1 to 22, and 15 is the default", options.level);
         return Err(ImportError::Option(what));
     }
     super::foreign::check_cmdline(&options.cmdline)
+}
+
+/// Refuses what has no init, and says what keeps a system from running well here.
+pub(super) fn check_system(indexed: &Indexed, cmdline: &str, progress: &dyn Progress) -> Result<(), ImportError> {
+    examine_root(indexed, cmdline, None, &mut |note| progress.note(note)).map(drop)
 }
 
 fn check_init(indexed: &Indexed, cmdline: &str) -> Result<(), ImportError> {
@@ -279,14 +286,14 @@ fn content_bytes(indexed: &Indexed) -> u64 {
 }
 
 /// `PRETTY_NAME` (os-release(5)); a file that cannot be read is no reason to refuse an image.
-fn os_release(indexed: &Indexed) -> Option<String> {
+pub(super) fn os_release(indexed: &Indexed) -> Option<String> {
     let text = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .find_map(|path| indexed.bytes(path.as_bytes(), LONGEST_OS_RELEASE)?.ok())?;
     pretty_name(&String::from_utf8_lossy(&text))
 }
 
-fn pretty_name(text: &str) -> Option<String> {
+pub(super) fn pretty_name(text: &str) -> Option<String> {
     let value = text.lines().filter_map(|line| line.trim().strip_prefix("PRETTY_NAME=")).next_back()?.trim();
     let quoted = |quote| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);

@@ -19,7 +19,10 @@ use crate::{
     tree::Indexed,
 };
 use archive::{Compression, InitrdWriter};
-use bennu_rules::{facts::Architecture, image::BlobRef};
+use bennu_rules::{
+    facts::Architecture,
+    image::{BlobRef, FileSystem},
+};
 use database::Database;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,12 +33,9 @@ use std::{
 /// The largest module is some 20 MB, with debug information 200.
 const LARGEST: u64 = 512 << 20;
 
-/// What stage 1 cannot do without, and what for.
-const REQUIRED: [(&str, &str); 3] = [
-    ("squashfs", "to read the root filesystem"),
-    ("loop", "to mount it from memory"),
-    ("overlay", "to make it writable for the time of one boot"),
-];
+/// What stage 1 cannot do without beside the root's own file system, and what for.
+const REQUIRED: [(&str, &str); 2] =
+    [("loop", "to mount it from memory"), ("overlay", "to make it writable for the time of one boot")];
 
 /// Why there is no modules initrd.
 #[derive(Debug, thiserror::Error)]
@@ -121,10 +121,11 @@ fn cards_without_driver(database: &Database, kernel: &Kernel) -> Option<String> 
     })
 }
 
-/// Makes the initrd of a kernel's modules and the firmware they name, and stores it.
+/// Makes the initrd of a kernel's modules and the firmware they name, and stores it. `filesystem` is the root's.
 pub fn initrd(
     source: &Indexed,
     kernel: &Kernel,
+    filesystem: FileSystem,
     level: u32,
     threads: usize,
     store: &Store,
@@ -132,7 +133,8 @@ pub fn initrd(
 ) -> Result<BlobRef, ModulesError> {
     let database = Database::read(source, &kernel.modules, &kernel.release)?;
     let tree = Tree { source, kernel };
-    for (module, purpose) in REQUIRED {
+    let required = [(filesystem.name(), "to read the root filesystem"), REQUIRED[0], REQUIRED[1]];
+    for (module, purpose) in required {
         if !database.is_builtin(module) && !database.modules.contains_key(module) {
             return Err(ModulesError::Lacks { release: kernel.release.clone(), module, purpose });
         }
@@ -143,7 +145,7 @@ pub fn initrd(
     let boards = !matches!(kernel.architecture, Architecture::X86 | Architecture::X86_64);
     let chosen = choose(&database, |module| match database.modules[module].in_kernel() {
         Some(path) => {
-            Ok::<_, ModulesError>(REQUIRED.iter().any(|(name, _)| name == &module) || selection::is_taken(path, boards))
+            Ok::<_, ModulesError>(required.iter().any(|(name, _)| name == &module) || selection::is_taken(path, boards))
         }
         None => Ok(selection::registers(&tree.module(&database.modules[module].path)?)),
     })?;

@@ -45,6 +45,11 @@ pub struct Spool {
 }
 
 impl Spool {
+    /// Over a scratch file that is written.
+    pub(crate) fn of(file: File) -> Self {
+        Self { file }
+    }
+
     /// Reads some of a file's stored contents.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)

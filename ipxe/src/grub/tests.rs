@@ -19,6 +19,7 @@ fn boot_script(arguments: &str) -> BootScript {
         discovers: false,
         image: "web:v3".into(),
         digest: Digest([0xab; 32]),
+        way: Way::Kernel,
         kernel: file("kernel"),
         initrds: vec![file("modules.img"), file("stage1.img")],
         arguments: arguments.into(),
@@ -36,6 +37,9 @@ fn every_script_reads_as_reviewed() {
     insta::assert_snapshot!("grub_boot", boot(boot_script(ARGUMENTS)));
     insta::assert_snapshot!("grub_discover", boot(BootScript { discovers: true, ..boot_script(ARGUMENTS) }));
     insta::assert_snapshot!("grub_foreign", boot(BootScript { initrds: Vec::new(), ..boot_script("quiet") }));
+    let program = BootScript { way: Way::Program, initrds: Vec::new(), ..boot_script("quiet") };
+    insta::assert_snapshot!("grub_program", boot(program.clone()));
+    assert!(render(&Script::Boot(BootScript { way: Way::Disc, ..program })).is_err());
     let again = String::new();
     insta::assert_snapshot!("grub_wait", render(&Script::Wait { machine: MACHINE, again: again.clone() }).unwrap());
     insta::assert_snapshot!("grub_local", render(&Script::Local { machine: MACHINE, firmware: None }).unwrap());

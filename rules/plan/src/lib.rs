@@ -72,6 +72,9 @@ pub struct RootPlan {
     pub digest: String,
     /// The root filesystem.
     pub root: Blob,
+    /// What it is, as mount(2) calls it.
+    #[serde(default = "squashfs", skip_serializing_if = "is_squashfs")]
+    pub filesystem: String,
     /// What the kernel is to check the root's blocks with; `None`: an image of before, which has nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verity: Option<Verity>,
@@ -112,6 +115,15 @@ pub struct Entry {
     /// Working directory; empty is `/`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub workdir: String,
+}
+
+/// What all roots were when plans did not say.
+fn squashfs() -> String {
+    "squashfs".to_owned()
+}
+
+fn is_squashfs(filesystem: &str) -> bool {
+    filesystem == "squashfs"
 }
 
 /// dm-verity's hashes over the root: SHA-256 without a salt, blocks of 4096 bytes, the tree behind one block with the
@@ -253,6 +265,7 @@ mod tests {
         let Action::Boot(root) = &plan.action else { panic!("not a boot: {plan:?}") };
         assert!(root.own_fstab);
         assert_eq!(root.overlay_limit, None);
+        assert_eq!(root.filesystem, "squashfs");
         let again: Plan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
         assert_eq!(again, plan);
     }

@@ -25,6 +25,36 @@ pub fn with_consoles(arguments: String) -> String {
     join(&[DEFAULT_CONSOLES, &arguments])
 }
 
+/// Puts URLs in the places that an image's arguments leave for them: `{{url:NAME}}` is where the file of that name is
+/// fetched, and `{{base:NAME}}` the same without the name. `url` answers the base. What names no file stays.
+pub fn filled(arguments: &str, base: impl Fn(&str) -> Option<String>) -> String {
+    let mut filled = String::with_capacity(arguments.len());
+    let mut rest = arguments;
+    while let Some((before, after)) = rest.split_once("{{") {
+        filled += before;
+        let place = after.split_once("}}").and_then(|(place, behind)| {
+            let (kind, name) = place.split_once(':')?;
+            let base = base(name)?;
+            match kind {
+                "url" => Some((base + name, behind)),
+                "base" => Some((base, behind)),
+                _ => None,
+            }
+        });
+        match place {
+            Some((url, behind)) => {
+                filled += &url;
+                rest = behind;
+            }
+            None => {
+                filled += "{{";
+                rest = after;
+            }
+        }
+    }
+    filled + rest
+}
+
 fn key(word: &str) -> &str {
     word.split_once('=').map_or(word, |(key, _)| key)
 }
@@ -58,6 +88,18 @@ mod tests {
         assert_eq!(join(&["console=tty0 console=ttyS0", "console=ttyS1"]), "console=ttyS1");
         assert_eq!(join(&["a=1", "a=2 a=3"]), "a=2 a=3");
         assert_eq!(join(&[r#"dyndbg="file x +p" a"#, "b"]), r#"dyndbg="file x +p" a b"#);
+    }
+
+    #[test]
+    fn places_for_urls_are_filled() {
+        let base = |name: &str| (name == "a.sfs").then(|| "http://x/blobs/ab/".to_owned());
+        assert_eq!(
+            filled("q fetch={{url:a.sfs}} srv={{base:a.sfs}}", base),
+            "q fetch=http://x/blobs/ab/a.sfs srv=http://x/blobs/ab/"
+        );
+        for other in ["", "quiet", "{{", "x={{url:b}}", "{{url:a.sfs", "{{urn:a.sfs}}", "{{{{url}}"] {
+            assert_eq!(filled(other, base), other);
+        }
     }
 
     #[test]

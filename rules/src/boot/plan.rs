@@ -82,7 +82,7 @@ fn act(request: &PlanRequest, boot: &Boot, machine: Option<&Machine>, view: &Vie
 }
 
 fn boot_root(request: &PlanRequest, name: &str, image: &Image, machine: Option<&Machine>, at: &Moment) -> Action {
-    let Content::Root { root, verity, kernel_release, .. } = &image.config.content else {
+    let Content::Root { root, filesystem, verity, kernel_release, .. } = &image.config.content else {
         return Action::Discover { poll_seconds: POLL_SECONDS };
     };
     let blob = |blob: &BlobRef| Blob {
@@ -94,6 +94,7 @@ fn boot_root(request: &PlanRequest, name: &str, image: &Image, machine: Option<&
         image: name.to_owned(),
         digest: image.digest.to_string(),
         root: blob(root),
+        filesystem: filesystem.name().to_owned(),
         verity: verity.as_ref().map(|verity| Verity { tree: blob(&verity.tree), root_hash: verity.root_hash.hex() }),
         entry: image.config.entry.clone(),
         kernel_release: kernel_release.clone(),

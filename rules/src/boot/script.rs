@@ -83,7 +83,18 @@ pub enum Script {
     },
 }
 
-/// A kernel with all it needs.
+/// How a loader starts what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a Linux kernel with initrds.
+    Kernel,
+    /// As a program of the firmware's own kind.
+    Program,
+    /// As a disc in a drive.
+    Disc,
+}
+
+/// A kernel with all it needs, or what is started in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootScript {
     /// For the console.
@@ -96,7 +107,9 @@ pub struct BootScript {
     pub image: String,
     /// The image.
     pub digest: Digest,
-    /// The kernel's URL.
+    /// How it starts.
+    pub way: Way,
+    /// The URL of the kernel, the program or the disc.
     pub kernel: NamedUrl,
     /// Initrds in their order.
     pub initrds: Vec<NamedUrl>,
@@ -320,9 +333,13 @@ impl Case<'_> {
             let script = Script::Restart { machine: self.request.mac, reason };
             return self.simple(script, ScriptKind::Restart, at);
         }
+        let (way, started) = match self.started(content) {
+            Ok(started) => started,
+            Err((reason, advice)) => return self.refuse(&format!("{reference} {reason}"), advice, at),
+        };
         let before = self.boot.clone();
         let token = self.boot.token.get_or_insert_with(|| mint_token(at)).clone();
-        let uses_stage1 = !matches!(content, Content::Foreign { .. });
+        let uses_stage1 = content.has_stage1();
         self.boot.kernel = Some(content.kernel().digest);
         self.boot.stage1 = uses_stage1.then_some(self.request.stage1.digest);
         self.boot.name_parts(content);
@@ -337,8 +354,9 @@ impl Case<'_> {
             discovers,
             image: reference.to_string(),
             digest: image.digest,
-            kernel: NamedUrl { name: "kernel".into(), url: self.blob_url(content.kernel()) },
-            initrds: self.initrds(content),
+            way,
+            kernel: NamedUrl { name: "kernel".into(), url: self.blob_url(started) },
+            initrds: if way == Way::Kernel { self.initrds(content) } else { Vec::new() },
             arguments: self.arguments(image, uses_stage1.then_some(&base)),
             stage1: uses_stage1,
             again: again(self.request),
@@ -346,7 +364,7 @@ impl Case<'_> {
         let kind = match content {
             Content::Root { .. } => ScriptKind::Boot,
             Content::Kernel { .. } => ScriptKind::Discover,
-            Content::Foreign { .. } => ScriptKind::Foreign,
+            Content::Foreign { .. } | Content::Program { .. } | Content::Disc { .. } => ScriptKind::Foreign,
         };
         let detail = format!("{reference} ({}){notice}", image.digest.short());
         let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
@@ -356,6 +374,28 @@ impl Case<'_> {
             decision.volatile.push(Volatile::PutBoot(self.boot.clone()));
         }
         decision
+    }
+
+    /// What this firmware starts of an image, and how; or why it cannot, and what to do.
+    fn started<'a>(&self, content: &'a Content) -> Result<(Way, &'a BlobRef), (&'static str, &'static str)> {
+        // GRUB comes from us to UEFI alone.
+        let is_uefi = self.request.tftp.is_some() || self.machine.facts.firmware == Some(Firmware::Uefi);
+        match content {
+            Content::Foreign { efi: Some(program), .. } if is_uefi => Ok((Way::Program, program)),
+            Content::Root { kernel, .. } | Content::Kernel { kernel, .. } | Content::Foreign { kernel, .. } => {
+                Ok((Way::Kernel, kernel))
+            }
+            Content::Program { program } if is_uefi => Ok((Way::Program, program)),
+            Content::Program { .. } => Err((
+                "is an EFI program, and this machine starts with BIOS",
+                "Let the machine start with UEFI (its set-up), or assign another image to it",
+            )),
+            Content::Disc { .. } if self.request.tftp.is_some() => Err((
+                "is a whole disc, and GRUB, which Secure Boot brings here, cannot start one",
+                "Switch Secure Boot off, or assign another image to the machine",
+            )),
+            Content::Disc { disc } => Ok((Way::Disc, disc)),
+        }
     }
 
     /// A kernel is started by the shim and GRUB of its own vendor, where the image has them: another vendor's do not
@@ -384,10 +424,24 @@ impl Case<'_> {
             Content::Foreign { initrds, .. } => {
                 initrds.iter().enumerate().map(|(n, blob)| named(&format!("initrd{n}.img"), blob)).collect()
             }
+            Content::Program { .. } | Content::Disc { .. } => Vec::new(),
         }
     }
 
+    /// The image's own arguments, with the URLs of its files, which are fetched over HTTP whoever loads the kernel.
+    fn filled(&self, image: &Image) -> String {
+        let Content::Foreign { files, .. } = &image.config.content else { return image.config.cmdline.clone() };
+        arguments::filled(&image.config.cmdline, |name| {
+            let file = files.iter().find(|file| file.name == name)?;
+            Some(format!("{}/", blob_url(&self.request.origin, &file.blob.digest)))
+        })
+    }
+
     fn arguments(&self, image: &Image, boot_url: Option<&String>) -> String {
+        if let Content::Program { .. } = image.config.content {
+            // Who knows what it makes of a kernel's.
+            return arguments::join(&[&image.config.cmdline, &self.machine.arguments]);
+        }
         let (consoles, of_profile) = self.profile.map_or((String::new(), String::new()), |profile| {
             let consoles =
                 profile.settings.consoles.iter().map(|console| format!("console={console}")).collect::<Vec<_>>();
@@ -403,7 +457,7 @@ impl Case<'_> {
         let ours_first = if boot_url.is_some() { "panic=60" } else { "" };
         arguments::with_consoles(arguments::join(&[
             ours_first,
-            &image.config.cmdline,
+            &self.filled(image),
             &consoles,
             &of_profile,
             &self.machine.arguments,

@@ -2,7 +2,7 @@ use super::{
     explain,
     plan::{self, PlanRequest},
     report::{self, ReportRequest},
-    script::{self, Script, ScriptRequest},
+    script::{self, Script, ScriptRequest, Way},
     *,
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     assignment::Assignment,
     decision::lease_key,
     facts::{Architecture, Facts, Firmware},
-    image::{BlobRef, Content, Image, ImageConfig, ImageName, Tag},
+    image::{BlobRef, Content, FileSystem, Image, ImageConfig, ImageName, Tag},
     journey::Seen,
     lease::Lease,
     memory::Memory,
@@ -19,7 +19,7 @@ use crate::{
     signature::{KeyId, SignaturePolicy, Verdict},
 };
 use bennu_plan::{Action, Report};
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
 
@@ -137,9 +137,14 @@ fn root(kernel: u8) -> Content {
         kernel: blob(kernel),
         modules: blob(2),
         root: blob(3),
+        filesystem: FileSystem::Squashfs,
         verity: None,
         kernel_release: "6.1.0".into(),
     }
+}
+
+fn foreign(efi: Option<BlobRef>) -> Content {
+    Content::Foreign { kernel: blob(1), initrds: vec![blob(2)], efi, files: Vec::new() }
 }
 
 fn request(mac: MacAddress) -> ScriptRequest {
@@ -390,7 +395,7 @@ fn without_dhcp_of_ours_a_start_of_the_loader_opens_the_next_boot() {
 #[test]
 fn a_foreign_image_is_not_called_dead_for_its_silence_and_ours_is() {
     let mut world = World::new();
-    world.image("inst:1", Content::Foreign { kernel: blob(1), initrds: vec![blob(2)] });
+    world.image("inst:1", foreign(None));
     world.assign("inst:1");
     boot_script(world.script());
     let later = Timestamp(world.now + 600_000);
@@ -401,6 +406,62 @@ fn a_foreign_image_is_not_called_dead_for_its_silence_and_ours_is() {
     boot_script(other.script());
     let later = Timestamp(other.now + 600_000);
     assert!(crate::journey::diagnose(other.live.boot(MAC).unwrap(), later).unwrap().reason.contains("stage 1"));
+}
+
+#[test]
+fn each_firmware_starts_what_it_can() {
+    let script = |content: Content, firmware: Firmware, tftp: Option<Ipv4Addr>| {
+        let mut world = World::new();
+        world.image("tool:1", content);
+        world.assign("tool:1");
+        let facts = Facts { firmware: Some(firmware), ..Facts::default() };
+        world.run(&ScriptRequest { facts, tftp, ..request(MAC) }, script::decide).0
+    };
+    let started = |content: Content, firmware, tftp| {
+        let script = boot_script(script(content, firmware, tftp));
+        (script.way, script.kernel.url.rsplit('/').next().unwrap()[..2].to_owned(), script.initrds.len())
+    };
+    let grub = Some(Ipv4Addr::new(10, 77, 0, 1));
+    let (bios, uefi) = (Firmware::Bios, Firmware::Uefi);
+    let of = |n: &str| n.to_owned();
+    assert_eq!(started(foreign(None), bios, None), (Way::Kernel, of("01"), 1));
+    assert_eq!(started(foreign(None), uefi, None), (Way::Kernel, of("01"), 1));
+    assert_eq!(started(foreign(Some(blob(5))), bios, None), (Way::Kernel, of("01"), 1));
+    assert_eq!(started(foreign(Some(blob(5))), uefi, None), (Way::Program, of("05"), 0));
+    assert_eq!(started(foreign(Some(blob(5))), uefi, grub), (Way::Program, of("05"), 0));
+    let program = || Content::Program { program: blob(6) };
+    assert_eq!(started(program(), uefi, None), (Way::Program, of("06"), 0));
+    let Script::Refused { reason, .. } = script(program(), bios, None) else { panic!("BIOS starts no EFI program") };
+    assert_eq!(reason, "tool:1 is an EFI program, and this machine starts with BIOS");
+    let disc = || Content::Disc { disc: blob(8) };
+    assert_eq!(started(disc(), bios, None), (Way::Disc, of("08"), 0));
+    assert_eq!(started(disc(), uefi, None), (Way::Disc, of("08"), 0));
+    assert!(matches!(script(disc(), uefi, grub), Script::Refused { .. }));
+}
+
+#[test]
+fn a_program_gets_no_arguments_that_are_a_kernels() {
+    let mut world = World::new();
+    world.image("shell:1", Content::Program { program: blob(6) });
+    world.assign("shell:1");
+    let facts = Facts { firmware: Some(Firmware::Uefi), ..Facts::default() };
+    let script = boot_script(world.run(&ScriptRequest { facts, ..request(MAC) }, script::decide).0);
+    assert_eq!(script.arguments, "quiet", "the image's own alone");
+}
+
+#[test]
+fn a_live_system_is_told_where_its_root_is() {
+    let mut world = World::new();
+    let file = crate::image::NamedBlob { name: "root.squashfs".into(), blob: blob(7) };
+    let live = Content::Foreign { kernel: blob(1), initrds: vec![blob(2)], efi: None, files: vec![file] };
+    let digest = world.image("live:1", live);
+    let mut image = world.memory.image(&digest).unwrap().clone();
+    image.config.cmdline = "boot=live fetch={{url:root.squashfs}}".into();
+    world.memory.apply(Change::PutImage(image));
+    world.assign("live:1");
+    let arguments = boot_script(world.script()).arguments;
+    let url = format!("http://10.77.0.1/blobs/sha256/{}/root.squashfs", "07".repeat(32));
+    assert!(arguments.ends_with(&format!("boot=live fetch={url}")), "{arguments}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bennu_rules::{
         script::{self, Script, ScriptRequest},
     },
     facts::{Architecture, Facts},
-    image::{BlobRef, Content, Digest, Image, ImageConfig, ImageName, SignedLoaders, Tag},
+    image::{BlobRef, Content, Digest, FileSystem, Image, ImageConfig, ImageName, SignedLoaders, Tag},
     journey::{Observation, Seen, diagnose},
     profile::{BootSettings, Fingerprint, Match, Profile},
     settings::SecureBoot,
@@ -88,6 +88,7 @@ impl Wire {
             kernel: blob(seed),
             modules: blob(2),
             root: blob(3),
+            filesystem: FileSystem::Squashfs,
             verity: None,
             kernel_release: "6.1.0".into(),
         };

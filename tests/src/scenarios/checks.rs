@@ -52,7 +52,7 @@ pub fn stops_at_a_damaged_block(bennu: &Appliance, machine: &mut Machine) -> Res
     let mac = machine.mac();
     let ran = bennu.last_boot(&mac)?;
     let blocks: u64 = machine.run("echo $(($(blockdev --getsize64 /dev/dm-0) / 4096))")?.trim().parse()?;
-    let (block, root) = (blocks / 2, "/run/bennu/image/root.squashfs");
+    let (block, root) = (blocks / 2, "/run/bennu/image/root.img");
     // Past all caches, so that the kernel reads anew.
     let read =
         format!("dd if=/dev/dm-0 of=/dev/null bs=4096 count=1 iflag=direct status=none skip={block} && echo came");

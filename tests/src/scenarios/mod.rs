@@ -18,6 +18,7 @@ mod secure_boot;
 mod siege;
 mod signatures;
 mod slow_http;
+mod sources;
 mod waiting;
 mod wire;
 
@@ -49,6 +50,10 @@ pub const LIVES: &[Life] = &[
     proxy::UEFI,
     proxy::BIOS,
     waiting::LOCAL,
+    sources::QCOW2,
+    sources::LIVE_ISO,
+    sources::MEMTEST,
+    sources::UNIFIED,
     firmware::FOREIGN,
     bad_input::PACKETS,
     bad_input::KILLED_CLIENT,

@@ -75,9 +75,13 @@ pub fn size(source: &Source) -> Option<u64> {
     let regular = |path: &Path| Some(path.metadata().ok().filter(Metadata::is_file)?.len());
     match source {
         Source::Directory(_) | Source::Stdin | Source::Layout { .. } => None,
-        Source::Tar(path) | Source::Archive { path, .. } => regular(path),
-        Source::Foreign { kernel, initrds, .. } => {
-            initrds.iter().try_fold(regular(kernel)?, |sum, initrd| Some(sum + regular(initrd)?))
+        Source::Tar(path)
+        | Source::Archive { path, .. }
+        | Source::Disk(path)
+        | Source::Iso(path)
+        | Source::Efi(path) => regular(path),
+        Source::Foreign { kernel, initrds, efi, .. } => {
+            initrds.iter().chain(efi).try_fold(regular(kernel)?, |sum, part| Some(sum + regular(part)?))
         }
     }
 }
@@ -94,10 +98,15 @@ fn open(source: Source) -> Done<Opened> {
             let file = open_file(&path, "write dir: for a directory, and oci: for one that is an OCI layout")?;
             Ok(Opened::Stream(Box::new(file), path.display().to_string()))
         }
+        Source::Disk(path) | Source::Iso(path) | Source::Efi(path) => {
+            let file = open_file(&path, "name the file itself")?;
+            Ok(Opened::Stream(Box::new(file), path.display().to_string()))
+        }
         Source::Stdin => Ok(Opened::Stream(Box::new(io::stdin()), "standard input".into())),
-        Source::Foreign { kernel, initrds, .. } => {
+        Source::Foreign { kernel, initrds, efi, .. } => {
             let named = std::iter::once(("kernel".to_owned(), kernel))
-                .chain(initrds.into_iter().enumerate().map(|(at, path)| (format!("initrd-{at}"), path)));
+                .chain(initrds.into_iter().enumerate().map(|(at, path)| (format!("initrd-{at}"), path)))
+                .chain(efi.map(|path| ("efi".to_owned(), path)));
             let opened = named.map(|(name, path)| {
                 let file = open_file(&path, "name the file itself")?;
                 Ok((name, path, file))
@@ -242,7 +251,12 @@ mod tests {
             (Source::Directory(file.clone()), "is no directory"),
             (Source::Tar(directory.path().into()), "is a directory"),
             (
-                Source::Foreign { kernel: file, initrds: vec![directory.path().join("none")], cmdline: String::new() },
+                Source::Foreign {
+                    kernel: file,
+                    initrds: vec![directory.path().join("none")],
+                    efi: None,
+                    cmdline: String::new(),
+                },
                 "No such file",
             ),
         ] {

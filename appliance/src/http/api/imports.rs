@@ -21,7 +21,7 @@ use crate::{
 };
 use axum::{body::Body, extract::State, response::Response};
 use bennu_images::{
-    import::{Acls, ImportError, ImportStep, Imported, Meter, Options, Progress, root_from_tar},
+    import::{self, Acls, ImportError, ImportStep, Imported, Meter, Options, Progress, root_from_tar},
     oci::read_archive,
 };
 use bennu_rules::{
@@ -43,8 +43,14 @@ pub enum Kinds {
     Kernel,
     /// A container image: an OCI layout in a tar, or what `docker save` writes.
     Container,
-    /// Files `kernel` and `initrd…` (in their order), started as they are.
+    /// Files `kernel`, `initrd…` (in their order) and perhaps `efi`, started as they are.
     Foreign,
+    /// A disk image, whose root partition becomes the root.
+    Disk,
+    /// A live system's disc.
+    Iso,
+    /// An EFI program.
+    Efi,
 }
 
 /// What to do with access control lists, which a root filesystem cannot hold.
@@ -203,7 +209,20 @@ fn sweep(api: &Api) -> Answer<()> {
 }
 
 fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> Answer<Converted> {
-    let options = Options {
+    let options = options(wanted, api);
+    let image = match wanted.kind {
+        Kinds::Foreign => foreign::import_foreign(wanted, api, body, progress)?,
+        Kinds::Container => return import_container(wanted, &options, api, body, progress),
+        Kinds::Efi => import::efi(body, &wanted.cmdline, &api.store, progress)?,
+        Kinds::Iso => import::iso(body, &options, &api.store, progress)?,
+        Kinds::Disk => import::disk(body, &options, &api.store, progress)?,
+        Kinds::Root | Kinds::Kernel => root_from_tar(body, &options, &api.store, progress)?,
+    };
+    Ok(Converted { images: vec![image], source: Vec::new() })
+}
+
+fn options(wanted: &Wanted, api: &Api) -> Options {
+    Options {
         kernel_only: wanted.kind == Kinds::Kernel,
         cmdline: wanted.cmdline.clone(),
         level: wanted.level.unwrap_or(api.config.import.compression_level),
@@ -214,13 +233,7 @@ fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> An
         source_size: wanted.size,
         trusted: trusted(api),
         ..Options::default()
-    };
-    let image = match wanted.kind {
-        Kinds::Foreign => foreign::import_foreign(wanted, api, body, progress)?,
-        Kinds::Container => return import_container(wanted, &options, api, body, progress),
-        Kinds::Root | Kinds::Kernel => root_from_tar(body, &options, &api.store, progress)?,
-    };
-    Ok(Converted { images: vec![image], source: Vec::new() })
+    }
 }
 
 fn import_container(
@@ -261,6 +274,9 @@ impl From<ImportError> for Problem {
             | ImportError::Modules(_)
             | ImportError::Build(_)
             | ImportError::Oci(_)
+            | ImportError::Disk(_)
+            | ImportError::Efi(_)
+            | ImportError::Iso(_)
             | ImportError::NoInit { .. }
             | ImportError::Cancelled(_)
             | ImportError::Read { .. } => Self::told(Kind::Import, &error),

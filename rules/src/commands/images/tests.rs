@@ -5,7 +5,7 @@ use crate::{
     Live, Machine, Volatile,
     boot::Pinned,
     facts::Architecture,
-    image::{BlobRef, Content, ImageConfig},
+    image::{BlobRef, Content, FileSystem, ImageConfig},
     memory::Memory,
     settings::{Settings, Subnet},
 };
@@ -47,7 +47,17 @@ fn made(seed: u8, content: Content) -> Image {
 pub fn image(seed: u8) -> Image {
     let release = "6.1.0-1-amd64".to_owned();
     let (kernel, modules, root) = (blob(seed, 201), blob(seed, 202), blob(seed, 203));
-    made(seed, Content::Root { kernel, modules, root, verity: None, kernel_release: release })
+    made(
+        seed,
+        Content::Root {
+            kernel,
+            modules,
+            root,
+            filesystem: FileSystem::Squashfs,
+            verity: None,
+            kernel_release: release,
+        },
+    )
 }
 
 /// An image that only supplies a kernel.

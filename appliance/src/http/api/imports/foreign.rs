@@ -13,7 +13,7 @@ use crate::{
 };
 use bennu_images::{
     archive::{EntryKind, Reader, TarError, decompress},
-    import::{ImportError, ImportStep, Imported, Progress, foreign},
+    import::{ImportError, ImportStep, Imported, Progress, foreign, foreign_with_efi},
     kernel, signing,
     store::Store,
 };
@@ -29,7 +29,7 @@ pub(super) fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progr
     let unreadable = |error: TarError| Problem::from(ImportError::from(error));
     let stream = decompress::sniff(body).map_err(|error| Problem::told(Kind::Import, &error))?;
     let mut reader = Reader::new(stream);
-    let (mut kernel, mut initrds, mut done) = (None, Vec::new(), 0);
+    let (mut kernel, mut initrds, mut program, mut done) = (None, Vec::new(), None, 0);
     while let Some(entry) = reader.next_entry().map_err(unreadable)? {
         let name = String::from_utf8_lossy(&entry.path).trim_start_matches("./").to_owned();
         if entry.kind != EntryKind::File {
@@ -41,13 +41,14 @@ pub(super) fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progr
         })?;
         match name.as_str() {
             "kernel" => kernel = Some(part),
+            "efi" => program = Some(part),
             name if name.starts_with("initrd") => initrds.push(part),
             other => {
                 let detail = format!("'{}' is no part of a foreign image", other.chars().take(80).collect::<String>());
                 return Err(Problem::new(
                     Kind::Import,
                     detail,
-                    "send a tar of the files kernel and initrd…, in their order",
+                    "send a tar of the files kernel, initrd… (in their order) and efi",
                 ));
             }
         }
@@ -56,7 +57,10 @@ pub(super) fn import_foreign(wanted: &Wanted, api: &Api, body: BodyReader, progr
     if let Some(said) = unsigned(&mut kernel, api).map_err(|error| store.failed("read from", store.tmp(), error))? {
         progress.note(&said);
     }
-    Ok(foreign(kernel, initrds, &wanted.cmdline, None, store)?)
+    Ok(match program {
+        Some(program) => foreign_with_efi(kernel, initrds, program, &wanted.cmdline, store)?,
+        None => foreign(kernel, initrds, &wanted.cmdline, None, store)?,
+    })
 }
 
 /// What Secure Boot has against a kernel, if that is one for x86-64.

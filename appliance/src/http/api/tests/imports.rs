@@ -43,6 +43,10 @@ async fn a_source_that_is_no_image_leaves_the_store_as_it_was() {
         ("root", truncated, ""),
         ("root", whole, "no root filesystem"),
         ("foreign", tar::Builder::new(Vec::new()).into_inner().unwrap(), "no file 'kernel'"),
+        ("disk", vec![0; 1 << 20], "no root partition"),
+        ("disk", b"QFI\xfb\0\0\0\x03".to_vec(), "cut within its header"),
+        ("iso", vec![0; 1 << 20], "no ISO 9660 disc"),
+        ("efi", b"#!/bin/sh".to_vec(), "no EFI program"),
     ] {
         let path = format!("/v1/imports?kind={kind}&name=web:v1&source=test");
         let got = bench.send(Request::post(path).body(Body::from(body)).unwrap()).await;
@@ -52,7 +56,7 @@ async fn a_source_that_is_no_image_leaves_the_store_as_it_was() {
         assert_eq!((bench.blobs(), bench.index()), before, "{kind}: {says}");
     }
     assert_eq!(std::fs::read_dir(bench.appliance.store.tmp()).unwrap().count(), 0);
-    for query in ["name=W&source=x", "name=web:v1", "name=web:v1&source=x&kind=iso", "name=web:v1&source=x&typo=1"] {
+    for query in ["name=W&source=x", "name=web:v1", "name=web:v1&source=x&kind=floppy", "name=web:v1&source=x&typo=1"] {
         let got = bench.send(Request::post(format!("/v1/imports?{query}")).body(Body::empty()).unwrap()).await;
         assert_eq!(got.status, StatusCode::BAD_REQUEST, "{query}");
     }
