@@ -1,5 +1,6 @@
 //! `bennu image …`
 
+mod export;
 mod pushes;
 mod verify;
 
@@ -52,6 +53,8 @@ pub enum ImageCommand {
         /// The tag
         name: ImageName,
     },
+    /// Write an image into an OCI layout, which imports elsewhere to the same digest
+    Export(export::Export),
     /// Read images from the disk and compare every byte with its digest
     Verify {
         /// NAME:TAG or sha256:DIGEST; all of them without one
@@ -93,6 +96,7 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
             say(format!("{} is {} again", tag.name, tag.digest));
             Ok(())
         }
+        ImageCommand::Export(export) => export::run(client, export).await,
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
         ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
         ImageCommand::Remove { image } => remove(client, &image).await,

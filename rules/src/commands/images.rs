@@ -274,4 +274,4 @@ fn booting(digest: &Digest, view: &View<'_>, now: Timestamp) -> Vec<MacAddress> 
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -25,14 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// An appliance that serves nothing but its API.
-pub(in crate::http) struct Bench {
+pub(crate) struct Bench {
     pub appliance: Arc<Appliance>,
     pub router: Router,
     _directory: tempfile::TempDir,
 }
 
 /// An answer.
-pub(in crate::http) struct Got {
+pub(crate) struct Got {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
