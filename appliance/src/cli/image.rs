@@ -1,6 +1,7 @@
 //! `bennu image …`
 
 mod export;
+mod gc;
 mod pushes;
 mod verify;
 
@@ -72,6 +73,8 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Remove what nothing needs any more
+    Gc(gc::Gc),
     /// Remove a tag, and its image with the last one; or an image with all its tags
     Remove {
         /// NAME:TAG or sha256:DIGEST
@@ -99,6 +102,7 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
         ImageCommand::Export(export) => export::run(client, export).await,
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
         ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
+        ImageCommand::Gc(gc) => gc::run(client, gc).await,
         ImageCommand::Remove { image } => remove(client, &image).await,
     }
 }

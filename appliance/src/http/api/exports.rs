@@ -15,11 +15,11 @@ use bennu_rules::{
     image::ImageReference,
     registry::{image_leaving, source_leaving},
 };
+use futures_util::stream;
 use http::header;
 use serde::Deserialize;
 use std::io::{self, BufWriter, Write};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// What is on its way to the client at once, at most, is some of these.
 const CHUNK: usize = 256 << 10;
@@ -55,9 +55,17 @@ pub async fn create(State(api): Shared, Path(text): Path<String>, Params(wanted)
         (header::CONTENT_LENGTH, export.size().to_string()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
-    let (chunks, body) = mpsc::channel::<io::Result<Bytes>>(4);
+    let (chunks, arriving) = mpsc::channel::<io::Result<Bytes>>(4);
+    let body = stream::unfold(arriving, |mut arriving| async {
+        let chunk = arriving.recv().await?;
+        if chunk.is_err() {
+            // What came before, the answer's head above all, leaves before the connection is cut.
+            tokio::task::yield_now().await;
+        }
+        Some((chunk, arriving))
+    });
     tokio::task::spawn_blocking(move || send(&export, &reference, chunks));
-    Ok((headers, Body::from_stream(ReceiverStream::new(body))).into_response())
+    Ok((headers, Body::from_stream(body)).into_response())
 }
 
 fn send(export: &Export, reference: &ImageReference, chunks: mpsc::Sender<io::Result<Bytes>>) {

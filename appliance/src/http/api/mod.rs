@@ -6,6 +6,7 @@
 pub mod boots;
 pub mod events;
 pub mod exports;
+pub mod gc;
 pub mod images;
 pub mod imports;
 pub mod leases;
@@ -62,6 +63,7 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/scrub", get(scrub::run))
         .route("/v1/imports", post(imports::create))
         .route("/v1/exports/{*reference}", get(exports::create))
+        .route("/v1/gc", post(gc::run))
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))
         .route("/v1/status", get(status::show))

@@ -1,5 +1,6 @@
 //! The API's real router on a real ledger and store in a temporary directory.
 
+mod gc;
 mod imports;
 mod machines;
 mod remote;
@@ -59,8 +60,13 @@ const CONFIG: &str = r#"
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in its configuration.
+    pub fn with(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = Config::parse(CONFIG).unwrap();
+        let config = Config::parse(&format!("{CONFIG}\n{config}")).unwrap();
         let store = Store::open(directory.path().join("images")).unwrap();
         let interface = Interface {
             name: "boot0".into(),
