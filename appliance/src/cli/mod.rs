@@ -215,6 +215,7 @@ pub(crate) mod tests {
             "bennu image import dir:/srv/web web:v1 --level 3",
             "bennu image import kernel=linux initrd=a initrd=b cmdline=x installer:v1",
             "bennu image list --json",
+            "bennu image diff web:v1 web:v2 --files --json",
             "bennu image gc --dry-run --json",
             "bennu image export web:v1 oci:layout:v1 --source",
             "bennu image tag web:v1 web:stable",

@@ -73,7 +73,8 @@ pub async fn run(State(api): Shared, Body(wanted): Body<Wanted>) -> Answer<Json<
     .await?;
     drop(settling);
     let shown = shown(dry_run, &images, collected, blobs);
-    if !dry_run && !(shown.blobs.is_empty() && shown.artifacts.is_empty()) {
+    let has_removed = !dry_run && (!shown.blobs.is_empty() || !shown.artifacts.is_empty());
+    if has_removed {
         let images = shown.images.iter().filter(|image| image.goes).count();
         let (artifacts, blobs, bytes) = (shown.artifacts.len(), shown.blobs.len(), shown.bytes);
         tracing::info!(images, artifacts, blobs, bytes, "removed what nothing needs");

@@ -4,6 +4,7 @@
 //! `?after=<next>&limit=<n>`.
 
 pub mod boots;
+pub mod diff;
 pub mod events;
 pub mod exports;
 pub mod gc;
@@ -63,6 +64,7 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/scrub", get(scrub::run))
         .route("/v1/imports", post(imports::create))
         .route("/v1/exports/{*reference}", get(exports::create))
+        .route("/v1/diff", get(diff::show))
         .route("/v1/gc", post(gc::run))
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))

@@ -2,6 +2,7 @@
 
 mod gc;
 mod imports;
+mod life;
 mod machines;
 mod remote;
 mod tokens;

@@ -116,7 +116,7 @@ fn unpack(source: &mut impl Read, stage: &Path, directory: &Path) -> Done<Arrive
                     }
                 }
                 if hash.finish().as_ref() != digest.0 {
-                    let help = "`bennu image verify` names what is damaged in the store; importing that image again repairs it. Nothing was kept";
+                    let help = "run `bennu image verify`, which names what is damaged in the store; importing that image again repairs it. Nothing was kept";
                     return Err(CliError::failed(format!("the blob {digest} arrived with other bytes"), help));
                 }
                 file.sync_all().map_err(failed)?;
