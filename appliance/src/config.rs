@@ -1,6 +1,7 @@
 //! The configuration file: as written (`Written`), and as used ([`Config`]).
 
 mod api;
+mod retention;
 mod signatures;
 mod subnet;
 
@@ -12,6 +13,7 @@ use bennu_rules::{
     image::ImageReference,
     settings::{BootpPolicy, DhcpMode, Settings},
 };
+use retention::WrittenRetention;
 use serde::Deserialize;
 use signatures::WrittenSignatures;
 use std::{
@@ -96,6 +98,8 @@ struct Written {
     import: WrittenImport,
     #[serde(default)]
     signatures: WrittenSignatures,
+    #[serde(default)]
+    retention: WrittenRetention,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -211,6 +215,7 @@ impl Config {
             secure_boot,
             bootp,
             signatures: signature_policy,
+            retention: written.retention.check()?,
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {

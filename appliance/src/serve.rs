@@ -210,13 +210,22 @@ async fn until_stopped(tasks: &mut JoinSet<Result<()>>, flushing: &mut JoinHandl
 impl Appliance {
     /// Every blob that a record names, and stage 1.
     pub fn blobs_in_use(&self) -> Result<BTreeSet<Digest>> {
+        self.blobs_in_use_without(&BTreeSet::new(), &BTreeSet::new())
+    }
+
+    /// The same, as it were without these images and artifacts.
+    pub fn blobs_in_use_without(
+        &self,
+        images: &BTreeSet<Digest>,
+        artifacts: &BTreeSet<Digest>,
+    ) -> Result<BTreeSet<Digest>> {
         Ok(self.ledger.read(|records, _| {
             let mut used = BTreeSet::from([self.stage1.digest]);
-            for image in records.images() {
+            for image in records.images().iter().filter(|image| !images.contains(&image.digest)) {
                 used.extend([image.digest, image.config_blob.digest]);
                 used.extend(image.config.blobs().map(|blob| blob.digest));
             }
-            for artifact in records.artifacts() {
+            for artifact in records.artifacts().iter().filter(|artifact| !artifacts.contains(&artifact.digest)) {
                 used.insert(artifact.digest);
                 used.extend(artifact.parts.iter().map(|part| part.digest));
             }

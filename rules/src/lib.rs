@@ -11,6 +11,7 @@ pub mod boot;
 pub mod commands;
 pub mod decision;
 pub mod dhcp;
+pub mod difference;
 pub mod facts;
 pub mod image;
 pub mod journey;

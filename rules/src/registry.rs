@@ -1,6 +1,10 @@
 //! What the registry holds beside bootable images: manifests as they were pushed, the names they were pushed under, and
 //! what became of them.
 
+mod leaving;
+
+pub use leaving::{Leaving, image_leaving, source_leaving};
+
 use crate::{
     Records, Timestamp,
     image::{BlobRef, Digest, Image, ImageName},

@@ -17,6 +17,15 @@ pub enum DhcpMode {
     Off,
 }
 
+/// How long images are kept that no tag points at and nothing boots. Without a rule nothing goes by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the last images that each tag pointed at.
+    pub keep_last: Option<u32>,
+    /// All that ran within so many days.
+    pub keep_days: Option<u32>,
+}
+
 /// What a BOOTP client gets (RFC 1534 §2 leaves it to the server).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootpPolicy {
@@ -171,6 +180,8 @@ pub struct Settings {
     pub bootp: BootpPolicy,
     /// What becomes of images that no trusted key has signed.
     pub signatures: SignaturePolicy,
+    /// How long images are kept that nothing names.
+    pub retention: Retention,
 }
 
 impl Default for Settings {
@@ -189,6 +200,7 @@ impl Default for Settings {
             secure_boot: SecureBoot::Auto,
             bootp: BootpPolicy::Refuse,
             signatures: SignaturePolicy::Off,
+            retention: Retention::default(),
         }
     }
 }

@@ -33,6 +33,11 @@ impl CliError {
         Self { what: what.into(), help: help.into(), code: 2 }
     }
 
+    /// A dry run found something to do: that is no error, but has an exit code of its own.
+    pub fn difference() -> Self {
+        Self { what: String::new(), help: String::new(), code: 3 }
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
@@ -41,6 +46,9 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.what.is_empty() {
+            return Ok(());
+        }
         write!(f, "error: {}", self.what)?;
         if self.help.is_empty() { Ok(()) } else { write!(f, "\nhelp: {}", self.help) }
     }

@@ -1,5 +1,8 @@
 //! `bennu image …`
 
+mod diff;
+mod export;
+mod gc;
 mod pushes;
 mod sign;
 mod verify;
@@ -11,7 +14,7 @@ use super::{
     import::{self, Import},
     output::{Listing, age, bytes, fields, or_dash, say, say_json, time},
 };
-use crate::http::api::images::{ImageShown, RemovedShown, TagAction, TagBody};
+use crate::http::api::images::{ImageListed, ImageShown, RemovedShown, TagAction, TagBody};
 use bennu_rules::image::{Content, ImageConfig, ImageName, ImageReference, Tag, TagMove};
 use clap::Subcommand;
 use http::Method;
@@ -53,6 +56,8 @@ pub enum ImageCommand {
         /// The tag
         name: ImageName,
     },
+    /// Write an image into an OCI layout, which imports elsewhere to the same digest
+    Export(export::Export),
     /// Read images from the disk and compare every byte with its digest
     Verify {
         /// NAME:TAG or sha256:DIGEST; all of them without one
@@ -77,18 +82,15 @@ pub enum ImageCommand {
         /// Where to: a path without its ending
         prefix: std::path::PathBuf,
     },
+    /// Show what differs between two images
+    Diff(diff::Diff),
+    /// Remove what nothing needs any more
+    Gc(gc::Gc),
     /// Remove a tag, and its image with the last one; or an image with all its tags
     Remove {
         /// NAME:TAG or sha256:DIGEST
         image: ImageReference,
     },
-}
-
-/// The container image, and the kernel image it was paired with.
-fn made_of(config: &ImageConfig) -> String {
-    let Some(derived) = &config.derived else { return String::new() };
-    let kernel = derived.kernel.map(|kernel| format!(", with the kernel of {}", kernel.short()));
-    format!("{}{}", derived.source.digest, kernel.unwrap_or_default())
 }
 
 /// Runs one.
@@ -108,10 +110,13 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
             say(format!("{} is {} again", tag.name, tag.digest));
             Ok(())
         }
+        ImageCommand::Export(export) => export::run(client, export).await,
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
         ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
         ImageCommand::Sign(wanted) => sign::run(client, wanted).await,
         ImageCommand::Keys { prefix } => sign::make_keys(&prefix),
+        ImageCommand::Diff(diff) => diff::run(client, diff).await,
+        ImageCommand::Gc(gc) => gc::run(client, gc).await,
         ImageCommand::Remove { image } => remove(client, &image).await,
     }
 }
@@ -120,11 +125,12 @@ async fn list(client: &Client, output: Json) -> Done {
     if output.json {
         return say_json(&client.list::<Value>("/v1/images", None).await?);
     }
-    let images: Vec<ImageShown> = client.list("/v1/images", None).await?;
+    let images: Vec<ImageListed> = client.list("/v1/images", None).await?;
     let now = super::status::now();
-    let mut listing =
-        Listing::new(&["IMAGE", "DIGEST", "KIND", "SIZE", "AGE", "MACHINES", "OS"], &["SIZE", "MACHINES"]);
-    for shown in &images {
+    let columns = ["IMAGE", "DIGEST", "KIND", "SIZE", "UNIQUE", "AGE", "ASSIGNED", "RUNNING", "OS"];
+    let mut listing = Listing::new(&columns, &["SIZE", "UNIQUE", "ASSIGNED", "RUNNING"]);
+    for listed in &images {
+        let shown = &listed.shown;
         let names = shown.tags.iter().map(|tag| tag.name.to_string());
         for name in if shown.tags.is_empty() { vec!["-".to_owned()] } else { names.collect() } {
             listing.row([
@@ -132,8 +138,10 @@ async fn list(client: &Client, output: Json) -> Done {
                 shown.image.digest.short(),
                 kind(&shown.image.config.content).to_owned(),
                 bytes(shown.size),
+                bytes(listed.unique),
                 age(shown.image.imported, now),
                 shown.assigned_to.len().to_string(),
+                listed.running.len().to_string(),
                 or_dash(shown.image.config.os.as_deref()),
             ]);
         }
@@ -147,15 +155,21 @@ async fn show(client: &Client, image: &ImageReference, output: Json) -> Done {
     if output.json {
         return say_json(&client.get::<Value>(&path).await?);
     }
-    let shown: ImageShown = client.get(&path).await?;
+    let shown: ImageListed = client.get(&path).await?;
     say(described(&shown));
     Ok(())
 }
 
-fn described(shown: &ImageShown) -> String {
+fn described(listed: &ImageListed) -> String {
+    let shown = &listed.shown;
     let image = &shown.image;
     let config = &image.config;
     let list = |items: Vec<String>| items.join(", ");
+    let program = config.entry.as_ref().map(|entry| entry.args.join(" "));
+    let made_of = config.derived.as_ref().map(|derived| {
+        let kernel = derived.kernel.map(|kernel| format!(" with the kernel of {}", kernel.short())).unwrap_or_default();
+        format!("container image {}{kernel}", derived.source.digest)
+    });
     let mut text = format!("{}\n", image.digest);
     text += &fields(&[
         ("tags", list(shown.tags.iter().map(|tag| tag.name.to_string()).collect())),
@@ -163,13 +177,15 @@ fn described(shown: &ImageShown) -> String {
         ("system", config.os.clone().unwrap_or_default()),
         ("architecture", format!("{:?}", config.architecture).to_lowercase()),
         ("arguments", config.cmdline.clone()),
-        ("program", config.entry.as_ref().map(|entry| entry.args.join(" ")).unwrap_or_default()),
-        ("made of", made_of(config)),
         ("signature", image.verdict.as_ref().map(ToString::to_string).unwrap_or_default()),
-        ("size", bytes(shown.size)),
+        ("program", program.unwrap_or_default()),
+        ("size", format!("{}, of which no other image has {}", bytes(shown.size), bytes(listed.unique))),
         ("imported", format!("{} from {}", time(image.imported), image.source)),
+        ("made of", made_of.unwrap_or_default()),
         ("made with", list(config.tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect())),
+        ("labels", list(config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect())),
         ("assigned to", list(shown.assigned_to.iter().map(ToString::to_string).collect())),
+        ("running on", list(listed.running.iter().map(ToString::to_string).collect())),
     ]);
     text += "\nparts\n";
     text += &fields(&parts(config));

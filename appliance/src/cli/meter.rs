@@ -41,6 +41,7 @@ impl Meter {
             "root" => "root filesystem",
             "store" => "storing",
             "verify" => "reading",
+            "export" => "exporting",
             other => other,
         };
         self.shown().at(label, done, total, step != "modules");

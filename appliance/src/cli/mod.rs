@@ -101,7 +101,9 @@ struct Json {
 pub fn main() -> ExitCode {
     // clap ends the process by itself with 2 for what cannot be parsed, and 0 for help.
     run(Cli::parse()).unwrap_or_else(|error| {
-        eprintln!("{error}");
+        if !error.what.is_empty() {
+            eprintln!("{error}");
+        }
         error.exit_code()
     })
 }
@@ -168,8 +170,38 @@ fn write_man_pages(directory: &Path) -> Done {
 
 /// Every subcommand with its arguments is well formed, and usage errors are told from failures.
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::http::{api::tests::Bench, connection::serve_unix};
+
+    /// An appliance's API on a socket.
+    pub struct Served {
+        pub bench: Bench,
+        pub server: String,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Served {
+        pub fn new() -> Self {
+            Self::with("")
+        }
+
+        /// With more in its configuration.
+        pub fn with(config: &str) -> Self {
+            let (bench, directory) = (Bench::with(config), tempfile::tempdir().unwrap());
+            let socket = directory.path().join("bennu.sock");
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            tokio::spawn(serve_unix(listener, bench.router.clone(), bench.appliance.shutdown.clone()));
+            Self { bench, server: format!("unix://{}", socket.display()), _directory: directory }
+        }
+    }
+
+    /// Runs a command line against it, as a process of its own would.
+    pub async fn run(served: &Served, line: &str) -> Done<ExitCode> {
+        let words = format!("bennu --server {} {line}", served.server);
+        let work = tokio::task::spawn_blocking(move || super::run(Cli::try_parse_from(words.split(' ')).unwrap()));
+        work.await.unwrap()
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -183,6 +215,9 @@ mod tests {
             "bennu image import dir:/srv/web web:v1 --level 3",
             "bennu image import kernel=linux initrd=a initrd=b cmdline=x installer:v1",
             "bennu image list --json",
+            "bennu image diff web:v1 web:v2 --files --json",
+            "bennu image gc --dry-run --json",
+            "bennu image export web:v1 oci:layout:v1 --source",
             "bennu image tag web:v1 web:stable",
             "bennu machine assign 52:54:00:00:00:01 web:v1",
             "bennu machine assign 52-54-00-00-00-01 local",

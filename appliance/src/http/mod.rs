@@ -3,7 +3,7 @@
 pub mod access;
 pub mod api;
 pub mod blobs;
-mod body;
+pub mod body;
 pub mod boot;
 pub mod connection;
 mod deadline;

@@ -1,12 +1,12 @@
 //! Images as one file: an OCI layout in a tar (`oci-archive:`), or what `docker save` writes (`docker-archive:`).
 
 use super::{
-    Descriptor, Document, Index, LARGEST_MANIFEST, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, OciError,
+    Descriptor, Document, Index, LARGEST_MANIFEST, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, OciError, REF_NAME,
     document::small,
 };
 use crate::{
     archive::{Entry, EntryKind, Reader, TarError, decompress, show},
-    import::{ImportError, Meter},
+    import::{ARTIFACT_TYPE, ImportError, Meter},
     store::Store,
 };
 use bennu_rules::image::{BlobRef, Digest};
@@ -18,9 +18,6 @@ use std::{
 
 /// An image has some dozens of parts.
 const MOST_FILES: usize = 20_000;
-
-/// Where layouts and `docker save` say which of several images has which name.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// An image whose parts an archive brought; they are in the store, each held to its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,8 +165,22 @@ fn from_layout(index: &[u8], wanted: Option<&str>) -> Result<Arrived, OciError> 
         return Err(refuse("it is no index".to_owned()));
     };
     let name = |descriptor: &Descriptor| descriptor.annotations.get(REF_NAME).cloned().unwrap_or_default();
-    let chosen = choose(&manifests, wanted, |descriptor| vec![name(descriptor)])?;
+    let images: Vec<&Descriptor> = match wanted {
+        Some(_) => manifests.iter().collect(),
+        None => manifests.iter().filter(|descriptor| !is_attached(descriptor)).collect(),
+    };
+    let chosen = *choose(&images, wanted, |descriptor| vec![name(descriptor)])?;
     Ok(Arrived { document: chosen.blob(), media_type: chosen.media_type.clone() })
+}
+
+/// Whether it is about an image, as a signature is: by its type, or by cosign's name for it.
+fn is_attached(descriptor: &Descriptor) -> bool {
+    let is_named = descriptor.annotations.get(REF_NAME).is_some_and(|name| {
+        let tag = name.rsplit_once(':').map_or(name.as_str(), |(_, tag)| tag);
+        let about = tag.strip_prefix("sha256-").and_then(|rest| rest.split_once('.'));
+        about.is_some_and(|(hex, _)| Digest::from_hex(hex).is_ok())
+    });
+    is_named || descriptor.artifact_type.as_deref().is_some_and(|kind| !kind.is_empty() && kind != ARTIFACT_TYPE)
 }
 
 /// Takes the one image there is, or the one that was named.

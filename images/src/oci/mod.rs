@@ -6,9 +6,11 @@
 
 mod archive;
 mod document;
+mod export;
 
 pub use archive::{Arrived, read_archive};
 pub use document::{Config, Descriptor, Document, Index, Manifest, Platform, Run};
+pub use export::{Export, ExportError, LAYOUT, REF_NAME};
 
 use bennu_rules::{facts::Architecture, image::Digest};
 use std::io;

@@ -6,8 +6,11 @@
 //! `-root-time`, `-root-uid` and `-root-gid` and then forgets them; [`root_time`] and [`root_owner`] mend that. It reads sparse members too, but gets holes as
 //! zeros, which it finds again: one way through its code instead of four.
 
+mod contents;
 mod root_owner;
 mod root_time;
+
+pub use contents::{ContentsError, contents};
 
 use crate::{import::Cancelled, tree::Metadata};
 use rustix::process::{Pid, Signal, kill_process};

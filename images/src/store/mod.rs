@@ -226,6 +226,21 @@ impl Store {
 
     /// Removes every blob that is neither in `keep` nor held, and says which.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<Vec<BlobRef>, StoreError> {
+        let removed = self.sift(keep, |path| fs::remove_file(path).map_err(|e| self.failed("remove", path, e)))?;
+        self.sync_dir(&self.inner.blobs)?;
+        Ok(removed)
+    }
+
+    /// What [`Store::collect`] would remove.
+    pub fn unnamed(&self, keep: &BTreeSet<Digest>) -> Result<Vec<BlobRef>, StoreError> {
+        self.sift(keep, |_| Ok(()))
+    }
+
+    fn sift(
+        &self,
+        keep: &BTreeSet<Digest>,
+        found: impl Fn(&Path) -> Result<(), StoreError>,
+    ) -> Result<Vec<BlobRef>, StoreError> {
         let blobs = &self.inner.blobs;
         let listed = fs::read_dir(blobs).map_err(|e| self.failed("list", blobs, e))?;
         let mut removed = Vec::new();
@@ -242,10 +257,9 @@ impl Store {
             }
             let path = entry.path();
             let size = entry.metadata().map_err(|e| self.failed("look at", &path, e))?.len();
-            fs::remove_file(&path).map_err(|e| self.failed("remove", &path, e))?;
+            found(&path)?;
             removed.push(BlobRef { digest, size });
         }
-        self.sync_dir(blobs)?;
         removed.sort_by_key(|blob| blob.digest);
         Ok(removed)
     }

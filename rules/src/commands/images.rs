@@ -282,7 +282,7 @@ fn removal(reference: &ImageReference, view: &View<'_>, at: &Moment) -> Result<R
 }
 
 /// Machines whose open boot still has to fetch parts of an image.
-fn booting(digest: &Digest, view: &View<'_>, now: Timestamp) -> Vec<MacAddress> {
+pub(super) fn booting(digest: &Digest, view: &View<'_>, now: Timestamp) -> Vec<MacAddress> {
     let kernel = view.records.image(digest).map(|image| image.config.content.kernel().digest);
     let holds = |boot: &&Boot| {
         let last = boot.timeline.last().map_or(boot.opened, |last| last.until.unwrap_or(last.at));
@@ -296,4 +296,4 @@ fn booting(digest: &Digest, view: &View<'_>, now: Timestamp) -> Vec<MacAddress> 
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

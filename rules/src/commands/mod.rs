@@ -2,6 +2,7 @@
 //!
 //! Each has the shape of every rule, and its answer is a `Result`: a refusal changes nothing.
 
+pub mod collect;
 pub mod images;
 pub mod machines;
 pub mod registry;
@@ -52,6 +53,9 @@ pub enum Refusal {
     /// There is nothing to go back to.
     #[error("{0} has not pointed at another image that is still here")]
     NothingEarlier(ImageName),
+    /// It was made of something else, or what it was made of is gone.
+    #[error("there is no container image here that {0} was made of")]
+    NoSource(ImageReference),
     /// Machines boot it.
     #[error("{reference} is assigned to {}", list(machines))]
     Assigned { reference: ImageReference, machines: Vec<MacAddress> },
@@ -101,6 +105,7 @@ impl Refusal {
             Self::NothingEarlier(name) => {
                 format!("`bennu image history {name}` shows where it pointed; `bennu image tag` points it anywhere")
             }
+            Self::NoSource(_) => "leave --source out: the image itself can be exported".into(),
             Self::Assigned { .. } => "assign these machines another image first".into(),
             Self::NamedByPolicy(_) => {
                 "set boot.unknown in the configuration to something else, and restart bennu".into()

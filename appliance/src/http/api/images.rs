@@ -12,8 +12,9 @@ use axum::{
 };
 use bennu_images::store::IndexEntry;
 use bennu_rules::{
-    MacAddress, Machine, Records,
+    Live, MacAddress, Machine, Records,
     assignment::Assignment,
+    boot,
     commands::{
         Refusal, find_image,
         images::{MoveTag, RemoveImage, RollBack, move_tag, remove_image, roll_back},
@@ -21,7 +22,7 @@ use bennu_rules::{
     image::{Digest, Image, ImageName, ImageReference, Tag},
 };
 use serde::{Deserialize, Serialize};
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 /// An image, the tags that point at it, and who boots it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,6 +36,20 @@ pub struct ImageShown {
     pub tags: Vec<Tag>,
     /// Machines whose assignment names it.
     pub assigned_to: Vec<MacAddress>,
+}
+
+/// An image as it is listed and shown: with what it costs and who runs it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageListed {
+    /// It.
+    #[serde(flatten)]
+    pub shown: ImageShown,
+    /// Bytes of its blobs that no other image has: what the disk has back when it goes.
+    #[serde(default)]
+    pub unique: u64,
+    /// Machines whose newest boot is up on it.
+    #[serde(default)]
+    pub running: Vec<MacAddress>,
 }
 
 /// What `PUT /v1/tags/{name}` takes.
@@ -65,20 +80,23 @@ pub struct RemovedShown {
 }
 
 /// `GET /v1/images`, newest first
-pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageShown>>> {
-    let (mut images, tags, machines) =
-        api.ledger.read(|records, _| (records.images(), records.tags(), records.machines()))?;
+pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageListed>>> {
+    let (mut images, tags, machines, running) =
+        api.ledger.read(|records, live| (records.images(), records.tags(), records.machines(), running(live)))?;
+    let holders = holders(&images);
     images.sort_by_key(|image| Reverse((image.imported, image.digest)));
-    Ok(Json(paging.page(images, |image| image.digest.to_string(), |image| ImageShown::of(image, &tags, &machines))))
+    let listed = |image| ImageListed::of(ImageShown::of(image, &tags, &machines), &holders, &running);
+    Ok(Json(paging.page(images, |image| image.digest.to_string(), listed)))
 }
 
 /// `GET /v1/images/{reference}`
-pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<ImageShown>> {
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<ImageListed>> {
     let reference: ImageReference = named(&text)?;
-    let shown = api.ledger.read(|records, _| {
+    let shown = api.ledger.read(|records, live| {
         let digest = find_image(&reference, records)?;
         let image = records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })?;
-        Ok::<_, Refusal>(ImageShown::of(image, &records.tags(), &records.machines()))
+        let shown = ImageShown::of(image, &records.tags(), &records.machines());
+        Ok::<_, Refusal>(ImageListed::of(shown, &holders(&records.images()), &running(live)))
     })??;
     Ok(Json(shown))
 }
@@ -155,6 +173,43 @@ fn index(images: &[Image], tags: &[Tag]) -> Vec<IndexEntry> {
 
 fn internal(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(super::problem::Kind::Internal, error.to_string(), "")
+}
+
+/// How many images have each blob.
+fn holders(images: &[Image]) -> BTreeMap<Digest, usize> {
+    let mut holders = BTreeMap::new();
+    for image in images {
+        for digest in blobs(image).into_keys() {
+            *holders.entry(digest).or_default() += 1;
+        }
+    }
+    holders
+}
+
+/// An image's blobs, each once, and their bytes.
+fn blobs(image: &Image) -> BTreeMap<Digest, u64> {
+    let own = [(image.digest, image.manifest_size), (image.config_blob.digest, image.config_blob.size)];
+    own.into_iter().chain(image.config.blobs().map(|blob| (blob.digest, blob.size))).collect()
+}
+
+/// Machines by the image that they run.
+fn running(live: &Live) -> BTreeMap<Digest, Vec<MacAddress>> {
+    let mut running = BTreeMap::<_, Vec<MacAddress>>::new();
+    for boot in live.boots().filter(|boot| boot.state == boot::State::Up) {
+        if let Some(image) = &boot.image {
+            running.entry(image.digest).or_default().push(boot.machine);
+        }
+    }
+    running
+}
+
+impl ImageListed {
+    fn of(shown: ImageShown, holders: &BTreeMap<Digest, usize>, running: &BTreeMap<Digest, Vec<MacAddress>>) -> Self {
+        let alone = |(digest, _): &(Digest, u64)| holders.get(digest).is_none_or(|count| *count < 2);
+        let unique = blobs(&shown.image).into_iter().filter(alone).map(|(_, size)| size).sum();
+        let running = running.get(&shown.image.digest).cloned().unwrap_or_default();
+        Self { shown, unique, running }
+    }
 }
 
 impl ImageShown {

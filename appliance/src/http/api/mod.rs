@@ -4,7 +4,10 @@
 //! `?after=<next>&limit=<n>`.
 
 pub mod boots;
+pub mod diff;
 pub mod events;
+pub mod exports;
+pub mod gc;
 pub mod images;
 pub mod imports;
 pub mod leases;
@@ -60,6 +63,9 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/pushes/{*name}", get(pushes::show).post(pushes::act))
         .route("/v1/scrub", get(scrub::run))
         .route("/v1/imports", post(imports::create))
+        .route("/v1/exports/{*reference}", get(exports::create))
+        .route("/v1/diff", get(diff::show))
+        .route("/v1/gc", post(gc::run))
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))
         .route("/v1/status", get(status::show))
@@ -83,4 +89,4 @@ async fn no_such_method(method: http::Method, uri: http::Uri) -> Problem {
 }
 
 #[cfg(test)]
-pub(in crate::http) mod tests;
+pub(crate) mod tests;

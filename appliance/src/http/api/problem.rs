@@ -145,6 +145,7 @@ impl From<Refusal> for Problem {
             | Refusal::AddressReserved { .. }
             | Refusal::AddressLeased { .. }
             | Refusal::NothingEarlier(_)
+            | Refusal::NoSource(_)
             | Refusal::Assigned { .. }
             | Refusal::NamedByPolicy(_)
             | Refusal::TokenExists { .. }

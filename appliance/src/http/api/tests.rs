@@ -1,6 +1,8 @@
 //! The API's real router on a real ledger and store in a temporary directory.
 
+mod gc;
 mod imports;
+mod life;
 mod machines;
 mod remote;
 mod tokens;
@@ -25,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// An appliance that serves nothing but its API.
-pub(in crate::http) struct Bench {
+pub(crate) struct Bench {
     pub appliance: Arc<Appliance>,
     pub router: Router,
     _directory: tempfile::TempDir,
 }
 
 /// An answer.
-pub(in crate::http) struct Got {
+pub(crate) struct Got {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
@@ -59,8 +61,13 @@ const CONFIG: &str = r#"
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in its configuration.
+    pub fn with(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = Config::parse(CONFIG).unwrap();
+        let config = Config::parse(&format!("{CONFIG}\n{config}")).unwrap();
         let store = Store::open(directory.path().join("images")).unwrap();
         let interface = Interface {
             name: "boot0".into(),
