@@ -169,6 +169,9 @@ fn from_layout(index: &[u8], wanted: Option<&str>) -> Result<Arrived, OciError> 
     };
     let name = |descriptor: &Descriptor| descriptor.annotations.get(REF_NAME).cloned().unwrap_or_default();
     let chosen = choose(&manifests, wanted, |descriptor| vec![name(descriptor)])?;
+    // `docker://` brings cosign's signature of the image along, as the entry `sha256-<hex of the image>.sig`: here is
+    // where it would be taken, with its manifest and payloads among the files. Until then the sweep after the import
+    // removes it.
     Ok(Arrived { document: chosen.blob(), media_type: chosen.media_type.clone() })
 }
 
