@@ -1,6 +1,9 @@
 //! Sources of images, as a person writes them.
 
-use super::error::{CliError, Done};
+use super::{
+    error::{CliError, Done},
+    import::pull::Reference,
+};
 use std::{fmt, path::PathBuf};
 
 /// Where an image comes from.
@@ -28,6 +31,8 @@ pub enum Source {
         /// Which of its images.
         image: Option<String>,
     },
+    /// A container image in a registry.
+    Registry(Reference),
     /// Somebody else's kernel and initrds.
     Foreign {
         /// The kernel.
@@ -40,7 +45,7 @@ pub enum Source {
 }
 
 const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), oci:DIR[:TAG], oci-archive:PATH[:TAG], \
-                     docker-archive:PATH[:NAME:TAG], or kernel=PATH initrd=PATH cmdline=TEXT";
+                     docker-archive:PATH[:NAME:TAG], docker://HOST/NAME[:TAG], or kernel=PATH initrd=PATH cmdline=TEXT";
 
 impl Source {
     /// Reads the words before NAME:TAG.
@@ -64,6 +69,7 @@ impl Source {
                 }
                 Some(("oci-archive", rest)) => Ok(Self::archive("oci-archive", rest)),
                 Some(("docker-archive", rest)) => Ok(Self::archive("docker-archive", rest)),
+                Some(("docker", rest)) => Reference::parse(rest).map(Self::Registry),
                 Some((kind, _)) => refuse(format!("'{kind}:' is no kind of source")),
                 None => refuse(format!("'{word}' is no source")),
             },
@@ -77,9 +83,11 @@ impl Source {
     }
 
     /// Whether it is a container image, and which one of several.
-    pub fn container(&self) -> Option<Option<&str>> {
+    pub fn container(&self) -> Option<Option<String>> {
         match self {
-            Self::Archive { image, .. } | Self::Layout { image, .. } => Some(image.as_deref()),
+            Self::Archive { image, .. } | Self::Layout { image, .. } => Some(image.clone()),
+            // Its signature is beside it.
+            Self::Registry(reference) => Some(Some(reference.version())),
             _ => None,
         }
     }
@@ -118,6 +126,7 @@ impl fmt::Display for Source {
                 write!(f, "oci:{}", path.display())?;
                 image.iter().try_for_each(|image| write!(f, ":{image}"))
             }
+            Self::Registry(reference) => reference.fmt(f),
             Self::Foreign { kernel, initrds, .. } => {
                 write!(f, "kernel={}", kernel.display())?;
                 initrds.iter().try_for_each(|initrd| write!(f, " initrd={}", initrd.display()))
@@ -174,7 +183,7 @@ mod tests {
         for words in [
             "",
             "/srv/web",
-            "docker:web",
+            "dockers:web",
             "oci:",
             "dir:",
             "tar:",
