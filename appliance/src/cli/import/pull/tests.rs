@@ -14,10 +14,9 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, io::Read, time::Duration};
 use tokio::sync::mpsc;
 
-/// Short enough for a test.
+/// As in the field, but that nobody waits before a further attempt.
 fn patience() -> Patience {
-    let (connect, silence) = (Duration::from_secs(2), Duration::from_millis(700));
-    Patience { connect, silence, pause: Duration::from_millis(10) }
+    Patience { pause: Duration::from_millis(10), ..Patience::default() }
 }
 
 async fn look_at(reference: &str, options: &Options, variables: &[(&str, &str)]) -> Done<(Pulled, Vec<String>)> {
@@ -28,7 +27,10 @@ async fn look_at(reference: &str, options: &Options, variables: &[(&str, &str)])
 
 /// The files of the tar that a pull comes to.
 async fn pull_with(reference: &str, options: &Options, variables: &[(&str, &str)]) -> Done<BTreeMap<String, Vec<u8>>> {
-    let (pulled, notes) = look_at(reference, options, variables).await?;
+    sent(look_at(reference, options, variables).await?).await
+}
+
+async fn sent((pulled, notes): (Pulled, Vec<String>)) -> Done<BTreeMap<String, Vec<u8>>> {
     assert_eq!(notes, Vec::<String>::new());
     let size = pulled.size().unwrap();
     let (out, mut chunks) = mpsc::channel(4);

@@ -151,16 +151,24 @@ async fn what_breaks_again_and_again_is_given_up() {
 
 #[tokio::test]
 async fn silence_has_an_end() {
+    let (connect, silence) = (Duration::from_millis(600), Duration::from_millis(500));
+    let hurried = async |image: &str| {
+        let reference = Reference::parse(image.strip_prefix("docker:").unwrap()).unwrap();
+        let patience = Patience { connect, silence, ..patience() };
+        sent(look(&reference, &Options::default(), |_| None, patience).await?).await
+    };
     let image = Image::new("amd64", 3000);
-    let server = registry(&image, |asked| asked.path.ends_with("/v1").then(|| Reply::ok(b"").cut(0).hanging())).await;
-    assert!(pull(&server.image(":v1")).await.is_err(), "an empty manifest is none");
     let begins = layer_replies(&image, |_, layer| Reply::ok(layer).cut(500).hanging()).await;
-    let error = pull(&begins.image(":v1")).await.unwrap_err();
-    assert!(error.what.contains("nothing came for 0.7 s"), "{error}");
+    let error = hurried(&begins.image(":v1")).await.unwrap_err();
+    assert!(error.what.contains("nothing came for 0.5 s (at byte 500 of 3000"), "{error}");
+    let config = format!("/v2/web/blobs/{}", digest_of(&image.config));
+    let says_nothing = registry(&image, move |asked| (asked.path == config).then(|| Reply::mute())).await;
+    let error = hurried(&says_nothing.image(":v1")).await.unwrap_err();
+    assert!(error.what.contains("nothing came for 0.5 s"), "{error}");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let error = pull(&format!("docker://{address}/web:v1")).await.unwrap_err();
-    assert!(error.what.contains("nobody answered for 2 s"), "{error}");
+    let error = hurried(&format!("docker://{address}/web:v1")).await.unwrap_err();
+    assert!(error.what.contains("nobody answered for 0.6 s"), "{error}");
 }
 
 #[tokio::test]

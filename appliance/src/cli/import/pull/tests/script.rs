@@ -56,6 +56,11 @@ impl Reply {
         self
     }
 
+    /// Not even a head.
+    pub fn mute() -> Self {
+        Self { head: String::new(), has_length: false, ..Self::ok(b"").hanging() }
+    }
+
     /// What is asked for with a `Range`: from a byte on, of so many.
     pub fn partial(mut self, from: usize, length: usize) -> Self {
         self.head = self.head.replace("200 OK", "206 Partial Content");
@@ -150,7 +155,9 @@ async fn serve(mut stream: TcpStream, answer: &(impl Fn(&Asked) -> Reply + Send 
     let reply = answer(&asked);
     let length = if reply.has_length { format!("Content-Length: {}\r\n", reply.body.len()) } else { String::new() };
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
-    let _ = stream.write_all(format!("{}{length}\r\n", reply.head).as_bytes()).await;
+    if !reply.head.is_empty() {
+        let _ = stream.write_all(format!("{}{length}\r\n", reply.head).as_bytes()).await;
+    }
     let _ = stream.write_all(body).await;
     let _ = stream.flush().await;
     if reply.hangs {
