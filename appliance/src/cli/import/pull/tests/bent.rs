@@ -162,7 +162,7 @@ async fn silence_has_an_end() {
     let error = hurried(&begins.image(":v1")).await.unwrap_err();
     assert!(error.what.contains("nothing came for 0.5 s (at byte 500 of 3000"), "{error}");
     let config = format!("/v2/web/blobs/{}", digest_of(&image.config));
-    let says_nothing = registry(&image, move |asked| (asked.path == config).then(|| Reply::mute())).await;
+    let says_nothing = registry(&image, move |asked| (asked.path == config).then(Reply::mute)).await;
     let error = hurried(&says_nothing.image(":v1")).await.unwrap_err();
     assert!(error.what.contains("nothing came for 0.5 s"), "{error}");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
