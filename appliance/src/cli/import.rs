@@ -1,5 +1,6 @@
 //! `bennu image import`: reads a source here, streams it to the appliance, shows how far it is.
 
+pub mod pull;
 mod sender;
 
 use super::{
@@ -17,6 +18,7 @@ use bennu_rules::image::{ImageName, ImageReference};
 use clap::Args;
 use http::Method;
 use hyper::body::Incoming;
+use pull::Pulled;
 use std::time::Instant;
 
 /// The arguments of an import.
@@ -28,6 +30,7 @@ use std::time::Instant;
         tar:PATH   a tar of one, plain or compressed with gzip, xz or zstd; tar:- reads standard input\n  \
         oci:DIR[:TAG]   a container image in an OCI layout (skopeo copy … oci:DIR:TAG)\n  \
         oci-archive:PATH[:TAG], docker-archive:PATH[:NAME:TAG]   one as a file (docker save)\n  \
+        docker://HOST[:PORT]/NAME[:TAG|@DIGEST]   one in a registry, over TLS\n  \
         disk:PATH  a disk image, raw or qcow2, whose root partition (ext4) becomes the root as it is\n  \
         iso:PATH   the disc of a live system, whose kernel and initrd start and fetch the root from here; other discs \
         start whole\n  \
@@ -56,6 +59,8 @@ pub struct Import {
     drop_acls: bool,
     #[command(flatten)]
     output: super::Json,
+    #[command(flatten)]
+    registry: pull::Options,
 }
 
 /// Runs it.
@@ -65,10 +70,17 @@ pub async fn run(client: &Client, import: Import) -> Done {
         CliError::usage(format!("{error}"), "the last word is the image's NAME:TAG, after its SOURCE")
     })?;
     let source = Source::parse(words)?;
-    let path = query(&import, &source, &name)?;
+    let mut path = query(&import, &source, &name)?;
     let began = Instant::now();
     let meter = Meter::new();
-    let (sender, body) = sender::start(source, meter.clone())?;
+    let (sender, body) = match &source {
+        Source::Registry(reference) => {
+            let pulled = Pulled::look(reference, &import.registry, &meter).await?;
+            path.extend(pulled.size().map(|size| format!("&size={size}")));
+            sender::from_task(|out| pulled.send(out))
+        }
+        _ => sender::start(source, meter.clone())?,
+    };
     let end = match client.send(Method::POST, &path, Some(body)).await {
         Ok(response) => listen(response.into_body(), &meter).await,
         Err(error) => Err(Broken::Connection(error)),
@@ -87,6 +99,9 @@ pub async fn run(client: &Client, import: Import) -> Done {
 }
 
 fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
+    if let (Some(option), false) = (import.registry.given(), matches!(source, Source::Registry(_))) {
+        return Err(CliError::usage(format!("{option} says how to speak to a registry"), "leave it out: this is none"));
+    }
     let (kind, cmdline) = match source {
         Source::Foreign { .. } | Source::Disk(_) | Source::Iso(_) | Source::Efi(_) if import.kernel_only => {
             return Err(CliError::usage(
@@ -127,10 +142,9 @@ fn query(import: &Import, source: &Source, name: &ImageName) -> Done<String> {
         encoded(&cmdline),
         word(serde_json::json!(acls)),
     );
-    for (key, value) in [
-        ("image", source.container().flatten().map(str::to_owned)),
-        ("kernel", import.kernel.as_ref().map(ToString::to_string)),
-    ] {
+    for (key, value) in
+        [("image", source.container().flatten()), ("kernel", import.kernel.as_ref().map(ToString::to_string))]
+    {
         path.extend(value.map(|value| format!("&{key}={}", encoded(&value))));
     }
     for (key, value) in [("level", import.level.map(u64::from)), ("size", sender::size(source))] {
@@ -164,4 +178,18 @@ async fn listen(body: Incoming, meter: &Meter) -> Result<(Box<ImageShown>, bool)
             "look whether the service still runs (bennu status), then import again: nothing of this one was kept",
         )))
     })
+}
+
+/// Runs `bennu image import` with these words on the runtime that is there.
+#[cfg(test)]
+pub(crate) async fn run_words(client: &Client, words: &[&str]) -> Done {
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        import: Import,
+    }
+    let words = ["import"].iter().chain(words);
+    let Alone { import } =
+        clap::Parser::try_parse_from(words).map_err(|error| CliError::usage(error.to_string(), ""))?;
+    run(client, import).await
 }

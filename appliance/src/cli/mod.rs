@@ -4,7 +4,7 @@ mod boot;
 pub(crate) mod client;
 pub(crate) mod error;
 mod image;
-mod import;
+pub(crate) mod import;
 mod lease;
 mod machine;
 mod meter;
@@ -214,6 +214,8 @@ pub(crate) mod tests {
             "bennu serve --config /etc/bennu/bennu.toml",
             "bennu image import dir:/srv/web web:v1 --level 3",
             "bennu image import kernel=linux initrd=a initrd=b cmdline=x installer:v1",
+            "bennu image import docker://registry.example.com/web:v1 web:v1 --creds ci:x --tls-verify=false",
+            "bennu image import docker://registry.example.com:5000/web web:v1 --platform linux/arm64 --cert-dir /etc/certs",
             "bennu image list --json",
             "bennu image diff web:v1 web:v2 --files --json",
             "bennu image gc --dry-run --json",
@@ -250,6 +252,7 @@ pub(crate) mod tests {
             "bennu token create ci --role root",
             "bennu token revoke ci",
             "bennu image import dir:/srv/web web:v1 --level 40",
+            "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

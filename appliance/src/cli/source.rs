@@ -1,6 +1,9 @@
 //! Sources of images, as a person writes them.
 
-use super::error::{CliError, Done};
+use super::{
+    error::{CliError, Done},
+    import::pull::Reference,
+};
 use std::{fmt, path::PathBuf};
 
 /// Where an image comes from.
@@ -34,6 +37,8 @@ pub enum Source {
     Iso(PathBuf),
     /// An EFI program.
     Efi(PathBuf),
+    /// A container image in a registry.
+    Registry(Reference),
     /// Somebody else's kernel and initrds.
     Foreign {
         /// The kernel.
@@ -48,8 +53,8 @@ pub enum Source {
 }
 
 const FORMS: &str = "write dir:PATH, tar:PATH (tar:- reads standard input), oci:DIR[:TAG], oci-archive:PATH[:TAG], \
-                     docker-archive:PATH[:NAME:TAG], disk:PATH, iso:PATH, efi:PATH, or kernel=PATH initrd=PATH \
-                     efi=PATH cmdline=TEXT";
+                     docker-archive:PATH[:NAME:TAG], docker://HOST/NAME[:TAG], disk:PATH, iso:PATH, efi:PATH, or \
+                     kernel=PATH initrd=PATH efi=PATH cmdline=TEXT";
 
 impl Source {
     /// Reads the words before NAME:TAG.
@@ -76,6 +81,7 @@ impl Source {
                 Some(("disk", path)) => Ok(Self::Disk(path.into())),
                 Some(("iso", path)) => Ok(Self::Iso(path.into())),
                 Some(("efi", path)) => Ok(Self::Efi(path.into())),
+                Some(("docker", rest)) => Reference::parse(rest).map(Self::Registry),
                 Some((kind, _)) => refuse(format!("'{kind}:' is no kind of source")),
                 None => refuse(format!("'{word}' is no source")),
             },
@@ -89,9 +95,11 @@ impl Source {
     }
 
     /// Whether it is a container image, and which one of several.
-    pub fn container(&self) -> Option<Option<&str>> {
+    pub fn container(&self) -> Option<Option<String>> {
         match self {
-            Self::Archive { image, .. } | Self::Layout { image, .. } => Some(image.as_deref()),
+            Self::Archive { image, .. } | Self::Layout { image, .. } => Some(image.clone()),
+            // Its signature is beside it.
+            Self::Registry(reference) => Some(Some(reference.version())),
             _ => None,
         }
     }
@@ -134,6 +142,7 @@ impl fmt::Display for Source {
             Self::Disk(path) => write!(f, "disk:{}", path.display()),
             Self::Iso(path) => write!(f, "iso:{}", path.display()),
             Self::Efi(path) => write!(f, "efi:{}", path.display()),
+            Self::Registry(reference) => reference.fmt(f),
             Self::Foreign { kernel, initrds, efi, .. } => {
                 write!(f, "kernel={}", kernel.display())?;
                 initrds.iter().try_for_each(|initrd| write!(f, " initrd={}", initrd.display()))?;
@@ -204,7 +213,7 @@ mod tests {
         for words in [
             "",
             "/srv/web",
-            "docker:web",
+            "dockers:web",
             "oci:",
             "dir:",
             "tar:",

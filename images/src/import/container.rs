@@ -43,12 +43,8 @@ pub fn variants(
         }
         Document::Index(index) => index,
     };
-    let known = |descriptor: &Descriptor| {
-        let platform = descriptor.platform.as_ref()?;
-        let architecture = oci::architecture(&platform.architecture)?;
-        (matches!(platform.os.as_str(), "linux" | "")).then(|| (architecture, descriptor.clone()))
-    };
-    let mut found: Vec<(Architecture, Descriptor)> = index.manifests.iter().filter_map(known).collect();
+    let known = index.known().into_iter();
+    let mut found: Vec<_> = known.map(|(architecture, descriptor)| (architecture, descriptor.clone())).collect();
     // An index around one image says nothing of platforms where the tool that wrote it had none in mind.
     if found.is_empty()
         && let [only] = index.manifests.as_slice()
@@ -69,9 +65,6 @@ pub fn variants(
         let found = if listed.is_empty() { "no machine at all".to_owned() } else { listed.join(", ") };
         return Err(OciError::Platform { found, wanted: None }.into());
     }
-    // The first of several variants of one architecture is what container runtimes take.
-    let mut seen = std::collections::BTreeSet::new();
-    found.retain(|(architecture, _)| seen.insert(*architecture));
     Ok(found)
 }
 

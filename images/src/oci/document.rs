@@ -2,15 +2,20 @@
 
 use super::{
     DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, LARGEST_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, OciError,
+    architecture,
 };
 use crate::store::{Store, StoreError};
 use bennu_rules::{
     Timestamp,
+    facts::Architecture,
     image::{BlobRef, Digest},
     registry::Artifact,
 };
 use serde::{Deserialize, Deserializer, Serialize};
-use std::{collections::BTreeMap, io::Read as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+};
 
 /// A config is a few kilobytes; its history may be long.
 const LARGEST_CONFIG: u64 = 8 << 20;
@@ -126,6 +131,18 @@ pub struct Index {
     /// Whatever else was said of it.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// What it has for machines that we know. It names images for others, and things that are no images. Of several
+    /// variants of one architecture the first is what container runtimes take.
+    pub fn known(&self) -> Vec<(Architecture, &Descriptor)> {
+        let mut seen = BTreeSet::new();
+        let platforms = self.manifests.iter().filter_map(|entry| Some((entry.platform.as_ref()?, entry)));
+        let linux = platforms.filter(|(platform, _)| matches!(platform.os.as_str(), "linux" | ""));
+        let known = linux.filter_map(|(platform, entry)| Some((architecture(&platform.architecture)?, entry)));
+        known.filter(|(architecture, _)| seen.insert(*architecture)).collect()
+    }
 }
 
 /// A manifest or an index.

@@ -66,15 +66,38 @@ pub fn start(source: Source, meter: Meter) -> Done<(Sender, RequestBody)> {
         .name("source".into())
         .spawn(work)
         .map_err(|error| CliError::failed(format!("cannot start: {error}"), ""))?;
-    let frames = ReceiverStream::new(receiver).map(|chunk: io::Result<Bytes>| chunk.map(Frame::data));
-    Ok((Sender { failure }, BodyExt::boxed(StreamBody::new(frames))))
+    Ok((Sender { failure }, body(receiver)))
+}
+
+/// The same for a source that a task reads.
+pub fn from_task<F>(read: impl FnOnce(mpsc::Sender<io::Result<Bytes>>) -> F) -> (Sender, RequestBody)
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let (chunks, receiver) = mpsc::channel(8);
+    let (told, failure) = oneshot::channel();
+    let reading = read(chunks.clone());
+    tokio::spawn(async move {
+        if let Err(error) = reading.await
+            && !chunks.is_closed()
+        {
+            let _ = told.send(error);
+            let _ = chunks.send(Err(io::Error::other("the source cannot be read"))).await;
+        }
+    });
+    (Sender { failure }, body(receiver))
+}
+
+fn body(chunks: mpsc::Receiver<io::Result<Bytes>>) -> RequestBody {
+    let frames = ReceiverStream::new(chunks).map(|chunk: io::Result<Bytes>| chunk.map(Frame::data));
+    BodyExt::boxed(StreamBody::new(frames))
 }
 
 /// How many bytes a source will send, where that is known before.
 pub fn size(source: &Source) -> Option<u64> {
     let regular = |path: &Path| Some(path.metadata().ok().filter(Metadata::is_file)?.len());
     match source {
-        Source::Directory(_) | Source::Stdin | Source::Layout { .. } => None,
+        Source::Directory(_) | Source::Stdin | Source::Layout { .. } | Source::Registry(_) => None,
         Source::Tar(path)
         | Source::Archive { path, .. }
         | Source::Disk(path)
@@ -102,6 +125,7 @@ fn open(source: Source) -> Done<Opened> {
             let file = open_file(&path, "name the file itself")?;
             Ok(Opened::Stream(Box::new(file), path.display().to_string()))
         }
+        Source::Registry(_) => Err(CliError::failed("a registry is no file", "")),
         Source::Stdin => Ok(Opened::Stream(Box::new(io::stdin()), "standard input".into())),
         Source::Foreign { kernel, initrds, efi, .. } => {
             let named = std::iter::once(("kernel".to_owned(), kernel))

@@ -1,6 +1,8 @@
 //! The registry on a real socket, request by request. The tests bear the names of the distribution specification's
 //! conformance list: pull, push, content discovery, content management.
 
+mod pull;
+
 use crate::http::{
     api::tests::{Bench, Got},
     connection::serve_unix,
