@@ -94,7 +94,7 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tagged { tags } => write!(f, "{} points at it", super::list(tags)),
+            Self::Tagged { tags } => write!(f, "tagged {}", super::list(tags)),
             Self::Assigned { machines } => write!(f, "assigned to {}", super::list(machines)),
             Self::Configured => f.write_str("the configuration names it"),
             Self::Booting { machines } => write!(f, "being booted by {}", super::list(machines)),
