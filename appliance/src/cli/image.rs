@@ -1,6 +1,7 @@
 //! `bennu image …`
 
 mod pushes;
+mod trial;
 mod verify;
 
 use super::{
@@ -59,6 +60,8 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Boot an image in a virtual machine on the appliance, and see whether it comes up
+    Test(trial::Test),
     /// Show what was pushed through the registry, and what became of it
     Pushes {
         /// Only this tag, with what was said of it
@@ -94,6 +97,7 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
             Ok(())
         }
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
+        ImageCommand::Test(test) => trial::run(client, test).await,
         ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
         ImageCommand::Remove { image } => remove(client, &image).await,
     }

@@ -16,6 +16,7 @@ pub mod request;
 pub mod scrub;
 pub mod status;
 pub mod tokens;
+pub mod trials;
 
 use crate::appliance::Appliance;
 use axum::{
@@ -29,6 +30,7 @@ use std::{ops::Deref, sync::Arc};
 /// What the handlers share.
 pub struct Api {
     appliance: Arc<Appliance>,
+    trials: trials::Trials,
 }
 
 impl Deref for Api {
@@ -44,7 +46,7 @@ type Shared = State<Arc<Api>>;
 /// The API of one appliance, behind one of the doors of [`crate::http::access`].
 pub fn router(appliance: Arc<Appliance>) -> Router {
     let registry = super::registry::router(appliance.clone());
-    let api = Arc::new(Api { appliance });
+    let api = Arc::new(Api { appliance, trials: Default::default() });
     let api_routes = Router::new()
         .route("/v1/machines", get(machines::list))
         .route("/v1/machines/{mac}", get(machines::show).patch(machines::edit).delete(machines::forget))
@@ -60,6 +62,7 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/pushes/{*name}", get(pushes::show).post(pushes::act))
         .route("/v1/scrub", get(scrub::run))
         .route("/v1/imports", post(imports::create))
+        .route("/v1/tests", post(trials::create))
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))
         .route("/v1/status", get(status::show))

@@ -4,6 +4,7 @@ mod imports;
 mod machines;
 mod remote;
 mod tokens;
+mod trials;
 mod watching;
 
 use crate::{
