@@ -17,6 +17,7 @@ mod relays;
 mod secure_boot;
 mod siege;
 mod slow_http;
+mod trials;
 mod waiting;
 mod wire;
 
@@ -31,6 +32,7 @@ pub const LIVES: &[Life] = &[
     containers::BOOTC,
     imports::TWO_STORES,
     imports::IN_THE_STORE,
+    trials::BEFORE_PROMOTION,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,
