@@ -77,42 +77,96 @@ pub async fn run(appliance: &Arc<Appliance>, order: Order, lines: &Lines) -> Ans
         Err(Unusable::Store(error)) => return Err(error.into()),
         Err(Unusable::Cancelled(_)) => return Err(gone()),
     };
-    let over = appliance.shutdown.child_token();
-    let _ends = over.clone().drop_guard();
-    let desk = Arc::new(Desk::new(trial, appliance.clone()));
-    let (network, console, words) = connect(appliance, &desk, over).map_err(|error| cannot_start(&error))?;
-    let kvm = machine::has_kvm();
-    let parts = Parts {
-        program,
-        kernel: files.kernel.clone(),
-        initrd: files.initrd.path().to_owned(),
-        arguments: start.arguments,
-        memory,
-        card: GUEST_CARD.to_string(),
-        kvm,
-        network: network.into(),
-        console: console.0.into(),
-        words,
-    };
-    let machine = Machine::start(parts).await.map_err(|error| cannot_start(&error))?;
-    let by = if kvm { "with KVM" } else { "without KVM, which is slow (user bennu may not use /dev/kvm)" };
-    let told = lines.send(Line::Step { step: format!("the machine is on, {memory} MiB, {by}") }).await;
-    told.map_err(|_| gone())?;
-    let begun = Instant::now();
-    let watch = Watch {
+    let bench = Bench {
         appliance,
         lines,
-        desk: &desk,
-        begun,
-        until: begun + timeout,
-        console: Console::default(),
-        tail: VecDeque::new(),
-        told: 0,
-        console_bytes: 0,
+        desk: Arc::new(Desk::new(trial, appliance.clone())),
+        files,
+        program,
+        arguments: start.arguments,
+        memory,
+        timeout,
     };
-    let outcome = watch.run(machine, console.1).await;
-    let _: Files = files;
-    outcome
+    let mut told = 0;
+    if machine::has_kvm() {
+        match bench.run(true, told).await? {
+            Run::Ended(outcome) => return Ok(outcome),
+            // Hosts that are virtual themselves may have one that does not work.
+            Run::NeverBegan(why) => {
+                tracing::warn!(why, "KVM does not work here");
+                bench.say(format!("KVM does not work on this host ({why})")).await?;
+                told = bench.desk.with(|trial| trial.timeline().len());
+            }
+        }
+    }
+    match bench.run(false, told).await? {
+        Run::Ended(outcome) => Ok(outcome),
+        Run::NeverBegan(why) => {
+            let advice = "look at the memory of the appliance's host and at the version of its QEMU (7.2 or newer)";
+            Err(Problem::new(Kind::Internal, why, advice))
+        }
+    }
+}
+
+/// What a machine came to.
+enum Run {
+    /// An end.
+    Ended(Outcome),
+    /// Nothing: QEMU gave up.
+    NeverBegan(String),
+}
+
+/// All that a machine is started with, once or twice.
+struct Bench<'a> {
+    appliance: &'a Arc<Appliance>,
+    lines: &'a Lines,
+    desk: Arc<Desk>,
+    files: Files,
+    program: PathBuf,
+    arguments: String,
+    memory: u64,
+    timeout: Duration,
+}
+
+impl Bench<'_> {
+    async fn run(&self, kvm: bool, told: usize) -> Answer<Run> {
+        let over = self.appliance.shutdown.child_token();
+        let _ends = over.clone().drop_guard();
+        let connected = connect(self.appliance, &self.desk, over).map_err(|error| cannot_start(&error))?;
+        let (network, (console, serial), words) = connected;
+        let parts = Parts {
+            program: self.program.clone(),
+            kernel: self.files.kernel.clone(),
+            initrd: self.files.initrd.path().to_owned(),
+            arguments: self.arguments.clone(),
+            memory: self.memory,
+            card: GUEST_CARD.to_string(),
+            kvm,
+            network: network.into(),
+            console: console.into(),
+            words,
+        };
+        let machine = Machine::start(parts).await.map_err(|error| cannot_start(&error))?;
+        let by = if kvm { "with KVM" } else { "without KVM, which is slow" };
+        self.say(format!("the machine is on, {} MiB, {by}", self.memory)).await?;
+        let begun = Instant::now();
+        let watch = Watch {
+            appliance: self.appliance,
+            lines: self.lines,
+            desk: &self.desk,
+            begun,
+            until: begun + self.timeout,
+            console: Console::default(),
+            tail: VecDeque::new(),
+            told,
+            console_bytes: 0,
+        };
+        watch.run(machine, serial).await
+    }
+
+    async fn say(&self, step: String) -> Answer<()> {
+        self.lines.send(Line::Step { step }).await.map_err(|_| gone())
+    }
 }
 
 /// The wire and the serial port: for each the end that QEMU gets; and a file for its words.
@@ -158,7 +212,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    async fn run(mut self, mut machine: Machine, mut serial: UnixStream) -> Answer<Outcome> {
+    async fn run(mut self, mut machine: Machine, mut serial: UnixStream) -> Answer<Run> {
         let mut buffer = vec![0; 16 << 10];
         loop {
             let off = tokio::select! {
@@ -168,7 +222,7 @@ impl Watch<'_> {
                 () = self.lines.closed() => return Err(gone()),
                 () = sleep_until(self.until) => {
                     let seconds = self.begun.elapsed().as_secs();
-                    return Ok(self.ended(Ending::TimeOver(seconds)));
+                    return Ok(Run::Ended(self.ended(Ending::TimeOver(seconds))));
                 }
                 () = self.desk.changed() => None,
                 read = serial.read(&mut buffer) => match read {
@@ -177,7 +231,7 @@ impl Watch<'_> {
                         None
                     }
                     // It hangs up as it ends.
-                    _ => Some(machine.off().await),
+                    _ => timeout_at(self.until, machine.off()).await.ok(),
                 },
                 off = machine.off() => {
                     while let Ok(count) = serial.try_read(&mut buffer) && count > 0 {
@@ -188,10 +242,10 @@ impl Watch<'_> {
             };
             self.tell().await?;
             if let Some(verdict) = self.desk.with(|trial| trial.verdict()) {
-                return Ok(self.outcome(verdict));
+                return Ok(Run::Ended(self.outcome(verdict)));
             }
             if let Some(off) = off {
-                return self.went_off(&off);
+                return Ok(self.went_off(&off));
             }
         }
     }
@@ -235,14 +289,13 @@ impl Watch<'_> {
         }
     }
 
-    fn went_off(self, off: &Off) -> Answer<Outcome> {
+    fn went_off(self, off: &Off) -> Run {
         match &off.status {
-            Ok(status) if status.success() => Ok(self.ended(Ending::MachineOff)),
+            Ok(status) if status.success() => Run::Ended(self.ended(Ending::MachineOff)),
             status => {
                 let how = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
                 let said = if off.words.is_empty() { String::new() } else { format!(": {}", off.words) };
-                let advice = "look at the memory of the appliance's host and at the version of its QEMU (7.2 or newer)";
-                Err(Problem::new(Kind::Internal, format!("QEMU ended with {how}{said}"), advice))
+                Run::NeverBegan(format!("QEMU ended with {how}{said}"))
             }
         }
     }
@@ -255,7 +308,9 @@ impl Watch<'_> {
     fn outcome(mut self, verdict: Verdict) -> Outcome {
         let unfinished = self.console.unfinished();
         if !unfinished.is_empty() {
-            self.tail.push_back(unfinished);
+            self.tail.push_back(unfinished.clone());
+            // A client that is behind has it with the result.
+            let _ = self.lines.hint(Line::Console { console: unfinished });
         }
         let failure = match verdict {
             Verdict::Passed => None,

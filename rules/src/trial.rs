@@ -293,16 +293,15 @@ impl Trial {
             },
         };
         let advice = match how {
-            Ending::TimeOver(_) => {
-                "Look at the console above; a host without KVM is slow: give it more time (--timeout)."
-            }
+            Ending::TimeOver(_) => "Look at the console; a host without KVM is slow: give it more time (--timeout).",
             Ending::MachineOff => ADVICE,
         };
         failed(&reason, advice)
     }
 }
 
-const ADVICE: &str = "Look at the console above; a machine that booted this image would end so too.";
+const ADVICE: &str =
+    "Look at the console: a server that boots this image would fail so too, unless it has more memory (--memory).";
 
 fn failed(reason: &str, advice: &str) -> Verdict {
     Verdict::Failed(Diagnosis { reason: reason.to_owned(), advice: advice.to_owned() })
