@@ -17,14 +17,20 @@ use crate::{
 /// An image is promoted when it has come up, and not when it cannot.
 pub const BEFORE_PROMOTION: Life = Life {
     name: "image tests",
-    shows: &["test_ends_with_its_client", "tested_image_is_promoted", "damaged_image_fails_its_test"],
+    shows: &[
+        "test_ends_with_its_client",
+        "tested_image_is_promoted",
+        "damaged_image_fails_its_test",
+        "test_ends_with_its_service",
+    ],
     live: |story| {
         let rack = story.rack()?;
-        let bennu = rack.appliance(Config::full().with_images())?;
+        let mut bennu = rack.appliance(Config::full().with_images())?;
         bennu.bennu(["image", "tag", "debian:v1", "web:next"])?;
         story.show("test_ends_with_its_client", || ends_with_its_client(&bennu))?;
         story.show("tested_image_is_promoted", || promoted(&bennu))?;
-        story.show("damaged_image_fails_its_test", || damaged(&bennu))
+        story.show("damaged_image_fails_its_test", || damaged(&bennu))?;
+        story.show("test_ends_with_its_service", || ends_with_its_service(&mut bennu))
     },
 };
 
@@ -42,6 +48,20 @@ fn ends_with_its_client(bennu: &Appliance) -> Result<String> {
     client.wait()?;
     until("its machine is off", || Ok((!fs::exists(format!("/proc/{machine}"))?).then_some(())))?;
     nothing_is_left(bennu)?;
+    Ok(String::new())
+}
+
+/// Whether it is told to stop or has no time for a last word.
+fn ends_with_its_service(bennu: &mut Appliance) -> Result<String> {
+    for end in [Appliance::stop, Appliance::kill] {
+        let mut client = start(bennu, &["debian:v1"])?;
+        let machine = until("its machine runs", || Ok(emulator(bennu)?.filter(|pid| is_qemu(*pid))))?;
+        end(bennu)?;
+        until("its machine is off", || Ok((!fs::exists(format!("/proc/{machine}"))?).then_some(())))?;
+        ensure!(client.wait()?.code() == Some(1), "the client does not say that its test was cut short");
+        bennu.start()?;
+        nothing_is_left(bennu)?;
+    }
     Ok(String::new())
 }
 
