@@ -6,6 +6,7 @@
 pub mod desk;
 mod files;
 pub mod machine;
+mod watch;
 mod wire;
 
 use crate::{
@@ -21,23 +22,15 @@ use crate::{
 };
 use bennu_rules::{
     journey::Diagnosis,
-    trial::{Ending, GUEST_CARD, Start, Trial, Verdict, console::Console},
+    trial::{GUEST_CARD, Start, Trial, console::Console},
 };
 use desk::Desk;
 use files::{Files, Unusable};
-use machine::{Machine, Off, Parts};
+use machine::{Machine, Parts};
 use std::{collections::VecDeque, io, os::unix::net::UnixStream as Pair, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    io::AsyncReadExt,
-    net::UnixStream,
-    time::{Instant, sleep_until, timeout_at},
-};
+use tokio::{net::UnixStream, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-/// How many of the console's last lines the result holds.
-const TAIL: usize = 200;
-/// What is told of a console; a machine that writes more than this has told enough.
-const MOST_CONSOLE: usize = 16 << 20;
+use watch::Watch;
 
 /// A trial that may begin.
 pub struct Order {
@@ -195,130 +188,6 @@ fn connect(
     });
     let words = appliance.store.spool().map_err(io::Error::other)?;
     Ok((network, pair()?, words))
-}
-
-/// A machine that is on, as it is watched.
-struct Watch<'a> {
-    appliance: &'a Appliance,
-    lines: &'a Lines,
-    desk: &'a Desk,
-    begun: Instant,
-    until: Instant,
-    console: Console,
-    tail: VecDeque<String>,
-    /// Observations that were told.
-    told: usize,
-    console_bytes: usize,
-}
-
-impl Watch<'_> {
-    async fn run(mut self, mut machine: Machine, mut serial: UnixStream) -> Answer<Run> {
-        let mut buffer = vec![0; 16 << 10];
-        loop {
-            let off = tokio::select! {
-                () = self.appliance.shutdown.cancelled() => {
-                    return Err(Problem::new(Kind::Unavailable, "the service was stopped while it tested", "test it again"));
-                }
-                () = self.lines.closed() => return Err(gone()),
-                () = sleep_until(self.until) => {
-                    let seconds = self.begun.elapsed().as_secs();
-                    return Ok(Run::Ended(self.ended(Ending::TimeOver(seconds))));
-                }
-                () = self.desk.changed() => None,
-                read = serial.read(&mut buffer) => match read {
-                    Ok(count) if count > 0 => {
-                        self.show(&buffer[..count]).await?;
-                        None
-                    }
-                    // It hangs up as it ends.
-                    _ => timeout_at(self.until, machine.off()).await.ok(),
-                },
-                off = machine.off() => {
-                    while let Ok(count) = serial.try_read(&mut buffer) && count > 0 {
-                        self.show(&buffer[..count]).await?;
-                    }
-                    Some(off)
-                }
-            };
-            self.tell().await?;
-            if let Some(verdict) = self.desk.with(|trial| trial.verdict()) {
-                return Ok(Run::Ended(self.outcome(verdict)));
-            }
-            if let Some(off) = off {
-                return Ok(self.went_off(&off));
-            }
-        }
-    }
-
-    /// Passes the console on.
-    async fn show(&mut self, bytes: &[u8]) -> Answer<()> {
-        let whole = self.console.push(bytes);
-        let unfinished = self.console.unfinished();
-        self.desk.with(|trial| whole.iter().chain([&unfinished]).for_each(|line| trial.read_console(line)));
-        for line in whole {
-            if self.tail.len() == TAIL {
-                self.tail.pop_front();
-            }
-            self.tail.push_back(line.clone());
-            self.console_bytes += line.len() + 1;
-            if self.console_bytes < MOST_CONSOLE {
-                self.send(Line::Console { console: line }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells what was seen since.
-    async fn tell(&mut self) -> Answer<()> {
-        let new: Vec<String> = self.desk.with(|trial| {
-            let seen = trial.timeline().iter().skip(self.told);
-            seen.map(|observation| observation.seen.to_string()).collect()
-        });
-        self.told += new.len();
-        for step in new {
-            self.send(Line::Step { step }).await?;
-        }
-        Ok(())
-    }
-
-    /// A client that reads nothing holds nothing up for longer than the test may last.
-    async fn send(&self, line: Line) -> Answer<()> {
-        match timeout_at(self.until, self.lines.send(line)).await {
-            Ok(Err(_)) => Err(gone()),
-            Ok(Ok(())) | Err(_) => Ok(()),
-        }
-    }
-
-    fn went_off(self, off: &Off) -> Run {
-        match &off.status {
-            Ok(status) if status.success() => Run::Ended(self.ended(Ending::MachineOff)),
-            status => {
-                let how = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-                let said = if off.words.is_empty() { String::new() } else { format!(": {}", off.words) };
-                Run::NeverBegan(format!("QEMU ended with {how}{said}"))
-            }
-        }
-    }
-
-    fn ended(self, how: Ending) -> Outcome {
-        let verdict = self.desk.with(|trial| trial.end(how));
-        self.outcome(verdict)
-    }
-
-    fn outcome(mut self, verdict: Verdict) -> Outcome {
-        let unfinished = self.console.unfinished();
-        if !unfinished.is_empty() {
-            self.tail.push_back(unfinished.clone());
-            // A client that is behind has it with the result.
-            let _ = self.lines.hint(Line::Console { console: unfinished });
-        }
-        let failure = match verdict {
-            Verdict::Passed => None,
-            Verdict::Failed(diagnosis) => Some(diagnosis),
-        };
-        let came_to = self.desk.with(|trial| trial.came_to());
-        Outcome { failure, came_to, tail: self.tail.into(), took: self.begun.elapsed() }
-    }
 }
 
 impl Outcome {
