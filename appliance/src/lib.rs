@@ -20,6 +20,7 @@ mod privileges;
 mod registry;
 mod serve;
 mod tftp;
+mod trial;
 mod wire;
 
 pub use http::range;

@@ -6,10 +6,12 @@
 //! mksquashfs make changes with their versions, and a list that is too short kills the service in the field.
 
 mod confine;
+mod emulator;
 mod spare;
 mod state;
 mod user;
 
+pub use emulator::{EMULATOR, KVM, confine_emulator};
 pub use spare::receiver;
 
 use crate::{config::Config, ports};

@@ -27,6 +27,7 @@ pub mod signature;
 pub mod tftp;
 pub mod time;
 pub mod token;
+pub mod trial;
 
 pub use decision::{Change, Decision, Live, Moment, Records, View, Volatile};
 pub use machine::{MacAddress, Machine};

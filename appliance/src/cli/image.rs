@@ -5,6 +5,7 @@ mod export;
 mod gc;
 mod pushes;
 mod sign;
+mod trial;
 mod verify;
 
 use super::{
@@ -65,6 +66,8 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Boot an image in a virtual machine on the appliance, and see whether it comes up
+    Test(trial::Test),
     /// Show what was pushed through the registry, and what became of it
     Pushes {
         /// Only this tag, with what was said of it
@@ -112,6 +115,7 @@ pub async fn run(client: &Client, command: ImageCommand) -> Done {
         }
         ImageCommand::Export(export) => export::run(client, export).await,
         ImageCommand::Verify { image, output } => verify::run(client, image, output).await,
+        ImageCommand::Test(test) => trial::run(client, test).await,
         ImageCommand::Pushes { name, retry, output } => pushes::run(client, name, retry, output).await,
         ImageCommand::Sign(wanted) => sign::run(client, wanted).await,
         ImageCommand::Keys { prefix } => sign::make_keys(&prefix),

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, UnixListener, UnixStream},
     task::JoinSet,
     time::Instant,
 };
@@ -107,6 +107,12 @@ pub async fn serve_tcp(
 /// Serves a local socket until `shutdown`.
 pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     serve(Listener::Unix(listener), router, Limits::local(), shutdown, Arc::new(|| {})).await
+}
+
+/// Serves one connection that somebody else has accepted.
+pub async fn serve_stream(stream: UnixStream, router: Router, limits: Limits, shutdown: CancellationToken) {
+    let accepted = Accepted { stream: Stream::Unix(stream), tls: None, addresses: None, uid: None };
+    connection(accepted, Arc::default(), router, limits, shutdown, Arc::new(|| {})).await;
 }
 
 /// Serves `router` until `shutdown`, then lets open requests end.

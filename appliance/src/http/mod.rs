@@ -19,6 +19,7 @@ mod sendfile;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod trial;
 
 use crate::appliance::{Appliance, Counters};
 use axum::{

@@ -1,6 +1,9 @@
 //! Landlock: which files the process reaches, whatever its user may.
 
-use super::PrivilegeError;
+use super::{
+    PrivilegeError,
+    emulator::{EMULATOR, KVM},
+};
 use crate::config::Config;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
@@ -9,16 +12,16 @@ use landlock::{
 use std::path::{Path, PathBuf};
 
 /// What the rules below are written for; older kernels enforce what they know of it.
-const ABI_WANTED: ABI = ABI::V6;
+pub(super) const ABI_WANTED: ABI = ABI::V6;
 
 /// Programs and libraries. Directories, because a package update puts a new file in the place of the one there was, and a
 /// rule for a file dies with it.
-const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store", "/gnu/store"];
+pub(super) const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store", "/gnu/store"];
 /// What the kernel tells of neighbours, interfaces, processors and us.
-const TOLD: [&str; 2] = ["/proc", "/sys"];
+pub(super) const TOLD: [&str; 2] = ["/proc", "/sys"];
 /// Files that programs and libraries look at when they start.
-const LOOKED_AT: [&str; 3] = ["/etc/ld.so.cache", "/dev/urandom", "/dev/random"];
-const NULL: &str = "/dev/null";
+pub(super) const LOOKED_AT: [&str; 3] = ["/etc/ld.so.cache", "/dev/urandom", "/dev/random"];
+pub(super) const NULL: &str = "/dev/null";
 
 /// Confines this thread and those it will start; `false` where the kernel has no Landlock.
 pub fn confine(config: &Config) -> Result<bool, PrivilegeError> {
@@ -54,6 +57,7 @@ fn rules(config: &Config) -> Result<RulesetCreated, RulesetError> {
         .chain(config.loaders_dir.clone().map(|path| (path, read)))
         .chain(LOOKED_AT.map(|path| (path.into(), AccessFs::ReadFile.into())))
         .chain([(NULL.into(), AccessFs::ReadFile | AccessFs::WriteFile)])
+        .chain([(KVM.into(), AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)])
     {
         rules = allow(rules, &path, access)?;
     }
@@ -61,17 +65,22 @@ fn rules(config: &Config) -> Result<RulesetCreated, RulesetError> {
 }
 
 /// What is not there needs no rule.
-fn allow(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
+pub(super) fn allow(
+    rules: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
     match PathFd::new(path) {
         Ok(beneath) => rules.add_rule(PathBeneath::new(beneath, access)),
         Err(_) => Ok(rules),
     }
 }
 
-/// Directories of PATH that hold the tool of imports, wherever that is.
-fn tools() -> Vec<PathBuf> {
+/// Directories of PATH that hold the tool of imports or the emulator of trials, wherever they are.
+pub(super) fn tools() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).filter(|directory| directory.join("mksquashfs").exists()).collect()
+    let holds_one = |directory: &PathBuf| ["mksquashfs", EMULATOR].iter().any(|tool| directory.join(tool).exists());
+    std::env::split_paths(&path).filter(holds_one).collect()
 }
 
 #[cfg(test)]

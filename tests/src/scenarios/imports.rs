@@ -146,7 +146,7 @@ fn is_whole_or_absent(bennu: &Appliance, expected: &str, acknowledged: bool) -> 
 }
 
 /// Turns one bit over in the middle of an image's root; answers the root's digest.
-fn turn_a_bit_over(bennu: &Appliance, image: &str) -> Result<String> {
+pub(super) fn turn_a_bit_over(bennu: &Appliance, image: &str) -> Result<String> {
     let shown = bennu.json(["image", "show", image])?;
     let digest = shown["config"]["root"]["digest"].as_str().context("the image has no root")?.to_owned();
     let path = bennu.state().join("images/blobs/sha256").join(&digest["sha256:".len()..]);

@@ -19,6 +19,7 @@ mod siege;
 mod signatures;
 mod slow_http;
 mod sources;
+mod trials;
 mod waiting;
 mod wire;
 
@@ -35,6 +36,7 @@ pub const LIVES: &[Life] = &[
     imports::TWO_STORES,
     imports::IN_THE_STORE,
     imports::CUT,
+    trials::BEFORE_PROMOTION,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,

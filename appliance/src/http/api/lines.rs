@@ -52,6 +52,11 @@ impl<T> Lines<T> {
         self.0.send(line).await.map_err(|_| Cancelled)
     }
 
+    /// Waits until the answer's body is gone, with its connection.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
     /// Whether the answer's body is gone, with its connection.
     pub fn is_cancelled(&self) -> bool {
         self.0.is_closed()

@@ -19,6 +19,7 @@ pub mod request;
 pub mod scrub;
 pub mod status;
 pub mod tokens;
+pub mod trials;
 
 use crate::appliance::Appliance;
 use axum::{
@@ -32,6 +33,7 @@ use std::{ops::Deref, sync::Arc};
 /// What the handlers share.
 pub struct Api {
     appliance: Arc<Appliance>,
+    trials: trials::Trials,
 }
 
 impl Deref for Api {
@@ -47,7 +49,7 @@ type Shared = State<Arc<Api>>;
 /// The API of one appliance, behind one of the doors of [`crate::http::access`].
 pub fn router(appliance: Arc<Appliance>) -> Router {
     let registry = super::registry::router(appliance.clone());
-    let api = Arc::new(Api { appliance });
+    let api = Arc::new(Api { appliance, trials: Default::default() });
     let api_routes = Router::new()
         .route("/v1/machines", get(machines::list))
         .route("/v1/machines/{mac}", get(machines::show).patch(machines::edit).delete(machines::forget))
@@ -66,6 +68,7 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/exports/{*reference}", get(exports::create))
         .route("/v1/diff", get(diff::show))
         .route("/v1/gc", post(gc::run))
+        .route("/v1/tests", post(trials::create))
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))
         .route("/v1/status", get(status::show))

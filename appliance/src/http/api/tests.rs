@@ -6,6 +6,7 @@ mod life;
 mod machines;
 mod remote;
 mod tokens;
+mod trials;
 mod watching;
 
 use crate::{
