@@ -1,6 +1,6 @@
 //! Uploads that go on: a session a blob, resumable while it lives.
 
-use crate::appliance::Appliance;
+use crate::{appliance::Appliance, http::api::images::tidy};
 use anyhow::Result;
 use bennu_images::store::{BlobWriter, Hold, Store, StoreError};
 use std::{
@@ -102,7 +102,8 @@ impl Uploads {
         self.state().sessions.remove(id).is_some()
     }
 
-    fn drop_idle(&self, now: Instant) {
+    /// Ends what is idle. Whether blobs that no manifest came to name may go now.
+    fn drop_idle(&self, now: Instant) -> bool {
         let mut state = self.state();
         // A session whose writer is out is being written to.
         state.sessions.retain(|_, session| session.writer.is_none() || now - session.touched < IDLE);
@@ -110,6 +111,7 @@ impl Uploads {
         if is_over {
             state.hold = None;
         }
+        is_over
     }
 }
 
@@ -118,7 +120,13 @@ pub async fn expire(appliance: Arc<Appliance>) -> Result<()> {
     loop {
         tokio::select! {
             () = appliance.shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(PACE) => appliance.registry.uploads.drop_idle(Instant::now()),
+            () = tokio::time::sleep(PACE) => {}
+        }
+        if appliance.registry.uploads.drop_idle(Instant::now()) {
+            let _settling = appliance.registry.settling.lock().await;
+            if let Err(problem) = tidy(&appliance).await {
+                tracing::warn!(detail = problem.detail, "cannot remove what was pushed in part; the next start does");
+            }
         }
     }
 }
@@ -137,10 +145,10 @@ mod tests {
         let mut writer = uploads.take(&id, "web").unwrap();
         assert_eq!(uploads.take(&id, "web").err(), Some(NoSession::Busy));
         std::io::Write::write_all(&mut writer, b"abc").unwrap();
-        uploads.drop_idle(Instant::now() + 2 * IDLE);
+        assert!(!uploads.drop_idle(Instant::now() + 2 * IDLE));
         uploads.put_back(&id, writer);
         assert_eq!(uploads.written(&id, "web"), Some(3));
-        uploads.drop_idle(Instant::now() + 2 * IDLE);
+        assert!(uploads.drop_idle(Instant::now() + 2 * IDLE));
         assert_eq!(uploads.written(&id, "web"), None);
         assert_eq!(std::fs::read_dir(store.tmp()).unwrap().count(), 0);
         assert!(uploads.state().hold.is_none());

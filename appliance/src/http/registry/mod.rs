@@ -84,7 +84,14 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body
     let Place { repository, target } = place;
     let asked = Asked { shared, repository, parts, body };
     let method = asked.parts.method.clone();
-    dispatch(target, &method, asked).await.unwrap_or_else(Refused::answer)
+    // A task of its own ends what it began, such as giving an upload back, whatever becomes of the connection.
+    match tokio::spawn(async move { dispatch(target, &method, asked).await }).await {
+        Ok(answer) => answer.unwrap_or_else(Refused::answer),
+        Err(panic) => {
+            tracing::error!(%panic, "a request of the registry panicked");
+            Refused::new(Code::Unknown, "bennu failed; see its log").answer()
+        }
+    }
 }
 
 async fn dispatch(target: Target, method: &Method, asked: Asked) -> Answer {

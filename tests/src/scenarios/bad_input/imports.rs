@@ -71,7 +71,7 @@ fn sources(bennu: &Appliance, good: &Tree, home: &Home) -> Result<String> {
     })?;
     let source = good.source();
     let wrong: [(&str, &[&str], &str); 6] = [
-        ("a source of no kind", &["docker:web", "bad:v1"], "dir:PATH"),
+        ("a source of no kind", &["ftp:web", "bad:v1"], "dir:PATH"),
         ("a source without its kind", &["/srv/web", "bad:v1"], "dir:PATH"),
         ("no image name", &[&source, "Bad"], "NAME:TAG"),
         ("one word alone", &[&source], "NAME:TAG"),
