@@ -434,6 +434,9 @@ pub struct Image {
     /// What its signatures came to when they were last looked at; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// It came as it is, made elsewhere: what it says of the container image it was made of is only its own word.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
 }
 
 impl Image {

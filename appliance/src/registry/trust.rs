@@ -63,7 +63,8 @@ pub fn judge_new(images: &mut [Image], appliance: &Appliance) {
 /// was made of, alone or in an index, and the kernel image too that it was paired with.
 fn verdict(image: &Image, records: &dyn Records, appliance: &Appliance) -> Verdict {
     let own = of_digest(&image.digest, records, appliance);
-    let Some(derived) = &image.config.derived else { return own };
+    // An image that was made elsewhere may name any signed source as its own.
+    let Some(derived) = image.config.derived.as_ref().filter(|_| !image.adopted) else { return own };
     if matches!(own, Verdict::Signed { .. }) {
         return own;
     }

@@ -38,7 +38,7 @@ pub fn adopt(digest: &Digest, store: &Store) -> Result<Imported, ImportError> {
     }
     let config_blob = manifest.config.blob();
     let manifest_size = store.blob_size(digest)?;
-    Ok(Imported { digest: *digest, manifest_size, config_blob, config, hold })
+    Ok(Imported { digest: *digest, manifest_size, config_blob, config, adopted: true, hold })
 }
 
 fn config(descriptor: &Descriptor, store: &Store) -> Result<ImageConfig, ImportError> {

@@ -48,6 +48,8 @@ pub struct Imported {
     pub config_blob: BlobRef,
     /// Its content.
     pub config: ImageConfig,
+    /// It was made elsewhere, and taken as it is.
+    pub adopted: bool,
     /// Keeps the blobs from collection: drop it when the image's record is committed.
     pub hold: Hold,
 }
@@ -143,5 +145,5 @@ pub(super) fn seal(config: ImageConfig, store: &Store, hold: Hold) -> Result<Imp
     };
     let json = serde_json::to_vec(&manifest).map_err(ImportError::Json)?;
     let BlobRef { digest, size: manifest_size } = store.put(&json)?;
-    Ok(Imported { digest, manifest_size, config_blob, config, hold })
+    Ok(Imported { digest, manifest_size, config_blob, config, adopted: false, hold })
 }

@@ -80,6 +80,7 @@ impl World {
             imported: Timestamp(0),
             source: "test".into(),
             verdict: None,
+            adopted: false,
         };
         self.memory.apply(Change::PutImage(image));
         let name: ImageName = name.parse().unwrap();

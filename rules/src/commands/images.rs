@@ -81,7 +81,10 @@ pub(super) fn add(
         let earlier = view.records.image(&image.digest);
         let known = earlier.is_some();
         let image = match &earlier {
-            Some(earlier) => Image { verdict: image.verdict.clone(), ..earlier.clone() },
+            // What was made here once is known to be what it says.
+            Some(earlier) => {
+                Image { verdict: image.verdict.clone(), adopted: earlier.adopted && image.adopted, ..earlier.clone() }
+            }
             None => Image { imported: at.now, ..image.clone() },
         };
         if earlier.as_ref() != Some(&image) {

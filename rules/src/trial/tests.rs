@@ -34,6 +34,7 @@ fn request(content: Content) -> TrialRequest {
         imported: Timestamp(0),
         source: "test".into(),
         verdict: None,
+        adopted: false,
     };
     TrialRequest { image, reference: "web:v3".parse().unwrap(), stage1: blob(1), expect: None }
 }

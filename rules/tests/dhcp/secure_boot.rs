@@ -111,6 +111,7 @@ impl Wire {
             imported: Timestamp(0),
             source: "test".into(),
             verdict: None,
+            adopted: false,
         }));
         let name: ImageName = name.parse().unwrap();
         self.records.apply(Change::PutTag(Tag { name, digest, others: Default::default(), history: Vec::new() }));

@@ -197,9 +197,21 @@ async fn record(api: &Arc<Api>, made: Converted, name: ImageName, source: String
 
 /// An image's record, and what keeps its blobs until that is committed.
 pub fn parted(made: Imported, source: &str) -> (Image, bennu_images::store::Hold) {
-    let Imported { digest, manifest_size, config_blob, config, hold } = made;
+    let Imported { digest, manifest_size, config_blob, config, adopted, hold } = made;
     let source = source.to_owned();
-    (Image { digest, manifest_size, config_blob, config, imported: Default::default(), source, verdict: None }, hold)
+    (
+        Image {
+            digest,
+            manifest_size,
+            config_blob,
+            config,
+            imported: Default::default(),
+            source,
+            verdict: None,
+            adopted,
+        },
+        hold,
+    )
 }
 
 fn sweep(api: &Api) -> Answer<()> {

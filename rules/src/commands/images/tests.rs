@@ -40,6 +40,7 @@ fn made(seed: u8, content: Content) -> Image {
         imported: Timestamp(0),
         source: "dir:/srv/web".into(),
         verdict: None,
+        adopted: false,
     }
 }
 

@@ -73,6 +73,7 @@ async fn record(bench: &Bench, name: &str, root: &Path, release: &str) {
         imported: Default::default(),
         source,
         verdict: None,
+        adopted: false,
     };
     let request = AddImages { images: vec![image], name: name.parse().unwrap(), source: Vec::new() };
     bench.appliance.ledger.decide(request, add_images).await.unwrap();
