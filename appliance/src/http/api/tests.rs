@@ -51,7 +51,7 @@ impl Got {
     }
 }
 
-const CONFIG: &str = r#"
+pub(in crate::http) const CONFIG: &str = r#"
     [boot]
     interface = "boot0"
     [[boot.subnet]]
@@ -67,8 +67,11 @@ impl Bench {
 
     /// With more in its configuration.
     pub fn with(config: &str) -> Self {
+        Self::of(Config::parse(&format!("{CONFIG}\n{config}")).unwrap())
+    }
+
+    pub fn of(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = Config::parse(&format!("{CONFIG}\n{config}")).unwrap();
         let store = Store::open(directory.path().join("images")).unwrap();
         let interface = Interface {
             name: "boot0".into(),

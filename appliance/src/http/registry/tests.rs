@@ -3,19 +3,22 @@
 
 mod pull;
 
-use crate::http::{
-    api::tests::{Bench, Got},
-    connection::serve_unix,
+use crate::{
+    config::Config,
+    http::{
+        api::tests::{Bench, CONFIG, Got},
+        connection::serve_unix,
+    },
 };
 use axum::body::Body;
 use bennu_images::oci::{DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
-use bennu_rules::{Records, image::Digest, registry::Outcome};
+use bennu_rules::{Records, image::Digest, registry::Outcome, settings::Settings};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use ring::digest::SHA256;
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::{UnixListener, UnixStream};
 
 struct Lab {
@@ -30,7 +33,10 @@ fn digest(bytes: &[u8]) -> String {
 
 impl Lab {
     fn new() -> Self {
-        let bench = Bench::new();
+        Self::on(Bench::new())
+    }
+
+    fn on(bench: Bench) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -480,4 +486,62 @@ async fn a_push_that_cannot_boot_says_why() {
     assert_eq!(lab.bench.get("/v1/pushes/web:v2").await.status, StatusCode::NOT_FOUND);
     lab.bench.appliance.shutdown.cancel();
     keeping.await.unwrap().unwrap();
+}
+
+/// Whoever may push may push an image of Bennu's own kind whose config says that it was made of something signed.
+#[tokio::test]
+async fn an_image_made_elsewhere_is_not_signed_by_what_it_says_of_itself() {
+    use bennu_images::cosign::{KeyPair, Place, SigningKey, TrustedKey, sign, signature_tag};
+    use bennu_rules::{
+        facts::Architecture,
+        image::{BlobRef, Content, Derivation, Image, ImageConfig},
+        signature::{SignaturePolicy, Verdict},
+    };
+    let pair = KeyPair::generate(b"").unwrap();
+    let mut config = Config::parse(CONFIG).unwrap();
+    config.signatures.keys = vec![TrustedKey::from_pem("ci", pair.public.as_bytes()).unwrap()];
+    let settings = Settings { signatures: SignaturePolicy::Require, ..(*config.settings).clone() };
+    config.settings = Arc::new(settings);
+    let lab = Lab::on(Bench::of(config));
+    let (_, source) = lab.push_image("web", "v1", 1).await;
+    let source: Digest = source.parse().unwrap();
+    let key = SigningKey::from_pem(pair.private.as_bytes(), Some(b"")).unwrap();
+    let signed = sign(&key, &source, "web", &Place::Tag, None).unwrap();
+    for blob in [&signed.payload, &signed.config] {
+        lab.push_blob("web", blob).await;
+    }
+    let manifest: Value = serde_json::from_slice(&signed.manifest).unwrap();
+    let path = format!("/v2/web/manifests/{}", signature_tag(&source));
+    let media_type = [("content-type", OCI_MANIFEST)];
+    assert_eq!(
+        lab.ask(Method::PUT, &path, &media_type, signed.manifest).await.status,
+        StatusCode::CREATED,
+        "{manifest}"
+    );
+
+    let blob = |seed: u8| BlobRef { digest: Digest([seed; 32]), size: 1 };
+    let content = Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6".into(), layer: None };
+    let derived = Derivation {
+        source: BlobRef { digest: source, size: 1 },
+        media_type: OCI_MANIFEST.into(),
+        kernel: None,
+        created: None,
+    };
+    let image = |adopted| Image {
+        digest: Digest([9; 32]),
+        manifest_size: 1,
+        config_blob: blob(3),
+        config: ImageConfig {
+            derived: Some(derived.clone()),
+            ..ImageConfig::of(Architecture::X86_64, content.clone())
+        },
+        imported: Default::default(),
+        source: "test".into(),
+        verdict: None,
+        adopted,
+    };
+    let mut images = [image(false), image(true)];
+    crate::registry::trust::judge_new(&mut images, &lab.bench.appliance);
+    assert!(matches!(images[0].verdict, Some(Verdict::Signed { .. })), "{:?}", images[0].verdict);
+    assert_eq!(images[1].verdict, Some(Verdict::Unsigned));
 }
