@@ -6,32 +6,9 @@
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
 
-mod boot;
-mod clock;
-mod cmdline;
-mod console;
-mod download;
-mod early;
-mod entropy;
-mod fetch;
-mod handover;
-mod http;
-mod inventory;
-mod laydown;
-mod memory;
-mod modules;
-mod net;
-mod plan;
-mod report;
-mod reporter;
-mod restart;
-mod root;
-mod scoped;
-mod supervise;
-mod sys;
-mod user;
-mod verity;
-mod watch;
+mod start;
+
+use bennu_stage1::{boot, reporter, restart, supervise, watch};
 
 /// Called by the C library's start-up code; answers the exit status.
 fn entry() -> u8 {

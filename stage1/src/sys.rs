@@ -1,4 +1,4 @@
-//! What has no safe form elsewhere: the entry point, and the system calls for loop devices and the device mapper.
+//! What has no safe form elsewhere: the system calls for loop devices and the device mapper.
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, Result};
@@ -6,15 +6,6 @@ use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Setter, Updater, 
 use std::ffi::c_void;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-
-/// The program's entry, in place of the one Rust makes: that one aborts when the standard files are closed and there is no
-/// `/dev/null`, which is how the kernel starts an `/init` without a working console; PID 1 aborting is a kernel panic.
-// SAFETY: no other symbol of this name exists, because the crate is `no_main` outside of tests; the signature is C's.
-#[cfg(not(test))]
-#[unsafe(no_mangle)]
-pub extern "C" fn main(_: std::ffi::c_int, _: *const *const std::ffi::c_char) -> std::ffi::c_int {
-    std::ffi::c_int::from(crate::entry())
-}
 
 const LOOP_SET_FD: Opcode = 0x4C00;
 const LOOP_SET_STATUS64: Opcode = 0x4C04;
