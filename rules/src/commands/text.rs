@@ -1,6 +1,7 @@
 //! Checks of what people write into records.
 
 use super::Refusal;
+use crate::selector::is_reserved;
 
 const MAX_ARGUMENTS: usize = 1024;
 
@@ -15,6 +16,9 @@ pub fn check_label(key: &str, value: Option<&str>) -> Result<(), Refusal> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
     if key.is_empty() || key.len() > 63 || !key.bytes().all(allowed) {
         return refuse("the key is empty, too long or has characters that keys cannot have");
+    }
+    if value.is_some() && is_reserved(key) {
+        return refuse("keys that begin with 'bennu.' are for what Bennu knows of the hardware");
     }
     match value {
         Some(value) if value.len() > 255 => refuse("the value is longer than 255 bytes"),
