@@ -1,6 +1,8 @@
 //! What every server of the appliance shares.
 
-use crate::{config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, registry::Registry};
+use crate::{
+    config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, metrics::Metrics, registry::Registry,
+};
 use bennu_images::store::Store;
 use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,8 @@ pub struct Appliance {
     pub remote: Option<Remote>,
     /// What was counted since the start.
     pub counters: Counters,
+    /// What is counted by kind, and how long things take.
+    pub metrics: Metrics,
     /// When it started.
     pub started: Instant,
     /// Ends every task.

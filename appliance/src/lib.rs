@@ -12,6 +12,7 @@ mod interfaces;
 mod ledger;
 mod loaders;
 mod memory;
+mod metrics;
 mod ndp;
 mod neighbours;
 mod observe;

@@ -19,6 +19,15 @@ pub fn to(appliance: &Arc<Appliance>) -> Observe {
     })
 }
 
+/// The same, of what left over HTTP.
+pub fn over_http(appliance: &Arc<Appliance>) -> Observe {
+    let (appliance, tell) = (appliance.clone(), to(appliance));
+    Arc::new(move |address, seen| {
+        appliance.metrics.sent_over_http(&seen);
+        tell(address, seen);
+    })
+}
+
 /// Tells nobody: readers of the registry are no machines that boot.
 pub fn to_nobody() -> Observe {
     Arc::new(|_, _| ())

@@ -12,6 +12,7 @@ use crate::{
     interfaces::{Interface, Interfaces},
     ledger::{Fault, Ledger},
     loaders::{self, Loaders},
+    metrics::Metrics,
     privileges,
 };
 use anyhow::{Context, Result, bail};
@@ -106,6 +107,7 @@ fn open(config: Config, network: &mut Network) -> Result<Appliance> {
         registry: Default::default(),
         remote,
         counters: Counters::default(),
+        metrics: Metrics::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
         config,
@@ -147,7 +149,7 @@ fn serve_api(
     let listener = UnixListener::from_std(socket.into())?;
     let router = http::api::router(appliance.clone());
     network.serve(appliance, &router, tasks)?;
-    let router = http::access::local(router);
+    let router = http::metered::management(http::access::local(router), appliance);
     let shutdown = appliance.shutdown.clone();
     tasks.spawn(async move { Ok(http::connection::serve_unix(listener, router, shutdown).await?) });
     Ok(())

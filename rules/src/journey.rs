@@ -1,10 +1,12 @@
 //! What was seen of a boot, and what it means when it goes no further.
 
-use crate::{
-    Timestamp,
-    boot::{State, chain},
-    image::Digest,
-};
+mod stages;
+mod trouble;
+
+pub use stages::{Stage, stages};
+pub use trouble::{Trouble, diagnose, trouble};
+
+use crate::{Timestamp, boot::State, image::Digest};
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr};
@@ -300,59 +302,5 @@ impl Diagnosis {
                 "bennu machine explain MAC shows what it would get; once that is mended the machine goes on by itself."
                     .to_owned(),
         }
-    }
-}
-
-/// Silence of this length, in a state where a machine works hard, is worth a diagnosis.
-const SILENCE_MS: u64 = 90_000;
-
-/// What to think of a boot that has been silent until `now`: `None` while it is well or still has time.
-pub fn diagnose(boot: &crate::boot::Boot, now: Timestamp) -> Option<Diagnosis> {
-    if let Some(known) = &boot.diagnosis {
-        return Some(known.clone());
-    }
-    let last = boot.timeline.last()?;
-    if !boot.is_open() || now.since(last.until.unwrap_or(last.at)) < SILENCE_MS {
-        return None;
-    }
-    if let Some(stuck) = chain::stuck_at(boot).filter(|_| boot.state == State::Loader) {
-        return Some(stuck.diagnose(&boot.chain));
-    }
-    let loader = boot.timeline.iter().rev().find_map(|seen| match &seen.seen {
-        Seen::LoaderRead { file, complete, .. } => Some((file.clone(), *complete)),
-        _ => None,
-    });
-    let say = |reason: String, advice: &str| Some(Diagnosis { reason, advice: advice.to_owned() });
-    match (boot.state, loader) {
-        (State::Firmware, None) => say(
-            "the firmware asked DHCP and fetched no loader".into(),
-            "Look for a second DHCP server on this wire (bennu doctor), and at a switch port that blocks while spanning tree learns: enable PortFast on it.",
-        ),
-        (State::Firmware, Some((file, false))) => say(
-            format!("the transfer of {file} stalled"),
-            "Look for packet loss, a wrong MTU or a firewall between this machine and the appliance.",
-        ),
-        (State::Firmware | State::Loader, Some((file, _))) => say(
-            format!("{file} was fetched, then silence"),
-            "The loader cannot drive this network card, or the firmware refused it (Secure Boot). Set another loader in the machine's hardware profile.",
-        ),
-        (State::Loader, None) => say(
-            "the loader asked DHCP and fetched no script".into(),
-            "The loader reaches DHCP but not HTTP: look for a firewall on the appliance's boot port.",
-        ),
-        // A foreign image does not report: its silence says nothing.
-        (State::Script, _) if boot.stage1.is_none() => None,
-        (State::Script, _) => say(
-            "the boot script was fetched, then stage 1 never reported".into(),
-            "The kernel did not start, or found no driver for the network card. Look at the machine's console.",
-        ),
-        (State::Stage1, _) => {
-            say("stage 1 stopped reporting".into(), "Look at the machine's console, and for a lost link or power.")
-        }
-        (State::Init, _) => say(
-            "the image's init took over, and the system never said that it is up".into(),
-            "Look at the machine's console for the service that does not come up.",
-        ),
-        _ => None,
     }
 }

@@ -4,6 +4,7 @@ use super::{Beside, socket::DhcpSocket};
 use crate::{
     appliance::{Appliance, Counters},
     ledger::Fault,
+    metrics::ADDRESSES_IN_USE,
     wire::{self, Found, Hint},
 };
 use bennu_rules::{
@@ -11,6 +12,7 @@ use bennu_rules::{
     dhcp::{
         DhcpAnswer, Reason, Request, SendTo, decide,
         others::{Looks, asked_by},
+        reply::Verdict,
         request::Kind,
         takes_up_an_offer,
     },
@@ -104,6 +106,7 @@ impl Desk {
         }
         // What was found taken is remembered: the client's next try gets further.
         Counters::count(&self.appliance.counters.dhcp_silent);
+        self.appliance.metrics.dhcp_silence(ADDRESSES_IN_USE);
         tracing::debug!(interface = self.socket.interface(), "no answer: every address that was tried is in use");
         Ok(())
     }
@@ -119,6 +122,7 @@ impl Desk {
 
     fn keep_silent(&self, mac: MacAddress, kind: Kind, reason: &Reason) {
         Counters::count(&self.appliance.counters.dhcp_silent);
+        self.appliance.metrics.dhcp_silence(reason.name());
         tracing::debug!(%mac, %kind, %reason, interface = self.socket.interface(), "no answer");
     }
 
@@ -127,6 +131,7 @@ impl Desk {
         match self.socket.send(packet, send_to).await {
             Ok(()) => {
                 Counters::count(&self.appliance.counters.dhcp_answered);
+                self.appliance.metrics.dhcp_answer(Verdict::of(packet));
                 tracing::debug!(%mac, %kind, %to, interface = self.socket.interface(), "answered");
             }
             Err(error) => {

@@ -41,7 +41,7 @@ impl Blobs {
 
     /// The blobs of an appliance.
     pub fn of(appliance: &Arc<Appliance>) -> Self {
-        Self::new(appliance.store.clone(), observe::to(appliance))
+        Self::new(appliance.store.clone(), observe::over_http(appliance))
     }
 
     /// A blob to be sent.

@@ -32,7 +32,7 @@ impl Served {
 
     /// The loaders of an appliance.
     pub fn of(appliance: &Arc<Appliance>) -> Self {
-        Self::new(appliance.loaders.clone(), observe::to(appliance))
+        Self::new(appliance.loaders.clone(), observe::over_http(appliance))
     }
 }
 

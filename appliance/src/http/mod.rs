@@ -13,6 +13,7 @@ mod guests;
 mod listener;
 pub mod loaders;
 mod mapped;
+pub mod metered;
 pub mod range;
 pub mod registry;
 mod sendfile;
@@ -21,13 +22,8 @@ mod tests;
 pub mod tls;
 pub mod trial;
 
-use crate::appliance::{Appliance, Counters};
-use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::Response,
-};
+use crate::appliance::Appliance;
+use axum::{Router, middleware};
 use std::sync::Arc;
 
 /// Everything that machines may ask for.
@@ -35,15 +31,6 @@ pub fn provisioning_router(appliance: Arc<Appliance>) -> Router {
     boot::router()
         .merge(loaders::router(loaders::Served::of(&appliance)))
         .merge(blobs::router(blobs::Blobs::of(&appliance)))
-        .layer(middleware::from_fn_with_state(appliance.clone(), count))
+        .layer(middleware::from_fn_with_state(appliance.clone(), metered::provisioning))
         .with_state(appliance)
-}
-
-async fn count(State(appliance): State<Arc<Appliance>>, request: Request, next: Next) -> Response {
-    Counters::count(&appliance.counters.http_requests);
-    let response = next.run(request).await;
-    if response.status().is_client_error() || response.status().is_server_error() {
-        Counters::count(&appliance.counters.http_refused);
-    }
-    response
 }

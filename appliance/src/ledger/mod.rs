@@ -18,6 +18,7 @@ mod tests;
 pub use records::Stored;
 pub use storage::Fault;
 
+use crate::metrics::{LedgerMeters, Tally};
 use bennu_rules::{
     Change, Decision, Live, MacAddress, Moment, Records, Timestamp, View,
     boot::{Boot, BootId},
@@ -106,11 +107,14 @@ pub(crate) struct Shared {
     settings: Arc<Settings>,
     clock: clock::Clock,
     events: broadcast::Sender<Event>,
+    meters: LedgerMeters,
 }
 
 /// What a restart forgets.
 struct VolatileState {
     live: Live,
+    /// Which boots were counted.
+    tally: Tally,
     /// Machines whose open boot has news that is not on disk yet.
     dirty: BTreeSet<MacAddress>,
     /// Machines whose open boot did once more what it did last, since it was written.
@@ -132,15 +136,19 @@ impl Ledger {
         check_format(&*storage)?;
         let clock = clock::Clock::open(time, &*storage)?;
         let mut live = Live::default();
+        let mut tally = Tally::default();
         for boot in latest_boots(&*storage)? {
+            // It was counted when it came to what it came to.
+            tally.take(&boot);
             live.apply(bennu_rules::Volatile::PutBoot(boot));
         }
         let shared = Arc::new(Shared {
             storage,
-            volatile: Mutex::new(VolatileState { live, dirty: BTreeSet::new(), repeated: BTreeSet::new() }),
+            volatile: Mutex::new(VolatileState { live, tally, dirty: BTreeSet::new(), repeated: BTreeSet::new() }),
             settings,
             clock,
             events: broadcast::Sender::new(4096),
+            meters: LedgerMeters::default(),
         });
         let writer = Arc::new(Writer::start(shared.clone()));
         Ok(Self { shared, writer })
@@ -251,6 +259,16 @@ impl Ledger {
         Ok(boots)
     }
 
+    /// The latest boot of a machine, as it goes on now, else as it was stored.
+    pub fn latest_boot(&self, machine: MacAddress) -> Result<Option<Boot>, Fault> {
+        self.read(|records, live| live.boot(machine).cloned().or_else(|| records.latest_boot(machine)))
+    }
+
+    /// What it measures of itself, and of boots.
+    pub fn meters(&self) -> &LedgerMeters {
+        &self.shared.meters
+    }
+
     /// What happens from now on.
     pub fn follow(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
@@ -299,6 +317,10 @@ impl Ledger {
                 volatile.repeated.retain(|machine| !dirty.contains(machine));
             }
             let mut boots = volatile.live.take_ended();
+            let VolatileState { live, tally, .. } = &mut *volatile;
+            let news = dirty.iter().filter_map(|machine| live.boot(*machine));
+            boots.iter().chain(news).for_each(|boot| self.shared.meters.boot(boot, tally.take(boot)));
+            tally.prune(live);
             boots.extend(dirty.iter().filter_map(|machine| volatile.live.boot(*machine)).cloned());
             boots.into()
         };

@@ -92,6 +92,12 @@ impl<'a> Stored<'a> {
         let ids = self.keep(self.snapshot.scan(Table::BootsOfMachine, &machine.0)).unwrap_or_default();
         ids.iter().filter_map(|(key, _)| self.get(Table::Boots, &key[6..])).collect()
     }
+
+    /// The newest durable boot of a machine: boots' names sort by time.
+    pub fn latest_boot(&self, machine: MacAddress) -> Option<Boot> {
+        let ids = self.keep(self.snapshot.scan(Table::BootsOfMachine, &machine.0))?;
+        ids.last().and_then(|(key, _)| self.get(Table::Boots, &key[6..]))
+    }
 }
 
 impl Records for Stored<'_> {

@@ -311,7 +311,7 @@ fn commit_together(
     let mut proposals = vec![first];
     let mut undo = Undo::default();
     let deadline = pace.deadline();
-    let mut gathered = Instant::now();
+    let (mut gathered, mut has_changed) = (Instant::now(), false);
     let outcome = shared.storage.write(&mut |batch| {
         let mut changed = proposals[0].run(batch, shared, &mut undo)?;
         while proposals.len() < BATCH {
@@ -332,10 +332,13 @@ fn commit_together(
             proposals.push(proposal);
             changed |= outcome?;
         }
-        gathered = Instant::now();
+        (gathered, has_changed) = (Instant::now(), changed);
         Ok(changed)
     });
     pace.commit = gathered.elapsed();
+    if outcome.is_ok() && has_changed {
+        shared.meters.commit(pace.commit, proposals.len());
+    }
     if outcome.is_err() {
         undo.perform(shared);
     }

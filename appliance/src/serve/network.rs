@@ -6,6 +6,7 @@ use crate::{
     http::{
         access,
         connection::{self, Limits, Listener},
+        metered,
         tls::{self, Identity, TlsError},
     },
     interfaces::Interface,
@@ -78,7 +79,7 @@ impl Network {
     /// Serves `router` to whoever has a token.
     pub fn serve(self, appliance: &Arc<Appliance>, router: &Router, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
         let Some(identity) = self.identity else { return Ok(()) };
-        let router = access::remote(router.clone(), appliance.clone());
+        let router = metered::management(access::remote(router.clone(), appliance.clone()), appliance);
         for (_, socket) in self.sockets {
             socket.listen(BACKLOG)?;
             let listener = Listener::Tls(TcpListener::from_std(socket.into())?, identity.config.clone());

@@ -17,8 +17,9 @@ use crate::{
     ports::{self, Transport},
 };
 use bennu_rules::tftp::peer::{self, Proof, Standing, Wire};
+pub use server::Event;
 pub use server::Listener;
-use server::{Event, Service};
+use server::Service;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -64,10 +65,12 @@ pub async fn serve(listener: Listener, appliance: Arc<Appliance>, stop: Cancella
         routes: Arc::new(content::routes(&appliance)),
         observe: observe::to(&appliance),
         count: Arc::new(move |event| {
+            counted.metrics.tftp(&event);
             Counters::count(match event {
+                Event::Ended { complete: true, .. } => return,
                 Event::Started => &counted.counters.tftp_started,
                 Event::Refused => &counted.counters.tftp_refused,
-                Event::Failed => &counted.counters.tftp_failed,
+                Event::Ended { complete: false, .. } => &counted.counters.tftp_failed,
                 Event::Ignored => &counted.counters.tftp_ignored,
                 Event::Malformed => &counted.counters.tftp_malformed,
             });

@@ -62,8 +62,17 @@ pub enum Event {
     Started,
     /// A request was answered with an ERROR.
     Refused,
-    /// A transfer ended before its file did.
-    Failed,
+    /// A transfer is over.
+    Ended {
+        /// Whether the whole file arrived.
+        complete: bool,
+        /// Bytes of the file that did.
+        bytes: u64,
+        /// Blocks that were sent again.
+        resent: u64,
+        /// Milliseconds it took.
+        took_ms: u64,
+    },
     /// A packet got no answer: it belongs to no request, repeats one, comes from where no client
     /// of ours is, or came when too much went on.
     Ignored,
@@ -142,11 +151,9 @@ fn threads() -> usize {
 
 /// Tells of transfers that are over, until the last one.
 async fn report(mut reports: mpsc::UnboundedReceiver<Report>, service: Service) {
-    while let Some(Report { peer, seen, complete, answered, is_told }) = reports.recv().await {
+    while let Some(Report { peer, seen, complete, resent, took_ms, answered, is_told }) = reports.recv().await {
         tracing::debug!(%peer, %seen);
-        if !complete {
-            (service.count)(Event::Failed);
-        }
+        (service.count)(Event::Ended { complete, bytes: seen.bytes_moved(), resent, took_ms });
         // Whoever never answered and is no neighbour was most likely never there.
         if is_told && (answered || (service.judge)(peer) == Standing::Known) {
             (service.observe)(peer.ip(), seen);

@@ -87,6 +87,10 @@ pub struct Report {
     pub seen: Seen,
     /// Whether the whole file arrived.
     pub complete: bool,
+    /// Blocks that were sent again.
+    pub resent: u64,
+    /// Milliseconds it took.
+    pub took_ms: u64,
     /// Whether the client ever answered.
     pub answered: bool,
     /// Whether the machine's timeline holds it.
@@ -281,7 +285,15 @@ impl Session {
                 Seen::LoaderRead { by, file, bytes, complete, detail, took_ms }
             }
         };
-        Report { peer: self.peer, seen, complete, answered: !self.half_open, is_told: self.found.is_told }
+        Report {
+            peer: self.peer,
+            seen,
+            complete,
+            resent: figures.resent,
+            took_ms,
+            answered: !self.half_open,
+            is_told: self.found.is_told,
+        }
     }
 
     fn detail(&self, outcome: &Outcome) -> String {

@@ -110,6 +110,52 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
+    /// Every [`Reason::name`].
+    pub const NAMES: [&'static str; 18] = [
+        "off",
+        "not_a_network_boot",
+        "site_servers_matter",
+        "no_subnet",
+        "pool_exhausted",
+        "took_another_offer",
+        "unknown_lease",
+        "names_no_address",
+        "policy_ignores",
+        "no_loader",
+        "bootp",
+        "bootp_unreserved",
+        "released",
+        "declined",
+        "not_its_address",
+        "looks_for_servers",
+        "too_many_unknown",
+        "too_many_declines",
+    ];
+
+    /// One word for it, for programs.
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Off => 0,
+            Self::NotANetworkBoot => 1,
+            Self::SiteServersMatter => 2,
+            Self::NoSubnet(_) => 3,
+            Self::PoolExhausted(_) => 4,
+            Self::TookAnotherOffer(_) => 5,
+            Self::UnknownLease(_) => 6,
+            Self::NamesNoAddress(_) => 7,
+            Self::PolicyIgnores => 8,
+            Self::NoLoader(_) => 9,
+            Self::Bootp => 10,
+            Self::BootpUnreserved => 11,
+            Self::Released(_) => 12,
+            Self::Declined(_) => 13,
+            Self::NotItsAddress(_) => 14,
+            Self::LooksForServers => 15,
+            Self::TooManyUnknown => 16,
+            Self::TooManyDeclines(_) => 17,
+        }]
+    }
+
     /// Whether it belongs into a machine's timeline: what a proxy overhears at every boot does not.
     fn is_worth_noting(&self) -> bool {
         !matches!(self, Self::Off | Self::NotANetworkBoot | Self::SiteServersMatter | Self::TooManyUnknown)

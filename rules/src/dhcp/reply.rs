@@ -87,6 +87,15 @@ pub enum Verdict {
     Nak = 6,
 }
 
+impl Verdict {
+    /// Which kind an answer of ours is; BOOTP's have none. Ours begin with option 53, behind the fixed fields and the
+    /// cookie (RFC 2131 figure 1).
+    pub fn of(answer: &[u8]) -> Option<Self> {
+        let [code::MESSAGE_TYPE, 1, kind] = *answer.get(240..243)? else { return None };
+        [Self::Offer, Self::Ack, Self::Nak].into_iter().find(|verdict| *verdict as u8 == kind)
+    }
+}
+
 /// An answer that grows option by option, in the order of importance: what has no room is left out.
 pub struct Reply<'a> {
     request: &'a Request,

@@ -30,7 +30,7 @@ use bennu_rules::{
     image::{Image, ImageName, ImageReference},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// What the body holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,10 +133,12 @@ pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Bo
     let (chunks, body_reader) = BodyReader::new();
     let pump = tokio::spawn(pump(body, chunks));
     tokio::spawn(async move {
+        let started = Instant::now();
         let end = match run(&api, wanted, name, body_reader, lines.clone()).await {
             Ok(end) => end,
             Err(problem) => Line::Problem { problem },
         };
+        api.metrics.import(matches!(end, Line::Image { .. }), started.elapsed());
         let _ = lines.send(end).await;
         // The answer ends when the request has: a client that still sends would lose the last line otherwise.
         let _ = pump.await;

@@ -10,10 +10,10 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bennu_rules::{MacAddress, Records, notice::Noticed, settings::DhcpMode};
+use bennu_rules::{Records, notice::Noticed, settings::DhcpMode};
 use http::header;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, sync::atomic::Ordering};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::atomic::Ordering};
 
 /// How the appliance is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub async fn show(State(api): Shared) -> Answer<Json<Status>> {
 
 fn status(api: &Api) -> Answer<Status> {
     let (machines, images, notices) =
-        api.ledger.read(|records, live| (records.machines(), records.images().len(), live.notices().to_vec()))?;
+        api.ledger.read(|records, live| (records.machines().len(), records.images().len(), live.notices().to_vec()))?;
     let interface = |interface: &crate::interfaces::Interface| InterfaceShown {
         name: interface.name.clone(),
         address: interface.address,
@@ -89,11 +89,14 @@ fn status(api: &Api) -> Answer<Status> {
         dhcp: api.settings().dhcp,
         interfaces: api.interfaces.now().iter().map(interface).collect(),
         http_port: api.settings().http_port,
-        machines: machines.len(),
-        machines_by_state: by_state(api, machines.iter().map(|machine| machine.id))?,
+        machines,
+        machines_by_state: crate::metrics::machines_by_state(api)?
+            .into_iter()
+            .map(|(state, count)| (state.to_owned(), count as usize))
+            .collect(),
         images,
         disk_free: api.store.free(),
-        memory: resident_memory(),
+        memory: crate::metrics::resident_memory(),
         ledger_closed: api.ledger.is_closed(),
         ledger_full: api.ledger.is_full(),
         notices,
@@ -101,20 +104,6 @@ fn status(api: &Api) -> Answer<Status> {
         privileges: crate::privileges::now().cloned(),
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })
-}
-
-fn by_state(api: &Api, machines: impl Iterator<Item = MacAddress>) -> Answer<BTreeMap<String, usize>> {
-    // Newest first, so the first that is met of a machine is its latest.
-    let mut latest = BTreeMap::new();
-    for boot in api.ledger.boots(None)? {
-        latest.entry(boot.machine).or_insert(boot.state);
-    }
-    let mut states = BTreeMap::new();
-    for machine in machines {
-        let state = latest.get(&machine).map_or("never".to_owned(), ToString::to_string);
-        *states.entry(state).or_insert(0) += 1;
-    }
-    Ok(states)
 }
 
 fn counters(api: &Api) -> [(&'static str, u64); 22] {
@@ -146,47 +135,10 @@ fn counters(api: &Api) -> [(&'static str, u64); 22] {
     .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
 }
 
-/// `VmRSS` of this process (`proc(5)`); 0 where the system does not say.
-fn resident_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    kib.unwrap_or(0_u64) * 1024
-}
-
 /// `GET /metrics`, in Prometheus' text format
 pub async fn metrics(State(api): Shared) -> Answer<Response> {
-    let status = status(&api)?;
-    let mut text = String::new();
-    for (name, count) in &status.counters {
-        sample(&mut text, &format!("bennu_{name}_total"), "counter", &[("", *count)]);
-    }
-    let gauges = [
-        ("bennu_uptime_seconds", status.uptime_ms / 1000),
-        ("bennu_images", status.images as u64),
-        ("bennu_disk_free_bytes", status.disk_free),
-        ("bennu_memory_bytes", status.memory),
-        ("bennu_ledger_closed", u64::from(status.ledger_closed)),
-        ("bennu_ledger_full", u64::from(status.ledger_full)),
-    ];
-    for (name, value) in gauges {
-        sample(&mut text, name, "gauge", &[("", value)]);
-    }
-    let states: Vec<(String, u64)> = status
-        .machines_by_state
-        .iter()
-        .map(|(state, count)| (format!("{{state=\"{state}\"}}"), *count as u64))
-        .collect();
-    let states: Vec<(&str, u64)> = states.iter().map(|(labels, count)| (labels.as_str(), *count)).collect();
-    sample(&mut text, "bennu_machines", "gauge", &states);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
-}
-
-fn sample(text: &mut String, name: &str, kind: &str, samples: &[(&str, u64)]) {
-    let _ = writeln!(text, "# TYPE {name} {kind}");
-    for (labels, value) in samples {
-        let _ = writeln!(text, "{name}{labels} {value}");
-    }
+    let text = crate::metrics::text(&api)?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
 /// `GET /healthz`: the process answers.

@@ -88,6 +88,7 @@ impl Bench {
             registry: Default::default(),
             remote: None,
             counters: Counters::default(),
+            metrics: Default::default(),
             started: Instant::now(),
             shutdown: CancellationToken::new(),
             config,
@@ -124,7 +125,7 @@ impl Bench {
     }
 
     /// Opens a boot as DHCP does, and sees things of it.
-    async fn boot(&self, mac: &str, seen: Vec<Seen>) -> Boot {
+    pub async fn boot(&self, mac: &str, seen: Vec<Seen>) -> Boot {
         let mac: MacAddress = mac.parse().unwrap();
         let boot = self
             .appliance
@@ -151,7 +152,7 @@ impl Bench {
     }
 }
 
-fn discover() -> Seen {
+pub(crate) fn discover() -> Seen {
     Seen::DhcpDiscover { asker: "pxe".into(), arch: Some(7) }
 }
 

@@ -137,6 +137,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         registry: Default::default(),
         remote: None,
         counters: Counters::default(),
+        metrics: Default::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
         config,
