@@ -43,8 +43,28 @@ impl Layout {
     }
 }
 
+/// An image in buildah's own storage.
+pub struct Built {
+    storage: PathBuf,
+    /// What `buildah` calls it.
+    pub name: String,
+}
+
+impl Built {
+    /// Gives `buildah`, wherever it is to run, this storage and a task.
+    pub fn command(&self, mut buildah: Command, arguments: &[&str]) -> Command {
+        buildah.args(["--storage-driver", "vfs", "--root"]).arg(self.storage.join("root"));
+        buildah.arg("--runroot").arg(self.storage.join("run")).args(arguments);
+        buildah
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        command::run(&mut self.command(Command::new("buildah"), arguments)).map(|said| said.trim().to_owned())
+    }
+}
+
 /// A small image that has busybox and its libraries and nothing else, made by `buildah`, whose program serves one page as nobody.
-pub fn busybox(home: &Home, tag: &str) -> Result<PathBuf> {
+pub fn busybox(home: &Home, name: &str) -> Result<Built> {
     let busybox = ["/usr/bin/busybox", "/bin/busybox"].iter().map(Path::new).find(|path| path.exists());
     let busybox = busybox.context("busybox is not installed; run scripts/setup")?;
     let tree = home.dir().join("busybox");
@@ -61,19 +81,12 @@ pub fn busybox(home: &Home, tag: &str) -> Result<PathBuf> {
     }
     fs::write(tree.join("etc/passwd"), "root:x:0:0::/:\nweb:x:4242:4242::/srv:\n")?;
     fs::write(tree.join("srv/index.html"), "a container serves this\n")?;
-    let buildah = |arguments: &[&str]| {
-        let mut buildah = Command::new("buildah");
-        let storage = home.dir().join("buildah");
-        buildah.args(["--storage-driver", "vfs", "--root"]).arg(storage.join("root"));
-        buildah.arg("--runroot").arg(storage.join("run")).args(arguments);
-        command::run(&mut buildah).map(|said| said.trim().to_owned())
-    };
-    let container = buildah(&["from", "scratch"])?;
-    buildah(&["copy", "--quiet", &container, &tree.display().to_string(), "/"])?;
+    let built = Built { storage: home.dir().join("buildah"), name: format!("localhost/{name}") };
+    let container = built.run(&["from", "scratch"])?;
+    built.run(&["copy", "--quiet", &container, &tree.display().to_string(), "/"])?;
     let entry = r#"["/bin/busybox","httpd","-f","-v","-p","8080"]"#;
     let options = ["--user", "web", "--workingdir", "/srv", "--env", "GREETING=hello", "--label", "team=web"];
-    buildah(&[&["config", "--entrypoint", entry, "--cmd", ""], &options[..], &[&container]].concat())?;
-    let layout = home.dir().join(format!("{tag}-layout"));
-    buildah(&["commit", "--quiet", "--format", "oci", &container, &format!("oci:{}:{tag}", layout.display())])?;
-    Ok(layout)
+    built.run(&[&["config", "--entrypoint", entry, "--cmd", ""], &options[..], &[&container]].concat())?;
+    built.run(&["commit", "--quiet", "--format", "oci", &container, &built.name])?;
+    Ok(built)
 }

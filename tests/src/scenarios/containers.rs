@@ -52,6 +52,15 @@ impl<'a> Client<'a> {
         command::run(skopeo.args([source, &format!("docker://{REGISTRY}/{name}")])).map(drop)
     }
 
+    /// `buildah push IMAGE docker://…`, out of its own storage.
+    fn push_built(&self, built: &containers::Built, name: &str) -> Result<()> {
+        let creds = format!("ci:{}", self.token);
+        let certificates = self.certificates.display().to_string();
+        let to = format!("docker://{REGISTRY}/{name}");
+        let push = ["push", "--quiet", "--cert-dir", &certificates, "--creds", &creds, &built.name, &to];
+        command::run(&mut built.command(self.bennu.namespace().command("buildah"), &push)).map(drop)
+    }
+
     fn inspect(&self, name: &str) -> Result<Value> {
         let mut skopeo = self.skopeo(&["inspect", "--cert-dir"]);
         skopeo.arg(&self.certificates).args(["--creds", &format!("ci:{}", self.token)]);
@@ -80,6 +89,7 @@ pub const PUSHED: Life = Life {
     shows: &[
         "push_over_tls_with_a_token",
         "pushed_container_boots",
+        "buildah_pushes_from_its_storage",
         "entrypoint_runs",
         "push_without_a_token_is_refused",
     ],
@@ -127,9 +137,20 @@ pub const PUSHED: Life = Life {
             Ok(String::new())
         })?;
         machine.power_off()?;
-        story.show("entrypoint_runs", || {
+        story.show("buildah_pushes_from_its_storage", || {
             let small = containers::busybox(rack.home(), "app")?;
-            client.push(&format!("oci:{}:app", small.display()), "team/app:v1")?;
+            client.push_built(&small, "team/app:v1")?;
+            // What is there already is only named again.
+            client.push_built(&small, "team/app:again")?;
+            let inspected = client.inspect("team/app:v1")?;
+            ensure!(inspected["Labels"]["team"] == "web", "the registry has {inspected:#}");
+            ensure!(
+                client.inspect("team/app:again")?["Digest"] == inspected["Digest"],
+                "a second push is another image"
+            );
+            Ok(String::new())
+        })?;
+        story.show("entrypoint_runs", || {
             let push = settled(&bennu, "team/app:v1", 120)?;
             ensure!(push["outcome"]["outcome"] == "image", "the push came to {push:#}");
             bennu.assign(&machine.mac(), "team/app:v1")?;

@@ -4,7 +4,7 @@ mod gc;
 mod imports;
 mod life;
 mod machines;
-mod remote;
+pub(in crate::http) mod remote;
 mod tokens;
 mod trials;
 mod watching;

@@ -1,6 +1,7 @@
 //! The registry on a real socket, request by request. The tests bear the names of the distribution specification's
 //! conformance list: pull, push, content discovery, content management.
 
+mod clients;
 mod pull;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     },
 };
 use axum::body::Body;
-use bennu_images::oci::{DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use bennu_images::oci::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use bennu_rules::{Records, image::Digest, registry::Outcome, settings::Settings};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -413,45 +414,6 @@ async fn content_management() {
     // What arrived lately is kept for a manifest to come; the next start finds nothing that names it.
     let used = lab.bench.appliance.blobs_in_use().unwrap();
     assert_eq!((used.len(), before), (1, 1));
-}
-
-/// What `docker push` sent, as it was recorded: blobs asked for, streamed without a length, closed with an empty PUT,
-/// then a manifest of Docker's own type.
-#[tokio::test]
-async fn a_docker_push_replayed() {
-    let lab = Lab::new();
-    let agent = ("user-agent", "docker/24.0.5 go/go1.20.3 git-commit/24.0.5 kernel/6.1.0 os/linux arch/amd64");
-    assert_eq!(lab.ask(Method::GET, "/v2/", &[agent], "").await.status, StatusCode::OK);
-    let config =
-        br#"{"architecture":"amd64","config":{"Cmd":["sh"]},"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
-    let layer = vec![0x1f; 70_000];
-    for bytes in [layer.as_slice(), config.as_slice()] {
-        let digest = digest(bytes);
-        let path = format!("/v2/library/web/blobs/{digest}");
-        assert_eq!(lab.ask(Method::HEAD, &path, &[agent], "").await.status, StatusCode::NOT_FOUND);
-        let begun =
-            lab.ask(Method::POST, "/v2/library/web/blobs/uploads/", &[agent, ("content-length", "0")], "").await;
-        assert_eq!(begun.status, StatusCode::ACCEPTED);
-        assert!(begun.headers.contains_key("docker-upload-uuid"));
-        let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
-            bytes.chunks(32 << 10).map(|piece| Ok(piece.to_vec())).collect();
-        let streamed = Body::from_stream(futures_util::stream::iter(pieces));
-        let patched = lab.ask(Method::PATCH, &location(&begun), &[agent], streamed).await;
-        assert_eq!(patched.status, StatusCode::ACCEPTED, "{}", patched.text);
-        let last = format!("{}?digest={}", location(&patched), digest.replace(':', "%3A"));
-        let closed = lab.ask(Method::PUT, &last, &[agent, ("content-length", "0")], "").await;
-        assert_eq!((closed.status, header(&closed, "docker-content-digest")), (StatusCode::CREATED, digest.as_str()));
-        assert_eq!(lab.ask(Method::HEAD, &path, &[agent], "").await.status, StatusCode::OK);
-    }
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": DOCKER_MANIFEST,
-        "config": {"mediaType": DOCKER_CONFIG, "size": config.len(), "digest": digest(config)},
-        "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": layer.len(), "digest": digest(&layer)}],
-    });
-    let got = lab.push_manifest("/v2/library/web/manifests/latest", &manifest).await;
-    assert_eq!(got.status, StatusCode::CREATED, "{}", got.text);
-    assert_eq!(got.headers["docker-content-digest"], digest(manifest.to_string().as_bytes()));
-    assert_eq!(lab.get("/v2/library/web/manifests/latest").await.headers["content-type"], DOCKER_MANIFEST);
 }
 
 #[tokio::test]

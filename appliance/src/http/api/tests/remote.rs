@@ -24,14 +24,15 @@ impl Got {
     }
 }
 
-struct Far {
-    bench: Bench,
+/// An appliance behind TLS, and who trusts its certificate.
+pub(in crate::http) struct Far {
+    pub bench: Bench,
     address: SocketAddr,
     connector: TlsConnector,
 }
 
 impl Far {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let bench = Bench::new();
         let directory = bench.appliance.store.dir().join("../tls");
         let identity = Identity::own(&directory, &["localhost".to_owned()], 2026).unwrap();
@@ -45,7 +46,7 @@ impl Far {
         Self { bench, address, connector }
     }
 
-    async fn connect(&self) -> http1::SendRequest<Body> {
+    pub async fn connect(&self) -> http1::SendRequest<Body> {
         let socket = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = self.connector.connect(name, socket).await.unwrap();
@@ -58,7 +59,8 @@ impl Far {
         ask(&mut self.connect().await, method, path, authorization, Body::empty()).await
     }
 
-    async fn token(&self, name: &str, role: &str) -> (String, String) {
+    /// Id and header of a new one.
+    pub async fn token(&self, name: &str, role: &str) -> (String, String) {
         let body = format!(r#"{{"name":"{name}","role":"{role}"}}"#);
         let made = self.bench.write(Method::POST, "/v1/tokens", &body).await.json();
         (made["id"].as_str().unwrap().to_owned(), format!("Bearer {}", made["token"].as_str().unwrap()))
