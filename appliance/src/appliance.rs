@@ -2,6 +2,7 @@
 
 use crate::{
     config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, metrics::Metrics, registry::Registry,
+    secrets::Keyring,
 };
 use bennu_images::store::Store;
 use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
@@ -27,6 +28,8 @@ pub struct Appliance {
     pub store: Store,
     /// What is on its way into the store.
     pub registry: Registry,
+    /// The key that secrets are kept under.
+    pub keyring: Keyring,
     /// Boot programs.
     pub loaders: Loaders,
     /// The initrd that holds stage 1, in the store.
@@ -82,6 +85,8 @@ pub struct Counters {
     pub tokens_refused: AtomicU64,
     pub tokens_limited: AtomicU64,
     pub bytes_sent: AtomicU64,
+    pub sessions_refused: AtomicU64,
+    pub reports_refused: AtomicU64,
 }
 
 impl Counters {
@@ -108,6 +113,13 @@ impl Appliance {
     pub fn machine_at(&self, address: IpAddr) -> Option<MacAddress> {
         let IpAddr::V4(address) = address.to_canonical() else { return None };
         self.lease_holder(address).or_else(|| self.neighbour(address))
+    }
+
+    /// The card that sends from an address: by the neighbour table on our own wires, where an address can be taken, else by
+    /// its lease.
+    pub fn card_at(&self, address: IpAddr) -> Option<MacAddress> {
+        let IpAddr::V4(address) = address.to_canonical() else { return None };
+        self.neighbour(address).or_else(|| self.lease_holder(address))
     }
 
     /// The card that has an address on one of our own wires, as the kernel knows it.

@@ -35,6 +35,8 @@ const DEFAULT_USER: &str = "bennu";
 pub struct Config {
     /// Ledger and images.
     pub state_dir: PathBuf,
+    /// The key that secrets are kept under; `None`: one of ours in the state directory.
+    pub secrets_key: Option<PathBuf>,
     /// Who the service runs as, when root starts it.
     pub user: String,
     /// Interfaces of the provisioning plane.
@@ -87,6 +89,7 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct Written {
     state_dir: Option<PathBuf>,
+    secrets_key: Option<PathBuf>,
     user: Option<String>,
     // What must be there is looked for after the reading: a key that is missing is most often one that is misspelt,
     // and the reading names that one with its nearest.
@@ -232,6 +235,7 @@ impl Config {
         let socket = written.api.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
         Ok(Self {
             user,
+            secrets_key: written.secrets_key,
             state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
             interfaces,
             loaders_dir: boot.loaders_dir,

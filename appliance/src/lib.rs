@@ -19,6 +19,7 @@ mod observe;
 mod ports;
 mod privileges;
 mod registry;
+mod secrets;
 mod serve;
 mod tftp;
 mod trial;

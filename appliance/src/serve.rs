@@ -14,6 +14,7 @@ use crate::{
     loaders::{self, Loaders},
     metrics::Metrics,
     privileges,
+    secrets::{KeyFile, Keyring},
 };
 use anyhow::{Context, Result, bail};
 use bennu_images::store::Store;
@@ -41,8 +42,10 @@ pub fn run(config: &Path) -> Result<()> {
     // In a directory that may be root's alone, so while we are root.
     let socket = bind_socket(&config.socket)?;
     let network = Network::bind(&config.api)?;
+    // Which may be root's alone, too.
+    let key = KeyFile::read(config.secrets_key.as_deref(), &config.state_dir)?;
     privileges::enter(&config)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, socket, network))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, socket, network, key))
 }
 
 /// Every transfer and connection holds a descriptor, and a rack boots at once: the usual soft limit of 1024 exists for
@@ -55,8 +58,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, socket: Socket, mut network: Network) -> Result<()> {
-    let appliance = Arc::new(open(config, &mut network)?);
+async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFile) -> Result<()> {
+    let appliance = Arc::new(open(config, &mut network, key)?);
     let mut tasks = JoinSet::new();
     // Bound before others are looked for: whoever is on this host is found at once.
     let interfaces = appliance.interfaces.now();
@@ -89,11 +92,12 @@ async fn serve(config: Config, socket: Socket, mut network: Network) -> Result<(
 }
 
 /// Opens what the appliance owns.
-fn open(config: Config, network: &mut Network) -> Result<Appliance> {
+fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance> {
     let interfaces = find_interfaces(&config)?;
     let state = &config.state_dir;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
+    let keyring = Keyring::open(key, &BTreeSet::new())?;
     let remote = network.identify(&config, &interfaces, ledger.now())?;
     let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
@@ -105,6 +109,7 @@ fn open(config: Config, network: &mut Network) -> Result<Appliance> {
         stage1,
         interfaces: Interfaces::new(interfaces),
         registry: Default::default(),
+        keyring,
         remote,
         counters: Counters::default(),
         metrics: Metrics::default(),

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod plan;
 pub mod report;
 pub mod script;
+pub mod session;
 
 use crate::{
     MacAddress, Machine, Moment, Records, Timestamp, View,
@@ -151,9 +152,19 @@ pub struct Boot {
     /// Which loaders its firmware is given.
     #[serde(default)]
     pub chain: Chain,
+    /// Who owns it, once stage 1 has asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<session::Session>>,
+    /// How often somebody asked for its secrets, or reported in its name, who does not own it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub intrusions: u32,
     /// Whether it was opened by a card that nobody knows: until it is given a script, it gives way to others.
     #[serde(skip)]
     pub is_a_strangers: bool,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A timeline longer than this loses its middle.
@@ -196,6 +207,8 @@ impl Boot {
             timeline: Vec::new(),
             diagnosis: None,
             chain: Chain::default(),
+            session: None,
+            intrusions: 0,
             is_a_strangers: record.is_none(),
         }
     }
@@ -239,6 +252,7 @@ impl Boot {
             part.clone_from(known);
         }
         self.advance(&observation);
+        self.intrusions = self.intrusions.saturating_add(matches!(observation.seen, Seen::Intrusion { .. }).into());
         self.bytes += observation.seen.bytes_moved();
         match self.timeline.last_mut() {
             Some(last) if last.seen.continues_as(&observation.seen) => {
@@ -333,6 +347,7 @@ impl Boot {
         records.boot(&self.id).is_some_and(|stored| {
             (stored.machine, &stored.token, &stored.image) == (self.machine, &self.token, &self.image)
                 && (stored.kernel, stored.stage1) == (self.kernel, self.stage1)
+                && owner(&stored) == owner(self)
         })
     }
 
@@ -340,6 +355,10 @@ impl Boot {
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
     }
+}
+
+fn owner(boot: &Boot) -> Option<bennu_plan::SessionKey> {
+    boot.session.as_ref().map(|session| session.key)
 }
 
 /// Where an observation moves a boot, if it moves it at all.

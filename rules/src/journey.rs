@@ -6,10 +6,17 @@ mod trouble;
 pub use stages::{Stage, stages};
 pub use trouble::{Trouble, diagnose, trouble};
 
-use crate::{Timestamp, boot::State, image::Digest};
+use crate::{
+    Timestamp,
+    boot::{State, session::Attempt},
+    image::Digest,
+};
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 /// One thing seen, on the wire or in a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -176,6 +183,18 @@ pub enum Seen {
     },
     /// The firmware started again.
     Superseded,
+    /// Stage 1 posted the key that owns the boot.
+    SessionOpened {
+        /// From where.
+        address: IpAddr,
+    },
+    /// Somebody acted as this boot who does not own it, and was refused.
+    Intrusion {
+        /// What was tried.
+        attempt: Attempt,
+        /// From where.
+        address: IpAddr,
+    },
 }
 
 impl Seen {
@@ -262,6 +281,8 @@ impl fmt::Display for Seen {
             Self::LoaderNotRun { reason, next } => write!(f, "{reason}; the next boot is given {next}"),
             Self::ChainChosen { given } => write!(f, "given {given}"),
             Self::Superseded => f.write_str("the firmware started again"),
+            Self::SessionOpened { address } => write!(f, "stage 1 opened its session from {address}"),
+            Self::Intrusion { attempt, address } => write!(f, "ALARM: {attempt}, from {address}; it was refused"),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod ndp;
 pub mod notice;
 pub mod profile;
 pub mod registry;
+pub mod secret;
 pub mod selector;
 pub mod settings;
 pub mod signature;

@@ -1,8 +1,11 @@
 //! What concerns the wire or the host rather than one boot, and a person should know of.
 
-use crate::{MacAddress, Timestamp};
+use crate::{MacAddress, Timestamp, boot::session::Attempt};
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 /// One thing worth knowing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,15 @@ pub enum Notice {
         interface: String,
         /// Our address there.
         address: Ipv4Addr,
+    },
+    /// Somebody acted as a machine's boot who does not own it, and was refused.
+    Intrusion {
+        /// Whose boot.
+        machine: MacAddress,
+        /// What was tried.
+        attempt: Attempt,
+        /// From where.
+        address: IpAddr,
     },
 }
 
@@ -133,6 +145,10 @@ impl Notice {
             Self::StorageFull => "make room on the disk of state_dir; Bennu goes on by itself within seconds".into(),
             Self::ClockStepped { .. } => "let a time service (chrony, systemd-timesyncd) keep this host's clock".into(),
             Self::InterfaceLost { interface } => format!("look at `ip address show {interface}` and at the cable"),
+            Self::Intrusion { machine, .. } => format!(
+                "nothing was given out; bennu boot show {machine} has the timeline. Look for a program that reads the \
+                 machine's /proc/cmdline, or a host that listens on its wire"
+            ),
             Self::StorageBack | Self::InterfaceBack { .. } => String::new(),
         }
     }
@@ -160,6 +176,9 @@ impl fmt::Display for Notice {
             Self::ClockStepped { by_ms } => write!(f, "the clock was set by {} s", by_ms / 1000),
             Self::InterfaceLost { interface } => write!(f, "interface {interface} or its address is gone"),
             Self::InterfaceBack { interface, address } => write!(f, "interface {interface} serves again as {address}"),
+            Self::Intrusion { machine, attempt, address } => {
+                write!(f, "ALARM: {machine}: {attempt}, from {address}; it was refused")
+            }
         }
     }
 }

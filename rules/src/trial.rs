@@ -13,7 +13,7 @@ use crate::{
     boot::{
         Boot, State, Token,
         plan::{self, PlanRequest},
-        report::{self, ReportRequest},
+        report::{self, ReportRequest, Taken},
         script::{self, BootScript, Script, ScriptRequest},
     },
     facts::{Architecture, Facts},
@@ -220,7 +220,9 @@ impl Trial {
 
     /// The machine reports; whether it has the trial's token.
     pub fn report(&mut self, token: Token, report: Report, at: &Moment) -> bool {
-        self.run(&ReportRequest { token, report }, report::decide, at)
+        // The one host of its wire, which is told no secrets, and so has no session.
+        let address = std::net::Ipv4Addr::UNSPECIFIED.into();
+        self.run(&ReportRequest { token, report, proof: None, address }, report::decide, at) == Taken::Noted
     }
 
     /// Whether the machine may read a blob: it reaches nothing that its image has not.

@@ -12,9 +12,10 @@ use crate::memory::{Memory, TooLittle};
 use crate::modules::{Devices, Modules};
 use crate::net::{self, Kept};
 use crate::plan::{self, NoPlan};
-use crate::report::Reports;
+use crate::report::{Reports, To};
 use crate::reporter::{self, BootFile};
 use crate::root::{self, RootError};
+use crate::session::{NoSession, Proof, Session};
 use crate::verity::{self, Device};
 use crate::{clock, early, inventory, restart, supervise};
 use bennu_plan::{Action, Plan, RootPlan, Step};
@@ -60,6 +61,8 @@ struct Machine {
     release: String,
     modules: Modules,
     connection: Kept,
+    /// Our key, and what proves our reports; `None`: the appliance knows no sessions.
+    session: Option<(Session, Proof)>,
     reports: Reports,
     /// What has come of the root so far.
     fetch: Option<Fetch>,
@@ -81,7 +84,7 @@ pub fn run() -> ! {
         console::say(&format!("kernel argument not understood: {complaint}"));
     }
     let (base, server) = appliance(&arguments);
-    restart::report_panics_to(&base);
+    restart::report_panics_to(To::new(&base, None));
     let mut machine = start(arguments, base, server, release);
     let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(120));
     loop {
@@ -136,7 +139,10 @@ fn start(arguments: Arguments, base: String, server: SocketAddr, release: String
     console::open();
     let connection = net::bring_up(&mut modules, &arguments, server);
     console::say(&format!("network: {}", connection.describe()));
-    let reports = Reports::start(&base);
+    let session = open_session(&base);
+    let to = To::new(&base, session.as_ref().map(|(_, proof)| proof.clone()));
+    restart::report_panics_to(to.clone());
+    let reports = Reports::start(to);
     let loaded = modules.loaded();
     reports.step(
         Step::Started,
@@ -144,7 +150,27 @@ fn start(arguments: Arguments, base: String, server: SocketAddr, release: String
     );
     reports.step(Step::Network, connection.describe());
     let connection = net::keep(connection);
-    Machine { arguments, base, release, modules, connection, reports, fetch: None, discovered: false }
+    Machine { arguments, base, release, modules, connection, session, reports, fetch: None, discovered: false }
+}
+
+/// Before the first report, so that each can be proved. `None`: the appliance knows no sessions.
+fn open_session(base: &str) -> Option<(Session, Proof)> {
+    let session = Session::new(base);
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
+    loop {
+        let why = match session.ask() {
+            Ok((proof, _)) => return Some((session, proof)),
+            Err(NoSession::Unknown) => return None,
+            Err(refused @ NoSession::Refused(_)) => restart::after(
+                READING_TIME,
+                &format!("{refused}. Somebody else on this wire may have taken this boot; bennu status tells of it"),
+            ),
+            Err(why) => why,
+        };
+        let wait = backoff.step();
+        console::say(&format!("no session with {base}: {why}; again in {:.0} s", wait.as_secs_f64().max(1.0)));
+        std::thread::sleep(wait);
+    }
 }
 
 enum Never {}
@@ -333,6 +359,7 @@ impl Machine {
             digest: wanted.digest.clone(),
             root: wanted.root.digest.clone(),
             checked: checked.cloned(),
+            proof: self.session.as_ref().map(|(_, proof)| proof.clone()),
         };
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         laydown::write(run, "bennu/boot.json", text, 0o600)?;

@@ -22,6 +22,7 @@ pub mod reporter;
 pub mod restart;
 mod root;
 mod scoped;
+mod session;
 pub mod supervise;
 mod sys;
 mod user;

@@ -1,7 +1,8 @@
 //! Telling the appliance how far we are. A report never holds up a boot: a thread sends them, in order.
 
 use crate::http;
-use bennu_plan::{Inventory, Report, Step};
+use crate::session::Proof;
+use bennu_plan::{Inventory, PROOF, Report, Step};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ pub struct Reports {
 }
 
 struct Shared {
-    url: String,
+    to: To,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -36,9 +37,9 @@ impl Shared {
 }
 
 impl Reports {
-    /// Starts the thread; `base` is the boot's base URL.
-    pub fn start(base: &str) -> Self {
-        let shared = Shared { url: url(base), queue: Mutex::default(), changed: Condvar::new() };
+    /// Starts the thread.
+    pub fn start(to: To) -> Self {
+        let shared = Shared { to, queue: Mutex::default(), changed: Condvar::new() };
         let reports = Self { shared: Arc::new(shared) };
         let shared = Arc::clone(&reports.shared);
         drop(
@@ -95,7 +96,7 @@ fn send_all(shared: &Shared) {
         };
         queue.sending = true;
         drop(queue);
-        let outcome = post(&shared.url, &report, http::SHORT);
+        let outcome = post(&shared.to, &report, http::SHORT);
         refused = if matches!(outcome, Err(Unsent::Refused(_))) { refused + 1 } else { 0 };
         // Whoever waits for the appliance says so on the console; a report is not worth a second line.
         let again = match outcome {
@@ -133,16 +134,27 @@ pub enum Unsent {
     Refused(u16),
 }
 
-/// Where reports go.
-pub fn url(base: &str) -> String {
-    format!("{base}report")
+/// Where reports go, and what proves them.
+#[derive(Debug, Clone)]
+pub struct To {
+    url: String,
+    proof: Option<Proof>,
+}
+
+impl To {
+    /// By the boot's base URL; without a proof where the boot has no session.
+    pub fn new(base: &str, proof: Option<Proof>) -> Self {
+        Self { url: format!("{base}report"), proof }
+    }
 }
 
 /// Posts one report.
-pub fn post(url: &str, report: &Report, patience: http::Patience) -> Result<(), Unsent> {
+pub fn post(to: &To, report: &Report, patience: http::Patience) -> Result<(), Unsent> {
     // Our own types have no keys or values that JSON cannot hold.
     let json = serde_json::to_vec(report).unwrap_or_default();
-    match http::post(url, &json, patience)? {
+    // Made anew with each try: the appliance takes none twice.
+    let proof = to.proof.as_ref().map_or(String::new(), |proof| format!("{PROOF}: {}\r\n", proof.of(&json)));
+    match http::post(&to.url, &proof, &json, patience)? {
         200..=299 => Ok(()),
         status => Err(Unsent::Refused(status)),
     }
@@ -194,7 +206,7 @@ mod tests {
     #[test]
     fn reports_arrive_in_order_and_a_refused_one_is_tried_again() {
         let (base, received) = appliance(vec![503, 204, 200]);
-        let reports = Reports::start(&base);
+        let reports = Reports::start(To::new(&base, None));
         reports.step(Step::Started, "a");
         reports.step(Step::Network, "b");
         reports.flush(Duration::from_secs(20));
@@ -206,7 +218,7 @@ mod tests {
     #[test]
     fn a_report_that_is_never_taken_does_not_hold_back_the_next() {
         let (base, received) = appliance(vec![400, 400, 400, 200]);
-        let reports = Reports::start(&base);
+        let reports = Reports::start(To::new(&base, None));
         reports.step(Step::Started, "");
         reports.step(Step::Network, "");
         reports.flush(Duration::from_secs(20));
@@ -217,7 +229,7 @@ mod tests {
     #[test]
     fn a_dead_appliance_holds_nobody_up_and_misses_no_step_when_it_returns() {
         let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let reports = Reports::start(&format!("http://{place}/"));
+        let reports = Reports::start(To::new(&format!("http://{place}/"), None));
         let started = Instant::now();
         reports.step(Step::Network, "");
         for bytes in 0..100 {

@@ -3,7 +3,8 @@
 use crate::entropy::Backoff;
 use crate::http;
 use crate::laydown::{self, LaydownError};
-use crate::report;
+use crate::report::{self, To};
+use crate::session::Proof;
 use crate::verity::Device;
 use bennu_plan::Step;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,16 @@ pub struct BootFile {
     pub root: String,
     /// What checks the root's blocks, where something does.
     pub checked: Option<Device>,
+    /// Proves the booted system's reports; `None`: the boot has no session.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+impl BootFile {
+    /// Where this boot's reports go.
+    pub fn to(&self) -> To {
+        To::new(&self.base, self.proof.clone())
+    }
 }
 
 /// The unit for systemd. It runs when everything that the default target wants was started: systemd orders a target after what
@@ -123,7 +134,7 @@ pub fn read(file: &Path) -> Result<BootFile, String> {
 
 fn tell(file: &Path) -> Result<(), String> {
     let boot = read(file)?;
-    let url = report::url(&boot.base);
+    let to = boot.to();
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
     let host = system.nodename().to_string_lossy().into_owned();
@@ -131,7 +142,7 @@ fn tell(file: &Path) -> Result<(), String> {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
         let up = report::report(Step::Up, format!("{host} runs {} with kernel {release}", boot.image), 0, None);
-        match report::post(&url, &up, http::NORMAL) {
+        match report::post(&to, &up, http::NORMAL) {
             Ok(()) => {
                 println!("bennu: told the appliance that this machine is up ({})", boot.image);
                 return Ok(());

@@ -3,20 +3,20 @@
 use crate::boot::READING_TIME;
 use crate::console;
 use crate::http;
-use crate::report;
+use crate::report::{self, To};
 use bennu_plan::Step;
 use rustix::system::{RebootCommand, reboot};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const BETWEEN_REPORTS: Duration = Duration::from_secs(2);
 const LONGEST_SYNC: Duration = Duration::from_secs(30);
 
-static BASE: OnceLock<String> = OnceLock::new();
+static LAST_WORDS: Mutex<Option<To>> = Mutex::new(None);
 
 /// From here on failures that end in a restart are reported there.
-pub fn report_panics_to(base: &str) {
-    drop(BASE.set(base.to_owned()));
+pub fn report_panics_to(to: To) {
+    *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
 }
 
 /// Makes a panic of any thread end in a message and a restart.
@@ -31,9 +31,10 @@ pub fn catch_panics() {
 pub fn report_and_restart(step: Step, why: &str, pause: Duration) -> ! {
     console::say(why);
     let until = Instant::now() + pause;
-    if let Some(base) = BASE.get() {
+    let to = LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(to) = to {
         let failed = report::report(step, why.to_owned(), 0, None);
-        while report::post(&report::url(base), &failed, http::SHORT).is_err() && Instant::now() < until {
+        while report::post(&to, &failed, http::SHORT).is_err() && Instant::now() < until {
             std::thread::sleep(BETWEEN_REPORTS);
         }
     }

@@ -37,7 +37,7 @@ pub fn run() -> u8 {
     let watched = reporter::read(Path::new(reporter::FILE)).and_then(|boot| match &boot.checked {
         None => Ok(()),
         Some(device) => {
-            restart::report_panics_to(&boot.base);
+            restart::report_panics_to(boot.to());
             let refused = watch(device).map_err(|error| format!("cannot listen to the kernel's events: {error}"))?;
             console::open();
             restart::report_and_restart(Step::Damaged, &tell(refused.as_ref(), &boot), PAUSE)
@@ -150,6 +150,7 @@ mod tests {
             digest: "sha256:i".into(),
             root: "sha256:r".into(),
             checked: Some(device()),
+            proof: None,
         };
         let told = |refused: Option<Refused>| tell(refused.as_ref(), &boot);
         assert!(told(Some(Refused { in_tree: false, block: 5 })).contains("block 5 of the root (sha256:r) of web:v3"));

@@ -1,5 +1,7 @@
 //! Boot scripts, plans and reports: the part of the provisioning plane that decides.
 
+mod session;
+
 use super::connection::{LocalAddr, PeerAddr};
 use crate::{
     appliance::{Appliance, Counters},
@@ -13,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bennu_plan::{Plan, Report};
+use bennu_plan::Plan;
 use bennu_rules::{
     MacAddress,
     assignment::Resolution,
@@ -21,7 +23,6 @@ use bennu_rules::{
         Token,
         explain::{self, Explained},
         plan::{self, PlanRequest},
-        report::{self, ReportRequest},
         script::{self, Script, ScriptRequest},
     },
     facts::Facts,
@@ -33,9 +34,6 @@ use std::{
     sync::Arc,
 };
 
-/// A report with its inventory is a few KiB; more is not from stage 1.
-const MAX_REPORT: usize = 256 * 1024;
-
 /// The routes.
 pub fn router() -> Router<Arc<Appliance>> {
     // One name for the parameter: the router takes no two names at one place of a path.
@@ -43,7 +41,8 @@ pub fn router() -> Router<Arc<Appliance>> {
         .route("/boot.ipxe", get(entry))
         .route("/boot/{key}", get(machine_script))
         .route("/boot/{key}/plan.json", get(boot_plan))
-        .route("/boot/{key}/report", post(take_report).layer(DefaultBodyLimit::max(MAX_REPORT)))
+        .route("/boot/{key}/report", post(session::report).layer(DefaultBodyLimit::max(session::MAX_REPORT)))
+        .route("/boot/{key}/session", post(session::open).layer(DefaultBodyLimit::max(session::MAX_REQUEST)))
 }
 
 /// What a machine would get at its next boot, for people.
@@ -195,19 +194,10 @@ async fn boot_plan(
     }
 }
 
-async fn take_report(
-    State(appliance): State<Arc<Appliance>>,
-    Path(token): Path<String>,
-    Json(report): Json<Report>,
-) -> Response {
-    match appliance.ledger.decide(ReportRequest { token: Token(token), report }, report::decide).await {
-        Ok(true) => StatusCode::NO_CONTENT.into_response(),
-        Ok(false) => unknown_token(),
-        Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")).into_response(),
-    }
-}
-
 fn unknown_token() -> Response {
     (StatusCode::NOT_FOUND, "Bennu: this token opens no boot; the machine was started again or forgotten: restart it\n")
         .into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ pub async fn provisioning(State(appliance): State<Arc<Appliance>>, request: Requ
 }
 
 /// Of which kind a path is.
-pub const RESOURCES: [&str; 7] = ["script", "plan", "report", "metadata", "loader", "blob", "other"];
+pub const RESOURCES: [&str; 8] = ["script", "plan", "report", "session", "metadata", "loader", "blob", "other"];
 
 fn resource(path: &str) -> &'static str {
     let mut parts = path.trim_start_matches('/').split('/');
@@ -42,6 +42,7 @@ fn resource(path: &str) -> &'static str {
         (Some("boot.ipxe"), None, _) | (Some("boot"), Some(_), None) => "script",
         (Some("boot"), _, Some("plan.json")) => "plan",
         (Some("boot"), _, Some("report")) => "report",
+        (Some("boot"), _, Some("session")) => "session",
         (Some("boot"), _, Some(_)) => "metadata",
         (Some("loader"), ..) => "loader",
         (Some("blobs"), ..) => "blob",
@@ -60,6 +61,7 @@ mod tests {
             ("/boot/52-54-00-00-00-01.ipxe", "script"),
             ("/boot/0123/plan.json", "plan"),
             ("/boot/0123/report", "report"),
+            ("/boot/0123/session", "session"),
             ("/boot/0123/nocloud/user-data", "metadata"),
             ("/loader/ipxe.efi", "loader"),
             ("/blobs/sha256/00/filesystem.squashfs", "blob"),

@@ -29,7 +29,7 @@ pub fn text(appliance: &Appliance) -> Result<String, Fault> {
 /// What is counted without kinds.
 fn plain_counters(registry: &Registry, appliance: &Appliance) {
     let counters = &appliance.counters;
-    let all: [(&str, &str, &AtomicU64); 15] = [
+    let all: [(&str, &str, &AtomicU64); 17] = [
         ("bennu_dhcp_received_total", "DHCP packets received.", &counters.dhcp_received),
         ("bennu_dhcp_malformed_total", "Packets on DHCP's ports that were no DHCP requests.", &counters.dhcp_malformed),
         ("bennu_dhcp_unsent_total", "DHCP answers that could not be sent.", &counters.dhcp_unsent),
@@ -43,6 +43,16 @@ fn plain_counters(registry: &Registry, appliance: &Appliance) {
         ("bennu_tftp_malformed_total", "Datagrams that were no TFTP packets.", &counters.tftp_malformed),
         ("bennu_http_malformed_total", "Requests of booting machines that were no HTTP.", &counters.http_malformed),
         ("bennu_api_malformed_total", "Requests of the management plane that were no HTTP.", &counters.api_malformed),
+        (
+            "bennu_sessions_refused_total",
+            "Keys refused that do not own the boot whose secrets they asked for.",
+            &counters.sessions_refused,
+        ),
+        (
+            "bennu_reports_refused_total",
+            "Reports refused that were not from the session of their boot.",
+            &counters.reports_refused,
+        ),
         (
             "bennu_tokens_refused_total",
             "Requests whose token was wrong, expired or not good for them.",

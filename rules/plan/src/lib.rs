@@ -4,6 +4,10 @@
 //! Both sides are built from this crate, but never assume the same version: an initrd may be
 //! older than the appliance that answers it. So unknown fields are ignored and new fields have defaults.
 
+mod session;
+
+pub use session::{PROOF, SealedFile, SessionGranted, SessionKey, SessionRequest, proved};
+
 use serde::{Deserialize, Serialize};
 
 /// The version of this conversation. Raised only when an old stage 1 could misread a new plan.

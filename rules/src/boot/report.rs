@@ -1,11 +1,13 @@
 //! What a machine reports under its boot's token.
 
-use super::Token;
+use super::{Boot, Token, session};
 use crate::{
-    Change, Decision, Moment, View,
+    Change, Decision, Moment, View, Volatile,
     journey::{Observation, Seen},
 };
-use bennu_plan::Report;
+use bennu_plan::{Report, SessionKey};
+use session::{Attempt, Session};
+use std::net::IpAddr;
 
 /// A machine reports.
 #[derive(Debug, Clone)]
@@ -14,19 +16,53 @@ pub struct ReportRequest {
     pub token: Token,
     /// What it says.
     pub report: Report,
+    /// The session that it proved to come from.
+    pub proof: Option<Proof>,
+    /// Where it came from.
+    pub address: IpAddr,
+}
+
+/// A proof that was found right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// Of the session of this key.
+    pub key: SessionKey,
+    /// Greater with each report.
+    pub sequence: u64,
+}
+
+/// What becomes of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is noted.
+    Noted,
+    /// The token opens no boot.
+    UnknownToken,
+    /// It is not from the session that owns the boot.
+    Refused,
 }
 
 /// Messages are kept to this length.
 const MAX_MESSAGE: usize = 2000;
 
-/// Takes note of a report. The answer says whether the token opens a boot.
-pub fn decide(request: &ReportRequest, view: &View<'_>, at: &Moment) -> Decision<bool> {
-    let Some(boot) = view.live.boot_by_token(&request.token) else { return Decision::just(false) };
+/// Takes note of a report. Once a session owns the boot, only that session's reports count.
+pub fn decide(request: &ReportRequest, view: &View<'_>, at: &Moment) -> Decision<Taken> {
+    let Some(boot) = view.live.boot_by_token(&request.token) else { return Decision::just(Taken::UnknownToken) };
+    let session = match (&boot.session, request.proof) {
+        (None, _) => None,
+        (Some(session), Some(proof)) if session.key == proof.key && proof.sequence > session.sequence => {
+            Some(Session { sequence: proof.sequence, ..(**session).clone() })
+        }
+        (Some(_), _) => return session::alarm(Taken::Refused, boot, Attempt::Report, request.address, at),
+    };
     let report = &request.report;
     let message: String = report.message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
     let seen = Seen::Reported { step: report.step, message, progress: report.bytes };
-    let mut decision = Decision::just(true);
+    let mut decision = Decision::just(Taken::Noted);
     decision.observed.push((boot.machine, Observation::new(at.now, seen)));
+    if let Some(session) = session {
+        decision.volatile.push(Volatile::PutBoot(Boot { session: Some(Box::new(session)), ..boot.clone() }));
+    }
     if let Some(inventory) = &report.inventory
         && let Some(mut machine) = view.records.machine(boot.machine)
         && machine.facts.inventory.as_ref() != Some(inventory)

@@ -1,7 +1,7 @@
 use super::{
     explain,
     plan::{self, PlanRequest},
-    report::{self, ReportRequest},
+    report::{self, ReportRequest, Taken},
     script::{self, Script, ScriptRequest, Way},
     *,
 };
@@ -19,9 +19,16 @@ use crate::{
     signature::{KeyId, SignaturePolicy, Verdict},
 };
 use bennu_plan::{Action, Report};
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+mod session;
 
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50));
 
 struct World {
     memory: Memory,
@@ -115,7 +122,8 @@ impl World {
     fn report(&mut self, step: Step, message: &str) {
         let token = self.live.boot(MAC).unwrap().token.clone().unwrap();
         let report = Report { step, message: message.into(), bytes: 0, uptime_ms: 0, inventory: None };
-        assert!(self.run(&ReportRequest { token, report }, report::decide).0);
+        let request = ReportRequest { token, report, proof: None, address: ADDRESS };
+        assert_eq!(self.run(&request, report::decide).0, Taken::Noted);
     }
 
     fn firmware_starts(&mut self) -> Boot {

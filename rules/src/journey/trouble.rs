@@ -135,6 +135,25 @@ pub fn trouble(boot: &Boot, now: Timestamp) -> Option<Trouble> {
 
 /// What to think of a boot that has been silent until `now`: `None` while it is well or still has time.
 pub fn diagnose(boot: &Boot, now: Timestamp) -> Option<Diagnosis> {
+    let diagnosis = progress(boot, now);
+    if boot.intrusions == 0 {
+        return diagnosis;
+    }
+    let times = if boot.intrusions == 1 { "once".to_owned() } else { format!("{} times", boot.intrusions) };
+    let besides = diagnosis.map_or(String::new(), |other| format!(". Besides: {}. {}", other.reason, other.advice));
+    Some(Diagnosis {
+        reason: format!(
+            "ALARM: somebody who does not own this boot asked for its secrets or reported in its name, {times}"
+        ),
+        advice: format!(
+            "Nothing was given out. The timeline says from which address: look there for a program that reads the \
+             machine's /proc/cmdline or this wire{besides}"
+        ),
+    })
+}
+
+/// What to think of how far it came.
+fn progress(boot: &Boot, now: Timestamp) -> Option<Diagnosis> {
     if let Some(known) = &boot.diagnosis {
         return Some(known.clone());
     }

@@ -67,10 +67,16 @@ pub fn get(url: &str, from: u64, patience: Patience) -> Result<Response<BufReade
     exchange("GET", url, &range, &[], patience)
 }
 
-/// Posts JSON and answers the status.
-pub fn post(url: &str, json: &[u8], patience: Patience) -> Result<u16, HttpError> {
-    let fields = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
+/// Posts JSON under more fields, each with its line's end, and answers the status.
+pub fn post(url: &str, fields: &str, json: &[u8], patience: Patience) -> Result<u16, HttpError> {
+    let fields = format!("Content-Type: application/json\r\nContent-Length: {}\r\n{fields}", json.len());
     exchange("POST", url, &fields, json, patience).map(|response| response.status)
+}
+
+/// Posts JSON for what it is answered with.
+pub fn post_for(url: &str, json: &[u8], patience: Patience) -> Result<Response<BufReader<TcpStream>>, HttpError> {
+    let fields = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
+    exchange("POST", url, &fields, json, patience)
 }
 
 fn exchange(

@@ -71,13 +71,18 @@ impl<R: BufRead> Response<R> {
     }
 
     /// The body as text for people and parsers, at most `limit` bytes of it.
-    pub fn text(mut self, limit: u64) -> Result<String, HttpError> {
+    pub fn text(self, limit: u64) -> Result<String, HttpError> {
+        String::from_utf8(self.bytes(limit)?).map_err(|_| HttpError::Malformed("the answer is not UTF-8 text".into()))
+    }
+
+    /// The body, at most `limit` bytes of it.
+    pub fn bytes(mut self, limit: u64) -> Result<Vec<u8>, HttpError> {
         let mut bytes = Vec::new();
         (&mut self.body).take(limit + 1).read_to_end(&mut bytes).map_err(HttpError::Body)?;
         if bytes.len() as u64 > limit {
             return Err(HttpError::Malformed(format!("the answer is longer than {limit} bytes")));
         }
-        String::from_utf8(bytes).map_err(|_| HttpError::Malformed("the answer is not UTF-8 text".into()))
+        Ok(bytes)
     }
 }
 

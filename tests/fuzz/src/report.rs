@@ -9,7 +9,7 @@ use bennu_rules::{
     Timestamp,
     boot::{
         Boot, MAX_TIMELINE, Token,
-        report::{self, ReportRequest},
+        report::{self, ReportRequest, Taken},
     },
     journey,
     settings::DhcpMode,
@@ -21,9 +21,13 @@ pub fn run(data: &[u8]) {
     for body in parts(data).take(64) {
         world.wait(700);
         let Ok(report) = serde_json::from_slice::<Report>(body) else { continue };
-        let stranger = ReportRequest { token: Token("0".repeat(32)), report: report.clone() };
-        assert!(!world.decide(&stranger, report::decide), "a token that opens nothing was believed");
-        assert!(world.decide(&ReportRequest { token: Token(TOKEN.into()), report }, report::decide));
+        let from = |token: String| {
+            let address = std::net::Ipv4Addr::LOCALHOST.into();
+            ReportRequest { token: Token(token), report: report.clone(), proof: None, address }
+        };
+        let stranger = world.decide(&from("0".repeat(32)), report::decide);
+        assert_eq!(stranger, Taken::UnknownToken, "a token that opens nothing was believed");
+        assert_eq!(world.decide(&from(TOKEN.into()), report::decide), Taken::Noted);
         let boot = world.live.boot(KNOWN).expect("the boot stays");
         assert!(boot.timeline.len() <= MAX_TIMELINE);
         for seen in &boot.timeline {

@@ -106,7 +106,7 @@ fn status(api: &Api) -> Answer<Status> {
     })
 }
 
-fn counters(api: &Api) -> [(&'static str, u64); 22] {
+fn counters(api: &Api) -> [(&'static str, u64); 24] {
     let counters = &api.counters;
     [
         ("dhcp_received", &counters.dhcp_received),
@@ -131,6 +131,8 @@ fn counters(api: &Api) -> [(&'static str, u64); 22] {
         ("tokens_refused", &counters.tokens_refused),
         ("tokens_limited", &counters.tokens_limited),
         ("bytes_sent", &counters.bytes_sent),
+        ("sessions_refused", &counters.sessions_refused),
+        ("reports_refused", &counters.reports_refused),
     ]
     .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
 }

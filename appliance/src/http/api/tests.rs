@@ -16,6 +16,7 @@ use crate::{
     interfaces::{Interface, Interfaces},
     ledger::Ledger,
     loaders::Loaders,
+    secrets::Keyring,
 };
 use axum::{Router, body::Body};
 use bennu_images::store::Store;
@@ -86,6 +87,7 @@ impl Bench {
             loaders: Loaders::with_directory(None).unwrap(),
             interfaces: Interfaces::new([interface]),
             registry: Default::default(),
+            keyring: Keyring::made_up(),
             remote: None,
             counters: Counters::default(),
             metrics: Default::default(),

@@ -7,6 +7,7 @@ use crate::{
     interfaces::Interfaces,
     ledger::Ledger,
     loaders::Loaders,
+    secrets::Keyring,
     tftp::{
         content::{self, Wanted},
         server::{Event, Listener, Service},
@@ -135,6 +136,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         loaders: Loaders::with_directory(Some(&directory.join("loaders"))).unwrap(),
         interfaces: Interfaces::default(),
         registry: Default::default(),
+        keyring: Keyring::made_up(),
         remote: None,
         counters: Counters::default(),
         metrics: Default::default(),
