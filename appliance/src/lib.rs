@@ -3,6 +3,8 @@
 //! A library only so that its readers of foreign text can be fuzzed.
 
 mod appliance;
+mod audit;
+mod author;
 mod cli;
 pub mod config;
 mod dhcp;

@@ -9,7 +9,7 @@ mod confine;
 mod emulator;
 mod spare;
 mod state;
-mod user;
+pub mod user;
 
 pub use emulator::{EMULATOR, KVM, confine_emulator};
 pub use spare::receiver;
@@ -118,6 +118,8 @@ pub fn enter(config: &Config) -> Result<(), PrivilegeError> {
     // Only root sees who holds a port.
     ports::remember(&[67, 69, 4011, config.settings.http_port]);
     spare::fill();
+    // For the audit log.
+    user::remember_names();
     let is_root = rustix::process::geteuid().is_root();
     if is_root && config.user != "root" {
         let user = user::find(&config.user)?;

@@ -7,7 +7,7 @@ pub use failures::{FAILURES_AT_ONCE, Failures, MAX_FAILING, RETRY_MS};
 use crate::{
     Change, Decision, Moment, Timestamp, View,
     image::Digest,
-    token::{Role, Token, TokenId},
+    token::{Role, Token, TokenId, TokenName},
 };
 
 /// When a token was used is written this often: nobody needs to know it better, and each time costs a commit.
@@ -61,8 +61,10 @@ pub struct AccessRequest {
 pub enum Access {
     /// By this caller.
     Granted {
-        /// The token, for what they do.
-        who: String,
+        /// Its token.
+        id: TokenId,
+        /// What people call that.
+        name: TokenName,
         /// What they may do.
         role: Role,
     },
@@ -88,7 +90,7 @@ pub fn decide(request: &AccessRequest, view: &View<'_>, at: &Moment) -> Decision
     }
     let (role, needed) = (token.role, needed(&request.method, &request.path));
     let access = match allowed(role, &request.method, &request.path) {
-        true => Access::Granted { who: format!("{} (token {})", token.name, token.id), role },
+        true => Access::Granted { id: token.id, name: token.name.clone(), role },
         false => Access::Denied { role, needed },
     };
     // By the distance, since clocks are set back too.

@@ -1,5 +1,6 @@
 //! The command line: a client of the API, and the door to `serve` and `doctor`.
 
+mod audit;
 mod boot;
 pub(crate) mod client;
 pub(crate) mod error;
@@ -66,6 +67,9 @@ enum Command {
     /// Say who may talk to the appliance from afar
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// See who changed what, and whether that record is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// How the appliance is
     Status(Json),
     /// Look for what would keep machines from booting, and say how to mend it
@@ -146,6 +150,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Boot(command) => boot::run(&client, command).await,
             Command::Lease(command) => lease::run(&client, command).await,
             Command::Token(command) => token::run(&client, command).await,
+            Command::Audit(command) => audit::run(&client, command).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Ok(())
@@ -236,6 +241,11 @@ pub(crate) mod tests {
             "bennu token create ci --role push --expires 30",
             "bennu token list --json",
             "bennu token revoke 01020304",
+            "bennu audit list --machine 52:54:00:00:00:01 --who ci --since 2d --json",
+            "bennu audit show 7",
+            "bennu audit verify --head sha256:abababababababababababababababababababababababababababababababab",
+            "bennu audit verify log.jsonl",
+            "bennu audit export log.jsonl",
             "bennu status --json",
             "bennu doctor --config x.toml",
         ] {
@@ -255,6 +265,8 @@ pub(crate) mod tests {
             "bennu token create ci",
             "bennu token create ci --role root",
             "bennu token revoke ci",
+            "bennu audit list --since soon",
+            "bennu audit verify --head abc",
             "bennu image import dir:/srv/web web:v1 --level 40",
             "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {

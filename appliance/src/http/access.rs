@@ -8,7 +8,10 @@ use super::{
     api::problem::{Answer, Kind, Problem},
     connection::{PeerAddr, PeerUid},
 };
-use crate::appliance::{Appliance, Counters};
+use crate::{
+    appliance::{Appliance, Counters},
+    author::by,
+};
 use axum::{
     Router,
     body::{Body, HttpBody},
@@ -20,6 +23,7 @@ use axum::{
 use bennu_rules::{
     Timestamp,
     access::{Access, AccessRequest, Failures, decide, is_open},
+    audit::{Author, Who},
     image::Digest,
     token::{Bearer, Role},
 };
@@ -61,13 +65,19 @@ pub fn digest_of(secret: &[u8; 32]) -> Digest {
 /// For the local socket, whose file says who may connect: they may do everything.
 pub fn local(router: Router) -> Router {
     router.layer(middleware::from_fn(|mut request: Request, next: Next| async move {
-        let who = match request.extensions().get() {
-            Some(PeerUid(uid)) => format!("local (uid {uid})"),
-            None => "local".to_owned(),
-        };
+        let uid = request.extensions().get().map(|PeerUid(uid)| *uid);
+        let who = uid.map_or_else(|| "local".to_owned(), |uid| format!("local (uid {uid})"));
         request.extensions_mut().insert(Caller { who, role: Role::Admin });
-        next.run(request).await
+        let author = author(Who::Local { uid, user: uid.and_then(crate::privileges::user::name) }, "socket", &request);
+        by(author, next.run(request)).await
     }))
+}
+
+/// Whose writes these are, for the audit log.
+fn author(who: Who, from: impl Into<String>, request: &Request) -> Author {
+    const LONGEST_REQUEST: usize = 256;
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    Author { who, from: from.into(), request: asked.chars().take(LONGEST_REQUEST).collect() }
 }
 
 /// For the network: who has no token that is good for it is refused.
@@ -87,9 +97,11 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
         return next.run(request).await;
     }
     match guard.look(&request) {
-        Ok(Ok(caller)) => {
+        Ok(Ok((caller, who))) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let from = request.extensions().get().map_or_else(String::new, |PeerAddr(peer)| peer.to_string());
+            let author = author(who, from, &request);
+            by(author, next.run(request)).await
         }
         Ok(Err(refused)) => {
             let response = refused.response(request.uri().path());
@@ -101,7 +113,7 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
 }
 
 impl Guard {
-    fn look(&self, request: &Request) -> Answer<Result<Caller, Refused>> {
+    fn look(&self, request: &Request) -> Answer<Result<(Caller, Who), Refused>> {
         let peer = request.extensions().get().map(|PeerAddr(peer)| peer.ip().to_canonical());
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let counters = &self.appliance.counters;
@@ -121,7 +133,10 @@ impl Guard {
             None => Access::Unknown,
         };
         let refused = match access {
-            Access::Granted { who, role } => return Ok(Ok(Caller { who, role })),
+            Access::Granted { id, name, role } => {
+                let who = Who::Token { id, name };
+                return Ok(Ok((Caller { who: who.to_string(), role }, who)));
+            }
             Access::Denied { role, needed } => {
                 Counters::count(&counters.tokens_refused);
                 return Ok(Err(Refused::Denied { role, needed }));

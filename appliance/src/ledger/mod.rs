@@ -5,6 +5,7 @@
 //! batch, gathers every proposal that is waiting, commits once, and only then releases all their answers:
 //! an acknowledgement never leaves before what it promises is on disk. [`Ledger::store`] goes there at once.
 
+mod audit;
 mod clock;
 mod disk;
 mod records;
@@ -15,12 +16,17 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use audit::Extent;
 pub use records::Stored;
 pub use storage::Fault;
 
-use crate::metrics::{LedgerMeters, Tally};
+use crate::{
+    audit::{Verified, Walk},
+    metrics::{LedgerMeters, Tally},
+};
 use bennu_rules::{
     Change, Decision, Live, MacAddress, Moment, Records, Timestamp, View,
+    audit::AuditRecord,
     boot::{Boot, BootId},
     image::{Digest, ImageName},
     journey::{Observation, Seen},
@@ -30,6 +36,7 @@ use bennu_rules::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -52,6 +59,8 @@ pub enum Event {
     Notice(Noticed),
     /// To what was pushed through the registry.
     Push(PushEvent),
+    /// By people.
+    Audit(Box<AuditRecord>),
 }
 
 /// How far a push is, or what became of it.
@@ -272,6 +281,61 @@ impl Ledger {
     /// What happens from now on.
     pub fn follow(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
+    }
+
+    /// Where the audit log begins and ends.
+    pub fn audit_extent(&self) -> Result<Extent, Fault> {
+        audit::extent(&*self.shared.storage.snapshot()?)
+    }
+
+    /// Shows records of the audit log to `look`, newest or oldest first as `numbers` has them, until it has enough.
+    pub fn audit_records(
+        &self,
+        numbers: impl Iterator<Item = u64>,
+        mut look: impl FnMut(AuditRecord) -> ControlFlow<()>,
+    ) -> Result<(), Fault> {
+        let snapshot = self.shared.storage.snapshot()?;
+        for seq in numbers {
+            if let Some(record) = audit::record(&*snapshot, seq)?
+                && look(record).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same as they are stored, with the number of each; `None`: it is not there.
+    pub fn audit_texts(
+        &self,
+        numbers: impl Iterator<Item = u64>,
+        mut look: impl FnMut(u64, Option<String>) -> ControlFlow<()>,
+    ) -> Result<(), Fault> {
+        let snapshot = self.shared.storage.snapshot()?;
+        for seq in numbers {
+            if look(seq, audit::text(&*snapshot, seq)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks over the whole audit log. It takes its time: for a thread that may block.
+    pub fn verify_audit(&self, head: Option<Digest>) -> Result<Verified, Fault> {
+        let snapshot = self.shared.storage.snapshot()?;
+        let extent = audit::extent(&*snapshot)?;
+        let mut walk = Walk::expecting(head);
+        for seq in extent.first..=extent.last {
+            match audit::text(&*snapshot, seq)? {
+                Some(text) if walk.see(&text, Some(seq)) => {}
+                Some(_) => break,
+                None => {
+                    walk.miss(seq);
+                    break;
+                }
+            }
+        }
+        Ok(walk.end(Some((extent.last, extent.head))))
     }
 
     /// Whether a disk fault closed it.

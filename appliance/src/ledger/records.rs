@@ -14,7 +14,7 @@ use std::{cell::RefCell, net::Ipv4Addr};
 
 /// First byte of every value. A record whose fields change in a way that serde's defaults cannot read gets
 /// the next number, and `decode` an arm that opens the old one.
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 
 /// Boots kept per machine; older ones go when a new one begins.
 const BOOTS_KEPT: usize = 50;

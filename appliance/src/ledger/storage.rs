@@ -32,6 +32,8 @@ pub enum Table {
     Pushes,
     /// Id → token.
     Tokens,
+    /// Number → record of the audit log.
+    Audit,
 }
 
 /// The ledger cannot be read or written.

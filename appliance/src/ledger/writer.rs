@@ -1,11 +1,17 @@
 //! Group commit: one thread, one open batch, many waiting answers.
 
 use super::{
-    Rule, Shared, clock,
+    Event, Rule, Shared, audit, clock,
     records::{Stored, perform},
     storage::{Batch, Fault},
 };
-use bennu_rules::{Change, MacAddress, View, Volatile, boot::Boot, notice::Notice};
+use crate::author;
+use bennu_rules::{
+    Change, MacAddress, View, Volatile,
+    audit::{AuditRecord, Author},
+    boot::Boot,
+    notice::Notice,
+};
 use std::{
     sync::{
         Arc,
@@ -90,13 +96,15 @@ enum Task {
 /// A proposal without its types.
 trait Pending: Send {
     fn run(&mut self, batch: &mut dyn Batch, shared: &Shared, undo: &mut Undo) -> Result<bool, Fault>;
-    fn release(self: Box<Self>, outcome: Result<(), Fault>);
+    fn release(self: Box<Self>, outcome: Result<(), Fault>, shared: &Shared);
 }
 
 struct Proposal<R, A> {
     request: R,
     rule: Rule<R, A>,
+    author: Option<Arc<Author>>,
     answer: Option<A>,
+    audited: Vec<AuditRecord>,
     reply: oneshot::Sender<Result<A, Fault>>,
 }
 
@@ -106,11 +114,13 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
         let entropy = rand::random();
         let mut volatile = shared.volatile();
         let moment = shared.moment(entropy);
-        let decision = {
+        let author = self.author.as_deref();
+        let (decision, watch) = {
             let stored = Stored::new(batch.as_snapshot());
             let decision = (self.rule)(&self.request, &View { records: &stored, live: &volatile.live }, &moment);
+            let watch = audit::Watch::before(&decision.changes, author, &stored);
             stored.check()?;
-            decision
+            (decision, watch)
         };
         let changed = !decision.changes.is_empty();
         for change in &decision.changes {
@@ -123,6 +133,7 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
                 undo.cleaned.push(boot.machine);
             }
         }
+        self.audited = watch.write(batch, author, moment.now, audit::Retention::DEFAULT)?;
         if changed {
             for change in &decision.volatile {
                 let machine = match change {
@@ -138,7 +149,12 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
         Ok(changed)
     }
 
-    fn release(mut self: Box<Self>, outcome: Result<(), Fault>) {
+    fn release(mut self: Box<Self>, outcome: Result<(), Fault>, shared: &Shared) {
+        if outcome.is_ok() && shared.events.receiver_count() > 0 {
+            for record in self.audited.drain(..) {
+                let _ = shared.events.send(Event::Audit(Box::new(record)));
+            }
+        }
         let answer = outcome.and_then(|()| self.answer.take().ok_or(Fault::Closed));
         // An asker who went away needs no answer.
         let _ = self.reply.send(answer);
@@ -187,7 +203,8 @@ impl Writer {
         A: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { request, rule, answer: None, reply };
+        let author = author::current();
+        let proposal = Proposal { request, rule, author, answer: None, audited: Vec::new(), reply };
         self.send(Task::Decide(Box::new(proposal)))?;
         answer.await.unwrap_or(Err(Fault::Closed))
     }
@@ -229,7 +246,7 @@ fn work(shared: &Shared, waiting: &Queue, condition: &Condition) {
         }
         pace.expected = batch.len() + waiting.len();
         for proposal in batch {
-            proposal.release(outcome.clone());
+            proposal.release(outcome.clone(), shared);
         }
         if next.is_none() {
             next = self::next(shared, waiting, condition, &mut fault);
@@ -262,7 +279,7 @@ fn next(shared: &Shared, waiting: &Queue, condition: &Condition, fault: &mut Opt
             continue;
         }
         match waiting.next(retry.saturating_duration_since(Instant::now())) {
-            Ok(Task::Decide(proposal)) => proposal.release(Err(fault.clone().unwrap_or(Fault::Closed))),
+            Ok(Task::Decide(proposal)) => proposal.release(Err(fault.clone().unwrap_or(Fault::Closed)), shared),
             Ok(Task::FollowClock) => {}
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,

@@ -6,6 +6,7 @@ use nix::{
     sys::prctl,
     unistd::{Gid, Uid, User, setgroups, setresgid, setresuid},
 };
+use std::{collections::BTreeMap, sync::OnceLock};
 
 /// A user of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,28 @@ pub fn find(name: &str) -> Result<Account, PrivilegeError> {
         .map_err(|error| PrivilegeError::refused(format!("look up the user '{name}'"), error.desc()))?;
     let user = found.ok_or_else(|| PrivilegeError::NoUser(name.to_owned()))?;
     Ok(Account { name: user.name, uid: user.uid, gid: user.gid })
+}
+
+static NAMES: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
+
+/// Takes note of the users of this host: once the service is confined, it can look nobody up.
+pub fn remember_names() {
+    NAMES.get_or_init(names);
+}
+
+/// The name that a user had when the service began.
+pub fn name(uid: u32) -> Option<String> {
+    NAMES.get()?.get(&uid).cloned()
+}
+
+fn names() -> BTreeMap<u32, String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        Some((rest.split(':').nth(1)?.parse().ok()?, name.to_owned()))
+    };
+    // Of several names of one id the first counts, as it does for the system.
+    passwd.lines().rev().filter_map(user).collect()
 }
 
 /// Becomes that user, with what is [`NEEDED`] of the capabilities that there are and no way to others.

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     appliance::Appliance,
+    author,
     http::api::{
         images::tidy,
         imports::parted,
@@ -16,6 +17,7 @@ use anyhow::Result;
 use bennu_images::import::{ImportStep, Options, Progress};
 use bennu_rules::{
     Records,
+    audit::Author,
     commands::registry::{SettlePush, settle_push},
     image::{BlobRef, Digest, ImageName},
     registry::{Outcome, Push},
@@ -117,7 +119,7 @@ fn first(records: &dyn Records) -> Option<(Push, Wanted)> {
 }
 
 async fn run(appliance: &Arc<Appliance>, push: Push, wanted: Wanted) -> Result<(), Problem> {
-    let Push { name, digest, .. } = push;
+    let Push { name, digest, by, .. } = push;
     let begun = Now { name: name.clone(), digest, step: String::new(), done: 0, total: None, notes: Vec::new() };
     *appliance.registry.conversions.lock() = Some(begun);
     let stop = Arc::new(AtomicBool::new(false));
@@ -139,7 +141,7 @@ async fn run(appliance: &Arc<Appliance>, push: Push, wanted: Wanted) -> Result<(
             Err(Problem::new(Kind::Internal, "the image could not be made, by a fault in bennu", "look at its log"))
         }
     };
-    let settled = settle(appliance, name, digest, made).await;
+    let settled = author::by(Author::bennu(Some(by)), settle(appliance, name, digest, made)).await;
     *appliance.registry.conversions.lock() = None;
     settled
 }

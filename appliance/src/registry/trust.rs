@@ -1,10 +1,11 @@
 //! Signatures of the store's images: looked up, verified, and kept with the images' records.
 
-use crate::{appliance::Appliance, http::api::images::write_index};
+use crate::{appliance::Appliance, author, http::api::images::write_index};
 use anyhow::Result;
 use bennu_images::cosign::{TrustedKey, signature_tag, verify};
 use bennu_rules::{
     Records,
+    audit::Author,
     commands::registry::{SetVerdicts, set_verdicts},
     image::{BlobRef, Digest, Image},
     signature::{Rejection, SignaturePolicy, Verdict},
@@ -32,7 +33,8 @@ pub async fn refresh(appliance: &Arc<Appliance>) -> Result<()> {
         })
     });
     let settling = appliance.registry.settling.lock().await;
-    let taken = appliance.ledger.decide(SetVerdicts { verdicts: verdicts.await?? }, set_verdicts).await?;
+    let deciding = appliance.ledger.decide(SetVerdicts { verdicts: verdicts.await?? }, set_verdicts);
+    let taken = author::by(Author::bennu(None), deciding).await?;
     for name in &taken {
         tracing::info!(%name, "a trusted key has signed what was pushed: the tag points at it now");
     }

@@ -100,7 +100,7 @@ fn a_token_opens_what_its_role_may_until_it_ends() {
     let mut memory = Memory::default();
     assert_eq!(ask(&mut memory, 9, "GET", 0), (Access::Unknown, 0), "no token is on record");
     memory.apply(Change::PutToken(token(Role::Read)));
-    let granted = Access::Granted { who: "ci (token 01020304)".into(), role: Role::Read };
+    let granted = Access::Granted { id: TokenId([1, 2, 3, 4]), name: "ci".parse().unwrap(), role: Role::Read };
     assert_eq!(ask(&mut memory, 8, "GET", 0), (Access::Unknown, 0), "another secret");
     assert_eq!(ask(&mut memory, 9, "GET", 0), (granted.clone(), 1));
     assert_eq!(ask(&mut memory, 9, "PUT", 1).0, Access::Denied { role: Role::Read, needed: Role::Push });

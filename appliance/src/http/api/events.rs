@@ -58,6 +58,10 @@ pub async fn follow(
                 let data = serde_json::to_string(&push).unwrap_or_default();
                 sse::Event::default().event("push").id(push.at.0.to_string()).data(data)
             }),
+            Ok(Event::Audit(record)) => only.is_none().then(|| {
+                let data = serde_json::to_string(&record).unwrap_or_default();
+                sse::Event::default().event("audit").id(record.at.0.to_string()).data(data)
+            }),
             Err(BroadcastStreamRecvError::Lagged(lost)) => {
                 Some(sse::Event::default().event("lost").data(format!("{{\"lost\":{lost}}}")))
             }

@@ -13,6 +13,7 @@ use super::{
     request::{Params, named},
 };
 use crate::{
+    author,
     http::body::{BodyReader, pump},
     registry::{
         convert::{self, Converted, convert, trusted},
@@ -132,7 +133,7 @@ pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Bo
     let (lines, answer) = lines::answer();
     let (chunks, body_reader) = BodyReader::new();
     let pump = tokio::spawn(pump(body, chunks));
-    tokio::spawn(async move {
+    author::spawn(async move {
         let started = Instant::now();
         let end = match run(&api, wanted, name, body_reader, lines.clone()).await {
             Ok(end) => end,

@@ -3,6 +3,7 @@
 //! Points in time are milliseconds since 1970 (UTC). A listing is a page, `{"items": […], "next": …}`, and goes on with
 //! `?after=<next>&limit=<n>`.
 
+pub mod audit;
 pub mod boots;
 pub mod diff;
 pub mod events;
@@ -74,6 +75,10 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/status", get(status::show))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/export", get(audit::export))
+        .route("/v1/audit/verify", get(audit::verify))
+        .route("/v1/audit/{seq}", get(audit::show))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))

@@ -1,5 +1,6 @@
 //! The API's real router on a real ledger and store in a temporary directory.
 
+mod audit;
 mod gc;
 mod imports;
 mod life;
@@ -11,20 +12,26 @@ mod watching;
 
 use crate::{
     appliance::{Appliance, Counters},
+    author,
     config::Config,
     http::access,
     interfaces::{Interface, Interfaces},
-    ledger::Ledger,
+    ledger::{Ledger, Rule},
     loaders::Loaders,
     secrets::Keyring,
 };
 use axum::{Router, body::Body};
 use bennu_images::store::Store;
-use bennu_rules::{MacAddress, Volatile, boot::Boot, journey::Seen};
+use bennu_rules::{
+    MacAddress, Volatile,
+    audit::{AuditRecord, Author, Who},
+    boot::Boot,
+    journey::Seen,
+};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use std::{sync::Arc, time::Instant};
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -126,6 +133,15 @@ impl Bench {
         last["image"].clone()
     }
 
+    /// Has a rule change the records behind the API's back.
+    pub async fn record<R, A>(&self, request: R, rule: Rule<R, A>) -> A
+    where
+        R: Send + Sync + 'static,
+        A: Send + 'static,
+    {
+        author::by(Author::bennu(None), self.appliance.ledger.decide(request, rule)).await.unwrap()
+    }
+
     /// Opens a boot as DHCP does, and sees things of it.
     pub async fn boot(&self, mac: &str, seen: Vec<Seen>) -> Boot {
         let mac: MacAddress = mac.parse().unwrap();
@@ -151,6 +167,24 @@ impl Bench {
 
     fn index(&self) -> String {
         std::fs::read_to_string(self.appliance.store.dir().join("index.json")).unwrap()
+    }
+}
+
+/// Whatever a test did: each write of people is on record with its author, and that record is whole.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let ledger = &self.appliance.ledger;
+        let verified = ledger.verify_audit(None).unwrap();
+        assert!(verified.intact, "{verified:?}");
+        let extent = ledger.audit_extent().unwrap();
+        let look = |record: AuditRecord| {
+            assert_ne!(record.who, Who::Unknown, "nobody is named for {record:?}");
+            ControlFlow::Continue(())
+        };
+        ledger.audit_records(extent.first..=extent.last, look).unwrap();
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     problem::{Answer, Kind, Problem},
     request::Body,
 };
+use crate::author;
 use crate::trial::{self, Order, desk::moment, machine};
 use axum::{extract::State, response::Response};
 use bennu_rules::{
@@ -142,7 +143,7 @@ pub async fn create(State(api): Shared, Body(asked): Body<Asked>) -> Answer<Resp
     let place =
         place.map_err(|_| Problem::new(Kind::Conflict, "another image is being tested", "wait until it is done"))?;
     let (lines, answer) = lines::answer();
-    tokio::spawn(async move {
+    author::spawn(async move {
         let _place = place;
         let order = Order { trial, start, program, memory, timeout };
         let end = match run(&api, order, digest, asked.promote, &lines).await {

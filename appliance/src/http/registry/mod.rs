@@ -11,7 +11,7 @@ mod tests;
 mod uploads;
 
 use super::{access::Caller, connection::Connection};
-use crate::{appliance::Appliance, http::blobs::Blobs, observe};
+use crate::{appliance::Appliance, author, http::blobs::Blobs, observe};
 use axum::{
     Router,
     body::Body,
@@ -85,7 +85,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body
     let asked = Asked { shared, repository, parts, body };
     let method = asked.parts.method.clone();
     // A task of its own ends what it began, such as giving an upload back, whatever becomes of the connection.
-    match tokio::spawn(async move { dispatch(target, &method, asked).await }).await {
+    match author::spawn(async move { dispatch(target, &method, asked).await }).await {
         Ok(answer) => answer.unwrap_or_else(Refused::answer),
         Err(panic) => {
             tracing::error!(%panic, "a request of the registry panicked");

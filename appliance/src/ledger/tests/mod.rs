@@ -1,3 +1,4 @@
+mod audit;
 mod clock;
 mod disk_full;
 mod power_cut;

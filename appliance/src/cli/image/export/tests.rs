@@ -126,7 +126,7 @@ async fn push_container(bench: &Bench) -> Digest {
         });
         bennu_rules::Decision { changes: changes.collect(), ..bennu_rules::Decision::just(()) }
     };
-    bench.appliance.ledger.decide(request, record).await.unwrap();
+    bench.record(request, record).await;
     image.digest
 }
 
@@ -196,7 +196,7 @@ async fn a_client_that_goes_away_ends_its_export() {
         changes: vec![bennu_rules::Change::PutArtifact(artifact.clone())],
         ..bennu_rules::Decision::just(())
     };
-    here.bench.appliance.ledger.decide(artifact, record).await.unwrap();
+    here.bench.record(artifact, record).await;
     let client = Client::new(&here.server).unwrap();
     let path = format!("/v1/exports/{}?source=true", document.digest);
     let answer = client.send(Method::GET, &path, None).await.unwrap();

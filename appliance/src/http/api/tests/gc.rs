@@ -20,7 +20,7 @@ async fn put_artifact(bench: &Bench, digest: Digest, pushed: bennu_rules::Timest
         changes: vec![Change::PutArtifact(artifact.clone())],
         ..Decision::just(())
     };
-    bench.appliance.ledger.decide(artifact, put).await.unwrap();
+    bench.record(artifact, put).await;
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ async fn record(bench: &Bench, name: &str, root: &Path, release: &str) {
         adopted: false,
     };
     let request = AddImages { images: vec![image], name: name.parse().unwrap(), source: Vec::new() };
-    bench.appliance.ledger.decide(request, add_images).await.unwrap();
+    bench.record(request, add_images).await;
 }
 
 /// A squashfs of some files.

@@ -182,7 +182,7 @@ async fn a_wrong_revoked_or_ended_token_is_none() {
         changes: vec![Change::PutToken(token.clone())],
         ..Decision::just(())
     };
-    far.bench.appliance.ledger.decide(ended, put).await.unwrap();
+    far.bench.record(ended, put).await;
     let got = far.ask("GET", "/v1/status", Some(&format!("Bearer {}", bearer.reveal()))).await;
     assert_eq!(got.status, 401);
     assert!(got.text.contains("ended at 1970-01-01"), "{}", got.text);
