@@ -9,6 +9,7 @@ use crate::{
     assignment::Assignment,
     dhcp::site::SiteOptions,
     image::{Digest, ImageName, serde_as_text},
+    metadata::{Document, MetadataName},
     token::{Token, TokenId, TokenName},
 };
 use serde::{Deserialize, Serialize, de};
@@ -135,6 +136,8 @@ pub enum Target {
     Push(ImageName),
     /// A token.
     Token(TokenId),
+    /// A metadata document.
+    Metadata(MetadataName),
 }
 
 /// A target as a record names it: of a kind that a later Bennu may have and this one does not.
@@ -173,6 +176,7 @@ impl Target {
             Self::Artifact(digest) => ("artifact", digest.to_string()),
             Self::Push(name) => ("push", name.to_string()),
             Self::Token(id) => ("token", id.to_string()),
+            Self::Metadata(name) => ("metadata", name.to_string()),
         };
         TargetName { kind: kind.to_owned(), name }
     }
@@ -193,6 +197,10 @@ pub fn target(change: &Change) -> Option<Target> {
         Change::RemovePush(name) => Target::Push(name.clone()),
         Change::PutToken(token) => Target::Token(token.id),
         Change::RemoveToken(id) => Target::Token(*id),
+        Change::PutMetadata(document) => Target::Metadata(document.name.clone()),
+        Change::RemoveMetadata(name) => Target::Metadata(name.clone()),
+        // What a boot was given comes of documents and labels, whose changes are here.
+        Change::PutRendered(_) => return None,
         Change::PutLease(_) | Change::RemoveLease(_) | Change::PutBoot(_) => return None,
     })
 }
@@ -271,7 +279,22 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             let Token { id: _, name, role, secret: _, created, by, expires, last_used: _ } = token;
             json!({ "name": name, "role": role, "created": created, "by": by, "expires": expires })
         }),
+        Target::Metadata(name) => records.metadata(name).map(|document| look_at_document(&document)),
     }
+}
+
+/// Longer documents are told by their version: the log is no store of files.
+const SHOWN_DOCUMENT: usize = 16 << 10;
+
+fn look_at_document(document: &Document) -> Value {
+    let shown = json!(document);
+    let bytes = shown.to_string().len();
+    if bytes <= SHOWN_DOCUMENT {
+        return shown;
+    }
+    let Document { selector, machine, priority, .. } = document;
+    let version = crate::commands::metadata::version(document);
+    json!({ "selector": selector, "machine": machine, "priority": priority, "version": version, "bytes": bytes })
 }
 
 /// One write, as the log keeps it.

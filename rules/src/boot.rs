@@ -11,6 +11,7 @@
 pub mod arguments;
 pub mod chain;
 pub mod explain;
+pub mod metadata;
 pub mod plan;
 pub mod report;
 pub mod script;
@@ -22,6 +23,7 @@ use crate::{
     facts::ClientSystem,
     image::{Content, Digest, Image, ImageReference},
     journey::{Diagnosis, Observation, ScriptKind, Seen},
+    metadata::MetadataName,
     signature::Judgement,
 };
 use bennu_plan::Step;
@@ -158,6 +160,9 @@ pub struct Boot {
     /// How often somebody asked for its secrets, or reported in its name, who does not own it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub intrusions: u32,
+    /// The metadata documents that its machine was given; `None` until that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Vec<MetadataName>>,
     /// Whether it was opened by a card that nobody knows: until it is given a script, it gives way to others.
     #[serde(skip)]
     pub is_a_strangers: bool,
@@ -209,6 +214,7 @@ impl Boot {
             chain: Chain::default(),
             session: None,
             intrusions: 0,
+            metadata: None,
             is_a_strangers: record.is_none(),
         }
     }
@@ -348,6 +354,7 @@ impl Boot {
             (stored.machine, &stored.token, &stored.image) == (self.machine, &self.token, &self.image)
                 && (stored.kernel, stored.stage1) == (self.kernel, self.stage1)
                 && owner(&stored) == owner(self)
+                && stored.metadata == self.metadata
         })
     }
 

@@ -16,6 +16,7 @@ use crate::{
     image::{Digest, Image, ImageName, Tag},
     journey::Observation,
     lease::{Lease, LeaseKey},
+    metadata::{Document, MetadataName, Rendered},
     notice::Notice,
     registry::{Artifact, Push},
     settings::Settings,
@@ -71,6 +72,14 @@ pub trait Records {
     fn token(&self, id: TokenId) -> Option<Token>;
     /// Every token, ordered by id. For commands of people.
     fn tokens(&self) -> Vec<Token>;
+    /// A metadata document.
+    fn metadata(&self, name: &MetadataName) -> Option<Document>;
+    /// Every metadata document, ordered by name. For commands of people.
+    fn all_metadata(&self) -> Vec<Document>;
+    /// The metadata documents for every machine, and those of the machine with these MACs.
+    fn metadata_for(&self, macs: &[MacAddress]) -> Vec<Document>;
+    /// What a machine's latest boot was given.
+    fn rendered(&self, machine: MacAddress) -> Option<Rendered>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -159,6 +168,12 @@ pub enum Change {
     PutToken(Token),
     /// Ends a token.
     RemoveToken(TokenId),
+    /// Adds or replaces a metadata document.
+    PutMetadata(Document),
+    /// Removes a metadata document.
+    RemoveMetadata(MetadataName),
+    /// Holds what a boot's machine is given, in place of what its last boot was.
+    PutRendered(Rendered),
 }
 
 /// One change of the volatile state.

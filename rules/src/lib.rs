@@ -19,6 +19,7 @@ pub mod journey;
 pub mod lease;
 pub mod machine;
 pub mod memory;
+pub mod metadata;
 pub mod ndp;
 pub mod notice;
 pub mod profile;

@@ -5,6 +5,7 @@ use crate::{
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
+    metadata::{Document, MetadataName, Rendered},
     registry::{Artifact, Push},
     token::{Token, TokenId},
 };
@@ -24,6 +25,8 @@ pub struct Memory {
     pushes: BTreeMap<ImageName, Push>,
     boots: BTreeMap<BootId, Boot>,
     tokens: BTreeMap<TokenId, Token>,
+    metadata: BTreeMap<MetadataName, Document>,
+    rendered: BTreeMap<MacAddress, Rendered>,
 }
 
 impl Memory {
@@ -31,7 +34,10 @@ impl Memory {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::PutMachine(machine) => self.put_machine(machine),
-            Change::RemoveMachine(id) => self.remove_machine(id),
+            Change::RemoveMachine(id) => {
+                self.remove_machine(id);
+                self.rendered.remove(&id);
+            }
             Change::PutLease(lease) => {
                 if let Some(earlier) = self.addresses.get(&lease.address).copied() {
                     self.remove_lease(&earlier);
@@ -52,6 +58,9 @@ impl Memory {
             Change::PutBoot(boot) => drop(self.boots.insert(boot.id.clone(), boot)),
             Change::PutToken(token) => drop(self.tokens.insert(token.id, token)),
             Change::RemoveToken(id) => drop(self.tokens.remove(&id)),
+            Change::PutMetadata(document) => drop(self.metadata.insert(document.name.clone(), document)),
+            Change::RemoveMetadata(name) => drop(self.metadata.remove(&name)),
+            Change::PutRendered(rendered) => drop(self.rendered.insert(rendered.machine, rendered)),
         }
     }
 
@@ -147,5 +156,22 @@ impl Records for Memory {
 
     fn tokens(&self) -> Vec<Token> {
         self.tokens.values().cloned().collect()
+    }
+
+    fn metadata(&self, name: &MetadataName) -> Option<Document> {
+        self.metadata.get(name).cloned()
+    }
+
+    fn all_metadata(&self) -> Vec<Document> {
+        self.metadata.values().cloned().collect()
+    }
+
+    fn metadata_for(&self, macs: &[MacAddress]) -> Vec<Document> {
+        let applies = |document: &&Document| document.machine.is_none_or(|machine| macs.contains(&machine));
+        self.metadata.values().filter(applies).cloned().collect()
+    }
+
+    fn rendered(&self, machine: MacAddress) -> Option<Rendered> {
+        self.rendered.get(&machine).cloned()
     }
 }

@@ -113,6 +113,8 @@ struct Explanation {
     loader: String,
     script: String,
     plan: Option<Plan>,
+    #[serde(default)]
+    metadata: Option<crate::http::api::metadata::MetadataShown>,
 }
 
 /// Runs one.
@@ -278,10 +280,11 @@ async fn explain(client: &Client, mac: MacAddress, output: Json) -> Done {
     if output.json {
         return say_json(&client.get::<Value>(&path).await?);
     }
-    let Explanation { resolution, profile, loader, script, plan } = client.get(&path).await?;
+    let Explanation { resolution, profile, loader, script, plan, metadata } = client.get(&path).await?;
     let mut text = format!("{mac} {}\n", told(&resolution));
     text += &format!("hardware profile: {}\n", profile.as_deref().unwrap_or("none matches"));
     text += &format!("UEFI loader: {loader}\n");
+    text += &metadata.as_ref().map(super::metadata::described).unwrap_or_default();
     text += &format!("\nboot script\n{}\n", indented(&script));
     match plan {
         Some(plan) => {
@@ -314,7 +317,7 @@ fn told(resolution: &Resolution) -> String {
     }
 }
 
-fn indented(text: &str) -> String {
+pub(super) fn indented(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 

@@ -8,6 +8,7 @@ mod image;
 pub(crate) mod import;
 mod lease;
 mod machine;
+mod metadata;
 mod meter;
 pub(crate) mod output;
 mod source;
@@ -70,6 +71,9 @@ enum Command {
     /// See who changed what, and whether that record is whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Say what images become on their machines: names, keys, files, cloud-init's data, disks that stay
+    #[command(subcommand)]
+    Metadata(metadata::MetadataCommand),
     /// How the appliance is
     Status(Json),
     /// Look for what would keep machines from booting, and say how to mend it
@@ -151,6 +155,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Lease(command) => lease::run(&client, command).await,
             Command::Token(command) => token::run(&client, command).await,
             Command::Audit(command) => audit::run(&client, command).await,
+            Command::Metadata(command) => metadata::run(&client, command).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Ok(())
@@ -246,6 +251,9 @@ pub(crate) mod tests {
             "bennu audit verify --head sha256:abababababababababababababababababababababababababababababababab",
             "bennu audit verify log.jsonl",
             "bennu audit export log.jsonl",
+            "bennu metadata set -f web.toml",
+            "bennu metadata show web --json",
+            "bennu metadata render 52:54:00:00:00:01 --json",
             "bennu status --json",
             "bennu doctor --config x.toml",
         ] {

@@ -1,8 +1,12 @@
 //! Boot scripts, plans and reports: the part of the provisioning plane that decides.
 
+mod metadata;
 mod session;
 
-use super::connection::{LocalAddr, PeerAddr};
+use super::{
+    api::metadata::MetadataShown,
+    connection::{LocalAddr, PeerAddr},
+};
 use crate::{
     appliance::{Appliance, Counters},
     config::http_origin,
@@ -41,6 +45,8 @@ pub fn router() -> Router<Arc<Appliance>> {
         .route("/boot.ipxe", get(entry))
         .route("/boot/{key}", get(machine_script))
         .route("/boot/{key}/plan.json", get(boot_plan))
+        .route("/boot/{key}/nocloud/{file}", get(metadata::nocloud))
+        .route("/boot/{key}/ignition.json", get(metadata::ignition))
         .route("/boot/{key}/report", post(session::report).layer(DefaultBodyLimit::max(session::MAX_REPORT)))
         .route("/boot/{key}/session", post(session::open).layer(DefaultBodyLimit::max(session::MAX_REQUEST)))
 }
@@ -58,11 +64,27 @@ pub struct Explanation {
     pub script: String,
     /// The plan for stage 1.
     pub plan: Option<Plan>,
+    /// What its metadata documents come to, and which of them says what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataShown>,
 }
 
 /// Explains a machine's next boot; mints and stores nothing.
 pub fn explain(appliance: &Appliance, mac: MacAddress) -> Result<Explanation, Fault> {
-    let request = ScriptRequest {
+    let request = next_boot(appliance, mac);
+    let chain = appliance.ledger.ponder(&request, explain::chain)?.answer;
+    let request = ScriptRequest { tftp: chain.signed.then(|| appliance.address_for(Ipv4Addr::UNSPECIFIED)), ..request };
+    let Explained { resolution, profile, script, plan, metadata } =
+        appliance.ledger.ponder(&request, explain::decide)?.answer;
+    let rendered = if chain.signed { bennu_ipxe::grub::render(&script) } else { bennu_ipxe::render(&script) };
+    let script = rendered.unwrap_or_else(|error| format!("# {error}\n"));
+    let loader = chain.describe();
+    Ok(Explanation { resolution, profile, loader, script, plan, metadata: metadata.map(MetadataShown::from) })
+}
+
+/// A machine's loader asks, as far as that is known before it does.
+pub fn next_boot(appliance: &Appliance, mac: MacAddress) -> ScriptRequest {
+    ScriptRequest {
         mac,
         facts: Facts::default(),
         origin: appliance.origin_for(Ipv4Addr::UNSPECIFIED),
@@ -70,14 +92,7 @@ pub fn explain(appliance: &Appliance, mac: MacAddress) -> Result<Explanation, Fa
         starts: true,
         vouched: true,
         tftp: None,
-    };
-    let chain = appliance.ledger.ponder(&request, explain::chain)?.answer;
-    let request = ScriptRequest { tftp: chain.signed.then(|| appliance.address_for(Ipv4Addr::UNSPECIFIED)), ..request };
-    let Explained { resolution, profile, script, plan } = appliance.ledger.ponder(&request, explain::decide)?.answer;
-    let rendered = if chain.signed { bennu_ipxe::grub::render(&script) } else { bennu_ipxe::render(&script) };
-    let script = rendered.unwrap_or_else(|error| format!("# {error}\n"));
-    let loader = chain.describe();
-    Ok(Explanation { resolution, profile, loader, script, plan })
+    }
 }
 
 /// Where the machine behind a connection reaches us.

@@ -6,6 +6,7 @@ use bennu_rules::{
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
+    metadata::{Document, MetadataName, Rendered},
     registry::{Artifact, Push},
     token::{Token, TokenId},
 };
@@ -167,13 +168,37 @@ impl Records for Stored<'_> {
     fn tokens(&self) -> Vec<Token> {
         self.all(Table::Tokens)
     }
+
+    fn metadata(&self, name: &MetadataName) -> Option<Document> {
+        self.get(Table::Metadata, name.as_str().as_bytes())
+    }
+
+    fn all_metadata(&self) -> Vec<Document> {
+        self.all(Table::Metadata)
+    }
+
+    fn metadata_for(&self, macs: &[MacAddress]) -> Vec<Document> {
+        let whose = [EVERY].into_iter().chain(macs.iter().map(|mac| mac.0));
+        let names = whose.flat_map(|whose| {
+            let names = self.keep(self.snapshot.scan(Table::MetadataOf, &whose)).unwrap_or_default();
+            names.into_iter().filter_map(|(key, _)| Some(key.get(6..)?.to_vec()))
+        });
+        names.filter_map(|name| self.get(Table::Metadata, &name)).collect()
+    }
+
+    fn rendered(&self, machine: MacAddress) -> Option<Rendered> {
+        self.get(Table::Rendered, &machine.0)
+    }
 }
 
 /// Performs one change, its indexes included.
 pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
     match change {
         Change::PutMachine(machine) => put_machine(batch, machine),
-        Change::RemoveMachine(id) => remove_machine(batch, *id),
+        Change::RemoveMachine(id) => {
+            batch.delete(Table::Rendered, &id.0)?;
+            remove_machine(batch, *id)
+        }
         Change::PutLease(lease) => put_lease(batch, lease),
         Change::RemoveLease(key) => remove_lease(batch, key),
         Change::PutImage(image) => batch.put(Table::Images, &image.digest.0, &encode(Table::Images, image)?),
@@ -191,6 +216,11 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         Change::PutBoot(boot) => put_boot(batch, boot),
         Change::PutToken(token) => batch.put(Table::Tokens, &token.id.0, &encode(Table::Tokens, token)?),
         Change::RemoveToken(id) => batch.delete(Table::Tokens, &id.0),
+        Change::PutMetadata(document) => put_metadata(batch, document),
+        Change::RemoveMetadata(name) => remove_metadata(batch, name),
+        Change::PutRendered(rendered) => {
+            batch.put(Table::Rendered, &rendered.machine.0, &encode(Table::Rendered, rendered)?)
+        }
     }
 }
 
@@ -261,4 +291,26 @@ fn put_boot(batch: &mut dyn Batch, boot: &Boot) -> Result<(), Fault> {
         batch.delete(Table::BootsOfMachine, index)?;
     }
     Ok(())
+}
+
+/// Stands for a MAC in the index of documents that are for every machine. No machine has it.
+const EVERY: [u8; 6] = [0; 6];
+
+fn metadata_of_key(document: &Document) -> Vec<u8> {
+    let whose = document.machine.map_or(EVERY, |mac| mac.0);
+    [&whose[..], document.name.as_str().as_bytes()].concat()
+}
+
+fn put_metadata(batch: &mut dyn Batch, document: &Document) -> Result<(), Fault> {
+    remove_metadata(batch, &document.name)?;
+    batch.put(Table::Metadata, document.name.as_str().as_bytes(), &encode(Table::Metadata, document)?)?;
+    batch.put(Table::MetadataOf, &metadata_of_key(document), &[])
+}
+
+fn remove_metadata(batch: &mut dyn Batch, name: &MetadataName) -> Result<(), Fault> {
+    let key = name.as_str().as_bytes();
+    let Some(bytes) = batch.get(Table::Metadata, key)? else { return Ok(()) };
+    let old: Document = decode(Table::Metadata, &bytes)?;
+    batch.delete(Table::MetadataOf, &metadata_of_key(&old))?;
+    batch.delete(Table::Metadata, key)
 }

@@ -34,6 +34,12 @@ pub enum Table {
     Tokens,
     /// Number → record of the audit log.
     Audit,
+    /// Name → metadata document.
+    Metadata,
+    /// MAC (or none, for every machine) and name → nothing: the documents of a machine.
+    MetadataOf,
+    /// Machine id → what its latest boot was given.
+    Rendered,
 }
 
 /// The ledger cannot be read or written.

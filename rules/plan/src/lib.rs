@@ -9,6 +9,7 @@ mod session;
 pub use session::{PROOF, SealedFile, SessionGranted, SessionKey, SessionRequest, proved};
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The version of this conversation. Raised only when an old stage 1 could misread a new plan.
 pub const PLAN_VERSION: u32 = 1;
@@ -22,6 +23,12 @@ pub const ARG_IP: &str = "bennu.ip";
 
 /// Kernel argument naming the boot interface in PXELINUX's form: `BOOTIF=01-52-54-00-12-34-56`.
 pub const ARG_BOOTIF: &str = "BOOTIF";
+
+/// Where a boot's NoCloud data are, under its base URL.
+pub const NOCLOUD: &str = "nocloud";
+
+/// Where a boot's Ignition configuration is, under its base URL.
+pub const IGNITION: &str = "ignition.json";
 
 /// Where an image's init may be, in the order in which it is looked for: the kernel's own list without its shell, and
 /// systemd without its link. The import takes an image that has one, stage 1 starts it.
@@ -99,6 +106,9 @@ pub struct RootPlan {
     /// The appliance's time when the plan was made, in milliseconds since 1970: machines with a dead clock battery are set to it.
     #[serde(default)]
     pub time_ms: u64,
+    /// What else makes this machine this machine.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 fn yes() -> bool {
@@ -138,6 +148,102 @@ pub struct Verity {
     pub tree: Blob,
     /// 64 lower-case hex digits.
     pub root_hash: String,
+}
+
+/// What stage 1 lays down in a root of what people wrote about its machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// Lines of `authorized_keys`, by user.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ssh_authorized_keys: BTreeMap<String, Vec<String>>,
+    /// Files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PlannedFile>,
+    /// For cloud-init, where the image has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nocloud: Option<NoCloud>,
+    /// File systems that outlive boots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub persistent: Vec<PersistentMount>,
+}
+
+impl Metadata {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A file to lay down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedFile {
+    /// Where, from the root on.
+    pub path: String,
+    /// Permissions.
+    pub mode: u32,
+    /// `user[:group]`, by the image's names or by number.
+    pub owner: String,
+    /// What is in it.
+    pub content: String,
+}
+
+/// The files of cloud-init's NoCloud data source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoCloud {
+    /// `meta-data`.
+    pub meta_data: String,
+    /// `user-data`.
+    pub user_data: String,
+    /// `vendor-data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor_data: Option<String>,
+    /// `network-config`; without it cloud-init leaves the network alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_config: Option<String>,
+}
+
+/// A file system that outlives boots, made once where its disk is blank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistentMount {
+    /// Which disk.
+    pub disk: DiskWanted,
+    /// The file system's label, by which it is known again.
+    pub label: String,
+    /// `ext4` or `xfs`.
+    pub filesystem: String,
+    /// Where it is mounted.
+    pub mount: String,
+    /// Mount options, as in fstab.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub options: String,
+}
+
+/// Which disk: all that is said must be so of one disk alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskWanted {
+    /// A name in `/dev/disk/by-id`, such as `nvme-MODEL_SERIAL`, `ata-MODEL_SERIAL`, `wwn-0x…` or `virtio-SERIAL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_id: Option<String>,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its world wide name, such as `0x5000c500a1b2c3d4` or `eui.…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// Its model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The label of a file system that is on it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Bytes at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<u64>,
+    /// Bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
 }
 
 /// A file in the store.

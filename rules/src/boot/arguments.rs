@@ -55,6 +55,24 @@ pub fn filled(arguments: &str, base: impl Fn(&str) -> Option<String>) -> String 
     filled + rest
 }
 
+/// The place for the address of a boot's NoCloud data, as `ds=nocloud-net;s=` takes it.
+const NOCLOUD: &str = "{{nocloud}}";
+
+/// The place for the URL of a boot's Ignition configuration.
+pub const IGNITION: &str = "{{ignition}}";
+
+/// Whether arguments have a place.
+pub fn names(arguments: &str, place: &str) -> bool {
+    arguments.contains(place)
+}
+
+/// Puts the URLs of a boot's metadata in their places; `base` is the boot's own, with a slash at its end.
+pub fn with_metadata(arguments: String, base: &str) -> String {
+    arguments
+        .replace(NOCLOUD, &format!("{base}{}/", bennu_plan::NOCLOUD))
+        .replace(IGNITION, &format!("{base}{}", bennu_plan::IGNITION))
+}
+
 fn key(word: &str) -> &str {
     word.split_once('=').map_or(word, |(key, _)| key)
 }
@@ -100,6 +118,14 @@ mod tests {
         for other in ["", "quiet", "{{", "x={{url:b}}", "{{url:a.sfs", "{{urn:a.sfs}}", "{{{{url}}"] {
             assert_eq!(filled(other, base), other);
         }
+    }
+
+    #[test]
+    fn places_for_metadata_are_filled() {
+        assert_eq!(
+            with_metadata("ds=nocloud-net;s={{nocloud}} ignition.config.url={{ignition}}".into(), "http://x/boot/t/"),
+            "ds=nocloud-net;s=http://x/boot/t/nocloud/ ignition.config.url=http://x/boot/t/ignition.json"
+        );
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! What a machine would get at its next boot, and why, with nothing minted.
 
 use super::{
+    Boot,
     chain::Chain,
-    plan,
+    metadata, plan,
     script::{self, Script, ScriptRequest},
 };
 use crate::{
     Decision, Live, Moment, View, Volatile,
     assignment::{Resolution, resolve},
     facts::Firmware,
+    metadata::{Merged, Unrendered},
     profile,
 };
 use bennu_plan::Plan;
@@ -24,6 +26,8 @@ pub struct Explained {
     pub script: Script,
     /// What stage 1 would be told.
     pub plan: Option<Plan>,
+    /// What its metadata documents would come to, or why they do not; `None` without an image of its own.
+    pub metadata: Option<Result<Merged, Unrendered>>,
 }
 
 /// The chain of loaders that a UEFI firmware would be given by PXE.
@@ -35,6 +39,28 @@ pub fn chain(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision<
     let last = view.live.boot(machine).filter(|_| !is_bios);
     let chain = Chain::choose(record.as_ref(), last, &at.settings);
     Decision::just(if is_bios { Chain::default() } else { chain })
+}
+
+/// What a machine's metadata documents would come to at a boot that opens now; `None` without an image of its own.
+pub fn metadata_of(
+    request: &ScriptRequest,
+    view: &View<'_>,
+    at: &Moment,
+) -> Decision<Option<Result<Merged, Unrendered>>> {
+    let at = Moment { entropy: [0; 32], ..at.clone() };
+    let Some(machine) = view.records.machine(request.mac) else { return Decision::just(None) };
+    let Resolution::Image { reference, digest, .. } = resolve(Some(&machine), view.records, &at.settings) else {
+        return Decision::just(None);
+    };
+    let mut boot = Boot::open(machine.id, Some(&machine), view, &at);
+    let case = metadata::Case {
+        machine: &machine,
+        reference: &reference,
+        digest,
+        origin: &request.origin,
+        settings: &at.settings,
+    };
+    Decision::just(Some(metadata::give(&mut boot, &case, view.records).map(|given| given.merged)))
 }
 
 /// Decides as at a boot that opens now, whatever goes on, and stores nothing.
@@ -54,11 +80,14 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
         let request = plan::PlanRequest { token, origin: request.origin.clone() };
         plan::decide(&request, &View { records: view.records, live: &live }, &at).answer
     });
+    let resolution = resolve(record.as_ref(), view.records, &at.settings);
+    let metadata = metadata_of(request, view, &at).answer;
     let facts = record.as_ref().map_or(&request.facts, |machine| &machine.facts);
     Decision::just(Explained {
-        resolution: resolve(record.as_ref(), view.records, &at.settings),
+        resolution,
         profile: profile::find(&at.settings.profiles, facts).map(|profile| profile.name.clone()),
         script: next.answer,
         plan,
+        metadata,
     })
 }

@@ -1,6 +1,6 @@
 //! Which boot script a machine's loader gets.
 
-use super::{Boot, BootId, Pinned, State, arguments, mint_token, pin};
+use super::{Boot, BootId, Pinned, State, arguments, metadata, mint_token, pin};
 use crate::{
     Change, Decision, MacAddress, Machine, Moment, View, Volatile,
     assignment::{Origin, Resolution, resolve},
@@ -338,6 +338,30 @@ impl Case<'_> {
             Err((reason, advice)) => return self.refuse(&format!("{reference} {reason}"), advice, at),
         };
         let before = self.boot.clone();
+        let mut changes = Vec::new();
+        let mut has_ignition = false;
+        if matches!(content, Content::Root { .. } | Content::Foreign { .. }) {
+            let case = metadata::Case {
+                machine: &self.machine,
+                reference,
+                digest: image.digest,
+                origin: &self.request.origin,
+                settings: &at.settings,
+            };
+            match metadata::give(&mut self.boot, &case, self.view.records) {
+                Ok(given) => {
+                    notice += &given.told();
+                    has_ignition = given.merged.ignition.is_some();
+                    changes.extend(given.change);
+                }
+                Err(unrendered) => return self.refuse(&unrendered.to_string(), metadata::ADVICE, at),
+            }
+        }
+        if !has_ignition && arguments::names(&image.config.cmdline, arguments::IGNITION) {
+            let reason =
+                format!("the arguments of {reference} name {{{{ignition}}}}, and no metadata document gives one");
+            return self.refuse(&reason, "Write a document with `ignition` for this machine: bennu metadata set", at);
+        }
         let token = self.boot.token.get_or_insert_with(|| mint_token(at)).clone();
         let uses_stage1 = content.has_stage1();
         self.boot.kernel = Some(content.kernel().digest);
@@ -357,7 +381,7 @@ impl Case<'_> {
             way,
             kernel: NamedUrl { name: "kernel".into(), url: self.blob_url(started) },
             initrds: if way == Way::Kernel { self.initrds(content) } else { Vec::new() },
-            arguments: self.arguments(image, uses_stage1.then_some(&base)),
+            arguments: self.arguments(image, &base, uses_stage1),
             stage1: uses_stage1,
             again: again(self.request),
         });
@@ -368,7 +392,7 @@ impl Case<'_> {
         };
         let detail = format!("{reference} ({}){notice}", image.digest.short());
         let seen = Observation::new(at.now, Seen::ScriptRead { script: kind, detail });
-        let mut decision = Decision { observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
+        let mut decision = Decision { changes, observed: vec![(self.machine.id, seen)], ..Decision::just(script) };
         if self.boot != before || !self.boot.is_on_record(self.view.records) {
             decision.changes.push(Change::PutBoot(self.boot.clone()));
             decision.volatile.push(Volatile::PutBoot(self.boot.clone()));
@@ -428,16 +452,18 @@ impl Case<'_> {
         }
     }
 
-    /// The image's own arguments, with the URLs of its files, which are fetched over HTTP whoever loads the kernel.
-    fn filled(&self, image: &Image) -> String {
+    /// The image's own arguments, with the URLs of its files and of its boot's metadata, which are fetched over HTTP whoever
+    /// loads the kernel.
+    fn filled(&self, image: &Image, base: &str) -> String {
         let Content::Foreign { files, .. } = &image.config.content else { return image.config.cmdline.clone() };
-        arguments::filled(&image.config.cmdline, |name| {
+        let filled = arguments::filled(&image.config.cmdline, |name| {
             let file = files.iter().find(|file| file.name == name)?;
             Some(format!("{}/", blob_url(&self.request.origin, &file.blob.digest)))
-        })
+        });
+        arguments::with_metadata(filled, base)
     }
 
-    fn arguments(&self, image: &Image, boot_url: Option<&String>) -> String {
+    fn arguments(&self, image: &Image, base: &str, uses_stage1: bool) -> String {
         if let Content::Program { .. } = image.config.content {
             // Who knows what it makes of a kernel's.
             return arguments::join(&[&image.config.cmdline, &self.machine.arguments]);
@@ -447,17 +473,20 @@ impl Case<'_> {
                 profile.settings.consoles.iter().map(|console| format!("console={console}")).collect::<Vec<_>>();
             (consoles.join(" "), profile.settings.arguments.clone())
         });
-        let mut ours = boot_url.map_or(String::new(), |url| format!("{}={url}", bennu_plan::ARG_BOOT));
+        let mut ours = match uses_stage1 {
+            true => format!("{}={base}", bennu_plan::ARG_BOOT),
+            false => String::new(),
+        };
         if self.request.tftp.is_some() {
             // iPXE's script adds this by itself, and its address. GRUB knows no netmask and no router, so stage 1 asks
             // DHCP for its own.
             ours = format!("{ours} {}=01-{}", bennu_plan::ARG_BOOTIF, self.request.mac.hyphened());
         }
         // A kernel that panics before stage 1 can speak would stay dead until somebody comes.
-        let ours_first = if boot_url.is_some() { "panic=60" } else { "" };
+        let ours_first = if uses_stage1 { "panic=60" } else { "" };
         arguments::with_consoles(arguments::join(&[
             ours_first,
-            &self.filled(image),
+            &self.filled(image, base),
             &consoles,
             &of_profile,
             &self.machine.arguments,

@@ -18,12 +18,13 @@ use crate::{
     settings::{DhcpMode, Settings, Subnet, UnknownPolicy},
     signature::{KeyId, SignaturePolicy, Verdict},
 };
-use bennu_plan::{Action, Report};
+use bennu_plan::{Action, Report, RootPlan};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
+mod metadata;
 mod session;
 
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);

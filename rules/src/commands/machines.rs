@@ -25,12 +25,7 @@ pub enum Expected {
 
 /// The version of a record: changes whenever the record does.
 pub fn version(machine: &Machine) -> String {
-    // FNV-1a: stable over builds and platforms, which std's hashers do not promise.
-    let json = serde_json::to_vec(machine).unwrap_or_default();
-    let hash = json
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{hash:016x}")
+    super::version(machine)
 }
 
 /// Assigns an image or the own disk, or takes the assignment away.

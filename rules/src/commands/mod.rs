@@ -5,6 +5,7 @@
 pub mod collect;
 pub mod images;
 pub mod machines;
+pub mod metadata;
 pub mod registry;
 mod text;
 pub mod tokens;
@@ -12,6 +13,7 @@ pub mod tokens;
 use crate::{
     MacAddress, Records, Timestamp,
     image::{Digest, ImageName, ImageReference},
+    metadata::MetadataName,
     token::{TokenId, TokenName},
 };
 use std::{fmt, net::Ipv4Addr};
@@ -77,6 +79,18 @@ pub enum Refusal {
     /// Every id that was drawn is some token's.
     #[error("no id is free for another token")]
     NoTokenId,
+    /// No metadata document has this name.
+    #[error("there is no metadata document {0}")]
+    UnknownMetadata(MetadataName),
+    /// The document is not the one that the person looked at.
+    #[error("the metadata document {0} was changed by somebody else since you looked at it")]
+    ChangedMetadata(MetadataName),
+    /// A document that cannot be stored.
+    #[error("{reason}")]
+    BadMetadata { pointer: String, reason: String },
+    /// Each boot would read them all.
+    #[error("there are {most} metadata documents for more than one machine already")]
+    TooMuchMetadata { most: usize },
 }
 
 impl Refusal {
@@ -116,9 +130,23 @@ impl Refusal {
             Self::BadLifetime { most, .. } => {
                 format!("write 1 to {most} days, or none for a token that lasts until it is revoked")
             }
+            Self::UnknownMetadata(_) => "`bennu metadata list` shows what there is".into(),
+            Self::ChangedMetadata(_) => "look at it again, then repeat the change with its new ETag".into(),
+            Self::BadMetadata { .. } => "mend the document, and write it again; nothing was changed".into(),
+            Self::TooMuchMetadata { .. } => "put what belongs together into one document, with conditions".into(),
             Self::NoTokenId => "try again; if it stays so, revoke tokens that nobody uses".into(),
         }
     }
+}
+
+/// The version of a record: changes whenever the record does.
+pub(crate) fn version(record: &impl serde::Serialize) -> String {
+    // FNV-1a: stable over builds and platforms, which std's hashers do not promise.
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    let hash = json
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{hash:016x}")
 }
 
 /// A list that stays legible.

@@ -14,6 +14,7 @@ pub mod imports;
 pub mod leases;
 mod lines;
 pub mod machines;
+pub mod metadata;
 pub mod problem;
 pub mod pushes;
 pub mod request;
@@ -79,6 +80,9 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/audit/export", get(audit::export))
         .route("/v1/audit/verify", get(audit::verify))
         .route("/v1/audit/{seq}", get(audit::show))
+        .route("/v1/metadata", get(metadata::list))
+        .route("/v1/metadata/{name}", get(metadata::show).put(metadata::set).merge(delete(metadata::remove)))
+        .route("/v1/machines/{mac}/metadata", get(metadata::render))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))

@@ -133,13 +133,21 @@ pub fn parted(text: &str) -> (String, String) {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
+        let pointer = match &refusal {
+            Refusal::BadMetadata { pointer, .. } => Some(pointer.clone()),
+            _ => None,
+        };
         let kind = match &refusal {
-            Refusal::UnknownMachine(_) | Refusal::UnknownImage { .. } | Refusal::UnknownToken(_) => Kind::NotFound,
-            Refusal::Changed(_) => Kind::Precondition,
+            Refusal::UnknownMachine(_)
+            | Refusal::UnknownImage { .. }
+            | Refusal::UnknownToken(_)
+            | Refusal::UnknownMetadata(_) => Kind::NotFound,
+            Refusal::Changed(_) | Refusal::ChangedMetadata(_) => Kind::Precondition,
             Refusal::KernelOnly(_)
             | Refusal::BadAddress { .. }
             | Refusal::BadLabel { .. }
             | Refusal::BadArguments(_)
+            | Refusal::BadMetadata { .. }
             | Refusal::BadLifetime { .. } => Kind::Unprocessable,
             Refusal::Conflict { .. }
             | Refusal::AddressReserved { .. }
@@ -150,9 +158,10 @@ impl From<Refusal> for Problem {
             | Refusal::NamedByPolicy(_)
             | Refusal::TokenExists { .. }
             | Refusal::NoTokenId
+            | Refusal::TooMuchMetadata { .. }
             | Refusal::Booting { .. } => Kind::Conflict,
         };
-        Self::new(kind, refusal.to_string(), refusal.advice())
+        Self { pointer, ..Self::new(kind, refusal.to_string(), refusal.advice()) }
     }
 }
 

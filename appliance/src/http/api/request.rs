@@ -26,18 +26,43 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// The same of a document that holds whole files.
+pub struct LongBody<T>(pub T);
+
+/// What a document has at most, and some room to say that it is too long.
+const MAX_LONG_BODY: usize = 1 << 20;
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for LongBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let bytes = axum::body::to_bytes(request.into_body(), MAX_LONG_BODY).await.map_err(|_| {
+            let detail = format!("the body is longer than {MAX_LONG_BODY} bytes, or was cut short");
+            Problem::new(Kind::TooLarge, detail, "")
+        })?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// A value as one of ours, every field of which is known.
+pub fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(malformed)
+}
+
+fn malformed(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let pointer = pointer(error.path());
+    let detail = error.into_inner().to_string();
+    // The position says nothing that the pointer does not say better, except where it is no JSON at all.
+    let detail = match (detail.rsplit_once(" at line "), pointer.is_empty()) {
+        (Some((what, _)), false) => what.to_owned(),
+        _ => detail,
+    };
+    Problem::new(Kind::Malformed, detail, "send a JSON object of the documented fields").at(pointer)
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer = pointer(error.path());
-        let detail = error.into_inner().to_string();
-        // The position says nothing that the pointer does not say better, except where it is no JSON at all.
-        let detail = match (detail.rsplit_once(" at line "), pointer.is_empty()) {
-            (Some((what, _)), false) => what.to_owned(),
-            _ => detail,
-        };
-        Problem::new(Kind::Malformed, detail, "send a JSON object of the documented fields").at(pointer)
-    })?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(malformed)?;
     match json.end() {
         Ok(()) => Ok(value),
         Err(error) => {

@@ -5,6 +5,7 @@ mod gc;
 mod imports;
 mod life;
 mod machines;
+mod metadata;
 pub(in crate::http) mod remote;
 mod tokens;
 mod trials;

@@ -1,0 +1,117 @@
+//! `/v1/metadata`: documents that say what one image becomes on each machine.
+
+use super::{
+    Api, Shared,
+    problem::{Answer, Kind, Problem},
+    request::{LongBody, Page, Paging, Params, expected, mac},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use bennu_rules::{
+    Records,
+    boot::explain,
+    commands::{
+        Refusal,
+        metadata::{self as commands, PutMetadata, RemoveMetadata, version},
+    },
+    metadata::{Document, Merged, MetadataName, Unrendered},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+/// What a machine's documents come to, or why they do not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MetadataShown {
+    /// What they come to.
+    #[serde(flatten)]
+    pub merged: Merged,
+    /// Why they do not: a boot would be refused with these words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl From<Result<Merged, Unrendered>> for MetadataShown {
+    fn from(rendered: Result<Merged, Unrendered>) -> Self {
+        match rendered {
+            Ok(merged) => Self { merged, error: None },
+            Err(unrendered) => Self { merged: Merged::default(), error: Some(unrendered.to_string()) },
+        }
+    }
+}
+
+/// `GET /v1/metadata`, by name
+pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<Document>>> {
+    let documents = api.ledger.read(|records, _| records.all_metadata())?;
+    Ok(Json(paging.page(documents, |document| document.name.to_string(), |document| document)))
+}
+
+/// `GET /v1/metadata/{name}`
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
+    let name = named(&text)?;
+    let document = api.ledger.read(|records, _| records.metadata(&name))?;
+    Ok(with_etag(document.ok_or_else(|| Problem::from(Refusal::UnknownMetadata(name)))?))
+}
+
+/// `PUT /v1/metadata/{name}`: adds or replaces
+pub async fn set(
+    State(api): Shared,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    LongBody(mut body): LongBody<serde_json::Value>,
+) -> Answer<Response> {
+    let name = named(&text)?;
+    if let Some(fields) = body.as_object_mut() {
+        let written = fields.entry("name").or_insert_with(|| name.as_str().into());
+        if written != name.as_str() {
+            let advice = "leave it out, or write the name that is in the path";
+            return Err(
+                Problem::new(Kind::Unprocessable, "the document has another name than its path", advice).at("/name")
+            );
+        }
+    }
+    let document = super::request::read(body)?;
+    let request = PutMetadata { document, expected: expected(&headers)? };
+    Ok(with_etag(api.ledger.decide(request, commands::put).await??))
+}
+
+/// `DELETE /v1/metadata/{name}`
+pub async fn remove(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<StatusCode> {
+    let request = RemoveMetadata { name: named(&text)?, expected: expected(&headers)? };
+    api.ledger.decide(request, commands::remove).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/machines/{mac}/metadata`: what a machine's documents would come to at its next boot
+pub async fn render(State(api): Shared, Path(text): Path<String>) -> Answer<Json<MetadataShown>> {
+    let mac = mac(&text)?;
+    super::machines::find(&api, mac)?;
+    rendered(&api, mac).map(Json)
+}
+
+fn rendered(api: &Api, mac: bennu_rules::MacAddress) -> Answer<MetadataShown> {
+    let request = crate::http::boot::next_boot(api, mac);
+    match api.ledger.ponder(&request, explain::metadata_of)?.answer {
+        Some(rendered) => Ok(rendered.into()),
+        None => Err(Problem::new(
+            Kind::Conflict,
+            format!("{mac} boots no image of its own, and only with one it is given metadata"),
+            "assign it an image: bennu machine assign MAC IMAGE",
+        )),
+    }
+}
+
+fn named(text: &str) -> Answer<MetadataName> {
+    text.parse().map_err(|error| Problem::told(Kind::Malformed, &error))
+}
+
+fn with_etag(document: Document) -> Response {
+    let etag = format!("\"{}\"", version(&document));
+    let mut response = Json(document).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
