@@ -11,6 +11,7 @@ use crate::laydown::{self, LaydownError};
 use crate::memory::{Memory, TooLittle};
 use crate::modules::{Devices, Modules};
 use crate::net::{self, Kept};
+use crate::persistent::{self, PersistentError};
 use crate::plan::{self, NoPlan};
 use crate::report::{Reports, To};
 use crate::reporter::{self, BootFile};
@@ -44,6 +45,8 @@ enum Failure {
     Root(#[from] RootError),
     #[error("{0}")]
     Laydown(#[from] LaydownError),
+    #[error("{0}")]
+    Persistent(#[from] PersistentError),
     #[error("{0}")]
     Handover(#[from] HandoverError),
     #[error(
@@ -318,13 +321,15 @@ impl Machine {
     }
 
     /// Lays down what is this machine's own, in the new root and in `/run`.
-    fn settle_in(&self, plan: &Plan, wanted: &RootPlan, checked: Option<&Device>) -> Result<Ready, Failure> {
+    fn settle_in(&mut self, plan: &Plan, wanted: &RootPlan, checked: Option<&Device>) -> Result<Ready, Failure> {
         let new_root = Path::new(root::NEW_ROOT);
         let run = Path::new("/run");
         let init = match &wanted.entry {
             Some(entry) => entry.args.join(" "),
             None => handover::find_init(new_root, self.arguments.init.as_deref())?,
         };
+        // First, so that what is laid down below a mount point is on what is mounted there.
+        persistent::settle(&wanted.metadata.persistent, &mut self.modules, &self.reports)?;
         let uuid = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
         let connection = self.connection.now();
         let mac = self.arguments.boot_mac.unwrap_or(connection.interface.mac);
@@ -338,6 +343,9 @@ impl Machine {
                 image: &wanted.image,
             },
         )?;
+        for said in laydown::lay_down_metadata(new_root, run, &wanted.metadata)? {
+            console::say(&format!("metadata: {said}"));
+        }
         if let Some(hostname) = &wanted.hostname {
             let _ = rustix::system::sethostname(hostname.as_bytes());
         }

@@ -16,6 +16,7 @@ mod laydown;
 mod memory;
 pub mod modules;
 pub mod net;
+pub mod persistent;
 mod plan;
 mod report;
 pub mod reporter;

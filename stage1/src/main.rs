@@ -8,7 +8,7 @@
 
 mod start;
 
-use bennu_stage1::{boot, reporter, restart, supervise, watch};
+use bennu_stage1::{boot, persistent, reporter, restart, supervise, watch};
 
 /// Called by the C library's start-up code; answers the exit status.
 fn entry() -> u8 {
@@ -22,6 +22,7 @@ fn entry() -> u8 {
         Some((verb, rest)) if verb == "report" => reporter::run(rest),
         Some((verb, [])) if verb == "watch" => watch::run(),
         Some((verb, [])) if verb == supervise::VERB => supervise::become_program(),
+        Some((verb, words)) if verb == persistent::VERB => persistent::become_program(words),
         _ => {
             eprintln!(
                 "This is the /init of machines that Bennu boots. Elsewhere it only knows: stage1 report, stage1 watch"

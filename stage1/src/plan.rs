@@ -3,8 +3,8 @@
 use crate::http::{self, HttpError};
 use bennu_plan::{PLAN_VERSION, Plan};
 
-/// No plan is longer.
-const LIMIT: u64 = 1 << 20;
+/// No plan is longer: 256 KiB of metadata can be six times that as JSON.
+const LIMIT: u64 = 4 << 20;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

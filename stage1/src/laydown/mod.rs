@@ -1,7 +1,9 @@
 //! What a machine needs of its own in the image it shares with others: names, an id, an fstab, a network.
 
+mod metadata;
 mod network;
 
+pub use metadata::lay_down_metadata;
 pub use network::{Init, decide, enable, lay_down_network};
 
 use crate::download::hex;
@@ -62,6 +64,11 @@ pub fn lay_down(root: &Path, identity: &Identity<'_>) -> Result<(), LaydownError
     }
     if is_empty(root, "etc/hosts") {
         write(root, "etc/hosts", hosts(identity.hostname), 0o644)?;
+    } else if let Some(hostname) = identity.hostname
+        && let Some(text) = scoped::resolve(root, "etc/hosts").and_then(|path| fs::read_to_string(path).ok())
+        && let Some(text) = named_hosts(&text, hostname)
+    {
+        write(root, "etc/hosts", text, 0o644)?;
     }
     if !identity.dns.is_empty() && needs_resolv_conf(root) {
         let servers: String = identity.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
@@ -74,11 +81,29 @@ pub fn lay_down(root: &Path, identity: &Identity<'_>) -> Result<(), LaydownError
 }
 
 fn hosts(hostname: Option<&str>) -> String {
-    let own = hostname.map(|name| match name.split_once('.') {
+    let own = hostname.map(own_line).unwrap_or_default();
+    format!("127.0.0.1\tlocalhost\n{own}::1\tlocalhost ip6-localhost ip6-loopback\n")
+}
+
+/// As Debian does for a machine whose address may change.
+fn own_line(name: &str) -> String {
+    match name.split_once('.') {
         Some((short, _)) => format!("127.0.1.1\t{name} {short}\n"),
         None => format!("127.0.1.1\t{name}\n"),
-    });
-    format!("127.0.0.1\tlocalhost\n{}::1\tlocalhost ip6-localhost ip6-loopback\n", own.unwrap_or_default())
+    }
+}
+
+/// The image's table with this machine's name in place of the one under which the image was built; `None` where it is there.
+fn named_hosts(text: &str, hostname: &str) -> Option<String> {
+    let words = |line: &str| -> Vec<String> {
+        line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    if text.lines().any(|line| words(line).iter().skip(1).any(|word| word == hostname)) {
+        return None;
+    }
+    let is_builders = |line: &str| words(line).first().is_some_and(|address| address == "127.0.1.1");
+    let kept: String = text.lines().filter(|line| !is_builders(line)).map(|line| format!("{line}\n")).collect();
+    Some(kept + &own_line(hostname))
 }
 
 /// The image's fstab names disks that this machine does not have, and systemd would wait for them.
@@ -209,6 +234,15 @@ mod tests {
         assert_eq!(text(root, "etc/fstab.image"), "LABEL=x / ext4\n");
         assert_ne!(text(root, "etc/machine-id"), "baked\n");
         assert_eq!(fs::read_link(root.join("var/lib/dbus/machine-id")).unwrap(), Path::new("/etc/machine-id"));
+    }
+
+    #[test]
+    fn a_machine_with_a_name_finds_itself_in_the_images_hosts() {
+        let theirs = "127.0.0.1 localhost\n127.0.1.1 builder.lan builder # made here\n::1 localhost\n";
+        let ours = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1\tweb1.rack web1\n";
+        assert_eq!(named_hosts(theirs, "web1.rack").as_deref(), Some(ours));
+        assert_eq!(named_hosts(ours, "web1"), None);
+        assert_eq!(named_hosts("10.0.0.1 other # web1", "web1").unwrap(), "10.0.0.1 other # web1\n127.0.1.1\tweb1\n");
     }
 
     #[test]
