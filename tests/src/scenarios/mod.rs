@@ -10,6 +10,7 @@ mod half_open;
 mod imports;
 pub mod long;
 pub mod loss;
+pub mod metadata;
 mod power;
 mod privileges;
 mod proxy;
@@ -37,6 +38,8 @@ pub const LIVES: &[Life] = &[
     imports::IN_THE_STORE,
     imports::CUT,
     trials::BEFORE_PROMOTION,
+    metadata::STAGE1,
+    metadata::CLOUD_INIT,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,
@@ -71,4 +74,4 @@ pub const LIVES: &[Life] = &[
 ];
 
 /// Lives of the long tests alone.
-pub const LONG_LIVES: &[Life] = &[loss::FIFTIETH];
+pub const LONG_LIVES: &[Life] = &[loss::FIFTIETH, metadata::TEN_REIMAGES];
