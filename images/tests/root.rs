@@ -143,8 +143,9 @@ fn the_config_says_what_it_is() {
         );
         assert_eq!(store.blob_size(&blob.digest).unwrap(), blob.size);
     }
-    let again: bennu_rules::image::ImageConfig =
+    let written: serde_json::Value =
         serde_json::from_slice(&fs::read(store.blob_path(&image.config_blob.digest)).unwrap()).unwrap();
+    let again: bennu_rules::image::ImageConfig = serde_json::from_value(written["vnd.bennu.image.v1"].clone()).unwrap();
     assert_eq!(&again, config);
 }
 

@@ -1,6 +1,6 @@
 //! An image that Bennu made elsewhere: its parts are in the store, and it stays what it is.
 
-use super::{ARTIFACT_TYPE, CONFIG_TYPE, ImportError, Imported};
+use super::{ARTIFACT_TYPE, ImportError, Imported, config};
 use crate::{
     oci::{Descriptor, Document, Manifest, OciError},
     store::Store,
@@ -23,10 +23,10 @@ pub fn adopt(digest: &Digest, store: &Store) -> Result<Imported, ImportError> {
     let Document::Manifest(manifest) = Document::open(store, digest, None)? else {
         return Err(refuse("it is an index".to_owned()).into());
     };
-    if !is_ours(&manifest) || manifest.config.media_type != CONFIG_TYPE {
+    if !is_ours(&manifest) {
         return Err(OciError::NotAnImage { kind: manifest.kind().to_owned() }.into());
     }
-    let config = config(&manifest.config, store)?;
+    let config = config_of(&manifest.config, store)?;
     for (what, part) in config.parts() {
         let is_named = manifest.layers.iter().any(|layer| layer.blob() == *part);
         if !is_named {
@@ -41,7 +41,7 @@ pub fn adopt(digest: &Digest, store: &Store) -> Result<Imported, ImportError> {
     Ok(Imported { digest: *digest, manifest_size, config_blob, config, adopted: true, hold })
 }
 
-fn config(descriptor: &Descriptor, store: &Store) -> Result<ImageConfig, ImportError> {
+fn config_of(descriptor: &Descriptor, store: &Store) -> Result<ImageConfig, ImportError> {
     let digest = descriptor.digest;
     let refuse = |why: String| OciError::Document { what: "config", digest, why };
     let missing = |_| OciError::Missing { what: "config", digest };
@@ -51,7 +51,8 @@ fn config(descriptor: &Descriptor, store: &Store) -> Result<ImageConfig, ImportE
     }
     let mut bytes = Vec::new();
     file.take(LARGEST_CONFIG).read_to_end(&mut bytes).map_err(|source| OciError::Read { digest, source })?;
-    let read = serde_json::from_slice(&bytes);
+    let kind = &descriptor.media_type;
+    let read = config::read(kind, &bytes).ok_or_else(|| OciError::NotAnImage { kind: kind.clone() })?;
     Ok(read.map_err(|error| refuse(format!("another version of Bennu wrote it: {error}")))?)
 }
 

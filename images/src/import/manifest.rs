@@ -1,8 +1,11 @@
 //! An image's identity: an OCI image manifest with an artifact type of ours (OCI image specification,
 //! "Image Manifest", "Guidelines for Artifact Usage").
 
-use super::ImportError;
-use crate::store::{Hold, Store};
+use super::{ImportError, config};
+use crate::{
+    oci::OCI_CONFIG,
+    store::{Hold, Store},
+};
 use bennu_rules::{
     boot::chain::{GRUB, SHIM},
     image::{BlobRef, Content, Digest, FileSystem, ImageConfig, SignedLoaders},
@@ -14,7 +17,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Artifact type of our images.
 pub const ARTIFACT_TYPE: &str = "application/vnd.bennu.image.v1";
-/// Media type of the config blob.
+/// Media type of the config blob of images of before; now it is an OCI image config.
 pub const CONFIG_TYPE: &str = "application/vnd.bennu.image.config.v1+json";
 /// Media type of kernels.
 pub const KERNEL_TYPE: &str = "application/vnd.bennu.image.kernel.v1";
@@ -123,19 +126,20 @@ fn layers_of(content: &Content) -> Vec<Descriptor> {
 
 /// Writes config and manifest.
 pub(super) fn seal(config: ImageConfig, store: &Store, hold: Hold) -> Result<Imported, ImportError> {
-    let json = serde_json::to_vec(&config).map_err(ImportError::Json)?;
-    let config_blob = store.put(&json)?;
+    let layers = layers(&config);
+    let parts = layers.iter().map(|layer| (&*layer.media_type, BlobRef { digest: layer.digest, size: layer.size }));
+    let config_blob = store.put(&config::write(&config, parts, store)?)?;
     let manifest = Manifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE,
         artifact_type: ARTIFACT_TYPE,
         config: Descriptor {
-            media_type: CONFIG_TYPE.into(),
+            media_type: OCI_CONFIG.into(),
             digest: config_blob.digest,
             size: config_blob.size,
             annotations: BTreeMap::new(),
         },
-        layers: layers(&config),
+        layers,
         subject: config.derived.as_ref().map(|derived| Descriptor {
             media_type: derived.media_type.clone().into(),
             digest: derived.source.digest,

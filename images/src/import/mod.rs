@@ -1,6 +1,7 @@
 //! Importers: from a source to an image in the store.
 
 mod adopt;
+mod config;
 mod container;
 mod disk;
 mod efi;

@@ -140,3 +140,17 @@ pub fn architecture(name: &str) -> Option<Architecture> {
         _ => return None,
     })
 }
+
+/// Go's name for an architecture; of those that Go does not know, one in its style.
+pub fn architecture_name(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86 => "386",
+        Architecture::X86_64 => "amd64",
+        Architecture::Arm32 => "arm",
+        Architecture::Arm64 => "arm64",
+        Architecture::Riscv32 => "riscv32",
+        Architecture::Riscv64 => "riscv64",
+        Architecture::Loongarch32 => "loong32",
+        Architecture::Loongarch64 => "loong64",
+    }
+}

@@ -68,9 +68,24 @@ async fn a_layout_is_added_to_and_read_by_skopeo() {
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
     assert_eq!(entries(home.path()), ["layout"]);
     assert_eq!(entries(&home.path().join("layout")), ["blobs", "index.json", "oci-layout"]);
-    // skopeo has nothing to tell of an artifact that is no container image but its manifest.
-    let inspect = || Digest::from_hex(&sha256(&tool(&["skopeo", "inspect", "--raw", &format!("oci:{layout}:v1")])));
-    assert_eq!(inspect().unwrap().to_string(), first);
+    let inspect =
+        || -> Value { serde_json::from_str(&tool(&["skopeo", "inspect", &format!("oci:{layout}:v1")])).unwrap() };
+    let inspected = inspect();
+    assert_eq!(
+        (&inspected["Digest"], &inspected["Architecture"], &inspected["Os"]),
+        (&first, &json!("amd64"), &json!("linux"))
+    );
+    let parts = here.bench.get("/v1/images/web:v1").await.json()["config"]["initrds"].as_array().unwrap().len() + 1;
+    assert_eq!(inspected["Layers"].as_array().unwrap().len(), parts, "{inspected}");
+    let raw = tool(&["skopeo", "inspect", "--raw", &format!("oci:{layout}:v1")]);
+    assert_eq!(format!("sha256:{}", sha256(&raw)), first.as_str().unwrap());
+    let listed = tool(&["umoci", "list", "--layout", &layout]);
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, ["v1", "v2"]);
+    let stat: Value =
+        serde_json::from_str(&tool(&["umoci", "stat", "--json", "--image", &format!("{layout}:v1")])).unwrap();
+    assert!(stat.is_object(), "{stat}");
     for tag in ["v1", "v2"] {
         let copy = home.path().join(tag).display().to_string();
         let from = format!("oci:{layout}:{tag}");
@@ -78,7 +93,7 @@ async fn a_layout_is_added_to_and_read_by_skopeo() {
     }
     // One that has the name gives it up.
     bennu(&here, &format!("image export web:v2 oci:{layout}:v1")).await.unwrap();
-    assert_ne!(inspect().unwrap().to_string(), first);
+    assert_ne!(inspect()["Digest"], first);
 }
 
 /// Puts a container image on record, as a push does that came to nothing.

@@ -1,7 +1,10 @@
 //! Debian's `docker-registry`: a registry that others wrote, filled by skopeo.
 
 use super::*;
-use crate::http::tls::Identity;
+use crate::{
+    cli::tests::{Served, run as bennu},
+    http::tls::Identity,
+};
 use bennu_images::{
     import::{ImportStep, Meter as ImportMeter, Progress, variants},
     oci::{DOCKER_MANIFEST, read_archive},
@@ -225,4 +228,27 @@ async fn a_foreign_registry_behind_a_wire_that_breaks() {
     let files = pull_with(&format!("docker://{near}/team/web:amd64"), &Options::default(), &[]).await.unwrap();
     assert_eq!(files[&format!("blobs/sha256/{}", hex(&digest_of(&image.layer)))], image.layer);
     carrying.abort();
+}
+
+/// To others an image of ours is one like any: skopeo carries it there and back, and changes no byte of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_ours_passes_through_a_foreign_registry() {
+    let (here, there, foreign) = (Served::new(), Served::new(), Foreign::new(false).await);
+    let image = here.bench.import("team/web:v1", 1).await["digest"].clone();
+    let source = foreign.path("layout");
+    bennu(&here, &format!("image export team/web:v1 oci:{}", source.display())).await.unwrap();
+    foreign.push(&source, "v1", &[]).await;
+    bennu(&there, &format!("image import {} web:pulled", foreign.image(":v1"))).await.unwrap();
+    let back = foreign.path("back").display().to_string();
+    let (from, to) = (foreign.image(":v1"), format!("oci:{back}:v1"));
+    let copy = move || {
+        let words = ["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", &from, &to];
+        Command::new("skopeo").args(words).output().expect("skopeo runs; else run scripts/setup")
+    };
+    let copied = tokio::task::spawn_blocking(copy).await.unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    bennu(&there, &format!("image import oci:{back}:v1 web:copied")).await.unwrap();
+    for name in ["web:pulled", "web:copied"] {
+        assert_eq!(there.bench.get(&format!("/v1/images/{name}")).await.json()["digest"], image, "{name}");
+    }
 }
