@@ -20,6 +20,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
+use tempfile::NamedTempFile;
 
 /// Bytes of a block, of data and of hashes alike.
 pub const BLOCK: usize = 4096;
@@ -69,13 +70,36 @@ impl Layout {
 /// Makes the tree of a root in the store, on so many threads.
 pub fn protect(root: &BlobRef, store: &Store, threads: usize) -> Result<Verity, StoreError> {
     let (data, size) = store.open_blob(&root.digest)?;
-    let out = tempfile::Builder::new()
-        .prefix("verity-")
-        .tempfile_in(store.tmp())
-        .map_err(|e| store.failed("make a file in", store.tmp(), e))?;
-    let made = build(&data, size, uuid(root), out.as_file(), threads);
-    let root_hash = made.map_err(|e| store.failed("write the hash tree to", out.path(), e))?;
-    Ok(Verity { tree: store.adopt(out)?, root_hash })
+    Tree::over(&data, size, store, threads)?.finish(root, store)
+}
+
+/// A tree that lacks nothing but its superblock, which names the root: it can be made while the root's own digest is.
+#[derive(Debug)]
+pub struct Tree {
+    file: NamedTempFile,
+    data_blocks: u64,
+    root_hash: Digest,
+}
+
+impl Tree {
+    /// Hashes the data, on so many threads.
+    pub fn over(data: &File, size: u64, store: &Store, threads: usize) -> Result<Self, StoreError> {
+        let file = tempfile::Builder::new()
+            .prefix("verity-")
+            .tempfile_in(store.tmp())
+            .map_err(|e| store.failed("make a file in", store.tmp(), e))?;
+        let grown = grow(data, size, file.as_file(), threads);
+        let root_hash = grown.map_err(|e| store.failed("write the hash tree to", file.path(), e))?;
+        Ok(Self { file, data_blocks: size / BLOCK as u64, root_hash })
+    }
+
+    /// Puts it into the store.
+    pub fn finish(self, root: &BlobRef, store: &Store) -> Result<Verity, StoreError> {
+        let Self { file, data_blocks, root_hash } = self;
+        let written = file.as_file().write_all_at(&superblock(uuid(root), data_blocks), 0);
+        written.map_err(|e| store.failed("write the hash tree to", file.path(), e))?;
+        Ok(Verity { tree: store.adopt(file)?, root_hash })
+    }
 }
 
 /// A UUID that is the root's own (RFC 9562 §5.8): a tree made twice is the same twice.
@@ -87,8 +111,8 @@ fn uuid(root: &BlobRef) -> [u8; 16] {
     uuid
 }
 
-/// Writes superblock and tree of `data`; answers the root hash.
-fn build(data: &File, size: u64, uuid: [u8; 16], tree: &File, threads: usize) -> io::Result<Digest> {
+/// Writes the tree of `data`, all but its superblock; answers the root hash.
+fn grow(data: &File, size: u64, tree: &File, threads: usize) -> io::Result<Digest> {
     if size == 0 || !size.is_multiple_of(BLOCK as u64) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -98,7 +122,6 @@ fn build(data: &File, size: u64, uuid: [u8; 16], tree: &File, threads: usize) ->
     let data_blocks = size / BLOCK as u64;
     let layout = Layout::over(data_blocks);
     tree.set_len(layout.end * BLOCK as u64)?;
-    tree.write_all_at(&superblock(uuid, data_blocks), 0)?;
     let mut below = (data, Level { start: 0, blocks: data_blocks });
     for level in layout.levels {
         hash_level(below, (tree, level), threads)?;
@@ -195,7 +218,8 @@ mod tests {
             let uuid = *b"\x12\x3e\x45\x67\xe8\x9b\x82\xd3\xa4\x56\x42\x66\x14\x17\x40\x00";
             let tree = File::options().read(true).write(true).create(true).truncate(true).open(&ours).unwrap();
             let data_file = File::open(&data).unwrap();
-            let root_hash = build(&data_file, bytes.len() as u64, uuid, &tree, 3).unwrap();
+            let root_hash = grow(&data_file, bytes.len() as u64, &tree, 3).unwrap();
+            tree.write_all_at(&superblock(uuid, blocks as u64), 0).unwrap();
             let made = Command::new("veritysetup")
                 .args(["format", "--salt=-", "--uuid=123e4567-e89b-82d3-a456-426614174000"])
                 .args([&data, &theirs])

@@ -14,7 +14,7 @@ use crate::{
 use bennu_plan::{Entry, INITS};
 use bennu_rules::{
     facts::Architecture,
-    image::{BlobRef, Content, Derivation, FileSystem, ImageConfig, SignedLoaders},
+    image::{BlobRef, Content, Derivation, FileSystem, ImageConfig, SignedLoaders, Verity},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,9 +109,8 @@ impl<'a> Making<'a> {
                 let (name, version) = builder.tool();
                 tools.insert(name, version);
                 let compression = kernel.support.root_compression(options.level);
-                let root = build_root(&builder, &indexed, compression, options, store, progress)?;
-                progress.check()?;
-                let verity = Some(verity::protect(&root, store, options.threads())?);
+                let (root, verity) = build_root(&builder, &indexed, compression, options, store, progress)?;
+                let verity = Some(verity);
                 Content::Root { kernel: kernel_blob, modules, root, filesystem, verity, kernel_release }
             }
         };
@@ -227,7 +226,7 @@ fn build_root(
     options: &Options,
     store: &Store,
     progress: &dyn Progress,
-) -> Result<BlobRef, ImportError> {
+) -> Result<(BlobRef, Verity), ImportError> {
     let out = tempfile::Builder::new()
         .prefix("root-")
         .tempfile_in(store.tmp())
@@ -250,9 +249,11 @@ fn build_root(
     })?;
     meter.done(total);
     progress.step(ImportStep::Store, 0, None);
-    let blob = store.adopt(out)?;
+    let (blob, tree) = store.adopt_with(out, |data, size| verity::Tree::over(data, size, store, options.threads()))?;
+    let verity = tree.finish(&blob, store)?;
     progress.step(ImportStep::Store, blob.size, Some(blob.size));
-    Ok(blob)
+    progress.check()?;
+    Ok((blob, verity))
 }
 
 /// Users and groups of everything below the root directory.

@@ -16,6 +16,7 @@ use crate::{import::Cancelled, tree::Metadata};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::BTreeSet,
+    fs::File,
     io::{self, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -35,6 +36,10 @@ const PIPE: usize = 1 << 20;
 /// How often it is asked whether the tool should go on. At a gigabyte a second it writes less meanwhile than the
 /// store keeps free.
 const WATCH: Duration = Duration::from_millis(50);
+
+/// How often what the tool wrote so far is sent to the disk: at the end it would all be due at once, and the ledger's
+/// commits would wait behind it.
+const FLUSH: Duration = Duration::from_millis(500);
 
 /// Why there is no root filesystem.
 #[derive(Debug, thiserror::Error)]
@@ -179,9 +184,11 @@ impl RootBuilder for Mksquashfs {
         let (stdout, stderr) = (running.0.stdout.take(), running.0.stderr.take());
         let pid = running.pid();
         let (ended, end) = mpsc::channel();
+        let (over, is_over) = mpsc::channel();
         // Both of its outputs are read while it is fed, or it would stop at a full pipe.
         let (fed, said, watched) = std::thread::scope(|scope| {
             let watcher = scope.spawn(move || guard(pid, watch, &end));
+            scope.spawn(move || flush(out, &is_over));
             let stdout = scope.spawn(|| words(stdout));
             let stderr = scope.spawn(|| words(stderr));
             let fed = stdin.map_or(Ok(()), |stdin| pour(stdin, feed));
@@ -190,7 +197,7 @@ impl RootBuilder for Mksquashfs {
             }
             let said = [stderr, stdout].map(|reader| reader.join().unwrap_or_default()).concat();
             // Its outputs are closed, so it has ended; it is waited for after the watcher, which may yet signal it.
-            drop(ended);
+            drop((ended, over));
             (fed, said, watcher.join().unwrap_or(Ok(())))
         });
         let status = running.0.wait().map_err(BuildError::Run)?;
@@ -263,6 +270,13 @@ fn guard(
         }
     }
     Ok(())
+}
+
+/// Sends to the disk what is there, again and again. Only time depends on it: whoever keeps the file syncs it.
+fn flush(out: &Path, end: &mpsc::Receiver<()>) {
+    while end.recv_timeout(FLUSH) == Err(RecvTimeoutError::Timeout) {
+        let _ = File::open(out).and_then(|file| file.sync_data());
+    }
 }
 
 /// Reads all, keeps the start.

@@ -194,7 +194,16 @@ impl Store {
 
     /// Takes over a file that a tool wrote in [`Store::tmp`].
     pub fn adopt(&self, file: tempfile::NamedTempFile) -> Result<BlobRef, StoreError> {
-        writer::adopt(self, file)
+        writer::adopt(self, file, |_, _| Ok(())).map(|(blob, ())| blob)
+    }
+
+    /// The same, and `beside` reads the file while it is hashed and goes to the disk.
+    pub fn adopt_with<T: Send>(
+        &self,
+        file: tempfile::NamedTempFile,
+        beside: impl FnOnce(&File, u64) -> Result<T, StoreError> + Send,
+    ) -> Result<(BlobRef, T), StoreError> {
+        writer::adopt(self, file, beside)
     }
 
     /// A nameless scratch file beside the blobs; it is gone when it is closed.

@@ -5,7 +5,7 @@ use bennu_rules::image::{BlobRef, Digest};
 use ring::digest::{Context, SHA256};
 use std::{
     fs::File,
-    io::{self, BufWriter, Read as _, Seek as _, Write},
+    io::{self, BufWriter, Read as _, Write},
 };
 use tempfile::NamedTempFile;
 
@@ -100,11 +100,34 @@ fn aside(store: &Store) -> Result<NamedTempFile, StoreError> {
         .map_err(|e| store.failed("make a file in", store.tmp(), e))
 }
 
-/// Hashes a file that a tool wrote and puts it in its place.
-pub(super) fn adopt(store: &Store, mut file: NamedTempFile) -> Result<BlobRef, StoreError> {
+/// Hashes a file that a tool wrote and puts it in its place. Meanwhile it goes to the disk, and `beside` reads it too.
+pub(super) fn adopt<T: Send>(
+    store: &Store,
+    mut file: NamedTempFile,
+    beside: impl FnOnce(&File, u64) -> Result<T, StoreError> + Send,
+) -> Result<(BlobRef, T), StoreError> {
     // Opened anew by name: the tool may have replaced the file behind our handle.
     let path = file.path().to_owned();
-    let mut reader = File::open(&path).map_err(|e| store.failed("open", &path, e))?;
+    let reader = File::open(&path).map_err(|e| store.failed("open", &path, e))?;
+    let size = reader.metadata().map_err(|e| store.failed("look at", &path, e))?.len();
+    let (hashed, made, synced) = std::thread::scope(|scope| {
+        let synced = scope.spawn(|| reader.sync_all());
+        let made = scope.spawn(|| beside(&reader, size));
+        let hashed = hash(&reader);
+        // A thread that panicked has said why.
+        let lost = || io::Error::other("a thread ended early");
+        let made = made.join().unwrap_or_else(|_| Err(store.failed("read", &path, lost())));
+        (hashed, made, synced.join().unwrap_or_else(|_| Err(lost())))
+    });
+    let blob = hashed.map_err(|e| store.failed("read", &path, e))?;
+    let made = made?;
+    synced.map_err(|e| store.failed("sync", &path, e))?;
+    *file.as_file_mut() = reader;
+    store.place(file, &blob)?;
+    Ok((blob, made))
+}
+
+fn hash(mut reader: &File) -> io::Result<BlobRef> {
     let mut hash = Context::new(&SHA256);
     let mut buffer = vec![0; CHUNK];
     let mut size = 0;
@@ -113,14 +136,12 @@ pub(super) fn adopt(store: &Store, mut file: NamedTempFile) -> Result<BlobRef, S
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(store.failed("read", &path, error)),
+            Err(error) => return Err(error),
         };
         hash.update(&buffer[..count]);
         size += count as u64;
     }
-    reader.rewind().map_err(|e| store.failed("read", &path, e))?;
-    *file.as_file_mut() = reader;
-    settle(store, file, named(hash, size))
+    Ok(named(hash, size))
 }
 
 fn named(hash: Context, size: u64) -> BlobRef {
