@@ -37,6 +37,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The key that secrets are kept under; `None`: one of ours in the state directory.
     pub secrets_key: Option<PathBuf>,
+    /// Whether machines keep their SSH host keys over reimages.
+    pub ssh_host_keys: bool,
     /// Who the service runs as, when root starts it.
     pub user: String,
     /// Interfaces of the provisioning plane.
@@ -119,6 +121,7 @@ struct WrittenBoot {
     allow_servers: Vec<Ipv4Addr>,
     probe_addresses: Option<bool>,
     bootp: Option<String>,
+    ssh_host_keys: Option<bool>,
     subnet: Vec<WrittenSubnet>,
 }
 
@@ -236,6 +239,7 @@ impl Config {
         Ok(Self {
             user,
             secrets_key: written.secrets_key,
+            ssh_host_keys: boot.ssh_host_keys.unwrap_or(true),
             state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
             interfaces,
             loaders_dir: boot.loaders_dir,

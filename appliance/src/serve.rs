@@ -97,7 +97,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
     let state = &config.state_dir;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
-    let keyring = Keyring::open(key, &BTreeSet::new())?;
+    let keyring = Keyring::open(key, &ledger.read(|records, _| records.sealing_keys())?)?;
     let remote = network.identify(&config, &interfaces, ledger.now())?;
     let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;

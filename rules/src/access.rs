@@ -21,7 +21,7 @@ pub fn is_open(method: &str, path: &str) -> bool {
 /// The least role that may ask for `path` so. What is not known here needs the greatest.
 pub fn needed(method: &str, path: &str) -> Role {
     let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if under("/v1/tokens") {
+    if under("/v1/tokens") || under("/v1/secrets") {
         Role::Admin
     } else if is_reading(method) {
         Role::Read

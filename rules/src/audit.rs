@@ -10,6 +10,7 @@ use crate::{
     dhcp::site::SiteOptions,
     image::{Digest, ImageName, serde_as_text},
     metadata::{Document, MetadataName},
+    secret::{Secret, SecretName},
     token::{Token, TokenId, TokenName},
 };
 use serde::{Deserialize, Serialize, de};
@@ -138,6 +139,8 @@ pub enum Target {
     Token(TokenId),
     /// A metadata document.
     Metadata(MetadataName),
+    /// A secret.
+    Secret(SecretName),
 }
 
 /// A target as a record names it: of a kind that a later Bennu may have and this one does not.
@@ -177,6 +180,7 @@ impl Target {
             Self::Push(name) => ("push", name.to_string()),
             Self::Token(id) => ("token", id.to_string()),
             Self::Metadata(name) => ("metadata", name.to_string()),
+            Self::Secret(name) => ("secret", name.to_string()),
         };
         TargetName { kind: kind.to_owned(), name }
     }
@@ -199,6 +203,10 @@ pub fn target(change: &Change) -> Option<Target> {
         Change::RemoveToken(id) => Target::Token(*id),
         Change::PutMetadata(document) => Target::Metadata(document.name.clone()),
         Change::RemoveMetadata(name) => Target::Metadata(name.clone()),
+        Change::PutSecret(secret) => Target::Secret(secret.name.clone()),
+        Change::RemoveSecret(name) => Target::Secret(name.clone()),
+        // They are made at a boot, and go with their machine, whose change is here.
+        Change::PutHostKeys(_) | Change::RemoveHostKeys(_) => return None,
         // What a boot was given comes of documents and labels, whose changes are here.
         Change::PutRendered(_) => return None,
         Change::PutLease(_) | Change::RemoveLease(_) | Change::PutBoot(_) => return None,
@@ -280,6 +288,11 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             json!({ "name": name, "role": role, "created": created, "by": by, "expires": expires })
         }),
         Target::Metadata(name) => records.metadata(name).map(|document| look_at_document(&document)),
+        // When it was set tells that it is another one.
+        Target::Secret(name) => records.secret(name).map(|secret| {
+            let Secret { name: _, target, file, value: _, set, by } = secret;
+            json!({ "for": target, "file": file, "set": set, "by": by })
+        }),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     metadata::{Document, MetadataName, Rendered},
     notice::Notice,
     registry::{Artifact, Push},
+    secret::{HostKeys, Secret, SecretName},
     settings::Settings,
     token::{Token, TokenId},
 };
@@ -80,6 +81,12 @@ pub trait Records {
     fn metadata_for(&self, macs: &[MacAddress]) -> Vec<Document>;
     /// What a machine's latest boot was given.
     fn rendered(&self, machine: MacAddress) -> Option<Rendered>;
+    /// A secret, sealed.
+    fn secret(&self, name: &SecretName) -> Option<Secret>;
+    /// Every secret, ordered by name.
+    fn secrets(&self) -> Vec<Secret>;
+    /// The SSH host keys of a machine, by its id.
+    fn host_keys(&self, machine: MacAddress) -> Option<HostKeys>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -174,6 +181,14 @@ pub enum Change {
     RemoveMetadata(MetadataName),
     /// Holds what a boot's machine is given, in place of what its last boot was.
     PutRendered(Rendered),
+    /// Adds or replaces a secret.
+    PutSecret(Secret),
+    /// Removes a secret.
+    RemoveSecret(SecretName),
+    /// Adds or replaces the SSH host keys of a machine.
+    PutHostKeys(HostKeys),
+    /// Removes them.
+    RemoveHostKeys(MacAddress),
 }
 
 /// One change of the volatile state.

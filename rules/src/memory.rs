@@ -7,6 +7,7 @@ use crate::{
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
     registry::{Artifact, Push},
+    secret::{HostKeys, Secret, SecretName},
     token::{Token, TokenId},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -27,6 +28,8 @@ pub struct Memory {
     tokens: BTreeMap<TokenId, Token>,
     metadata: BTreeMap<MetadataName, Document>,
     rendered: BTreeMap<MacAddress, Rendered>,
+    secrets: BTreeMap<SecretName, Secret>,
+    host_keys: BTreeMap<MacAddress, HostKeys>,
 }
 
 impl Memory {
@@ -61,6 +64,10 @@ impl Memory {
             Change::PutMetadata(document) => drop(self.metadata.insert(document.name.clone(), document)),
             Change::RemoveMetadata(name) => drop(self.metadata.remove(&name)),
             Change::PutRendered(rendered) => drop(self.rendered.insert(rendered.machine, rendered)),
+            Change::PutSecret(secret) => drop(self.secrets.insert(secret.name.clone(), secret)),
+            Change::RemoveSecret(name) => drop(self.secrets.remove(&name)),
+            Change::PutHostKeys(keys) => drop(self.host_keys.insert(keys.machine, keys)),
+            Change::RemoveHostKeys(machine) => drop(self.host_keys.remove(&machine)),
         }
     }
 
@@ -173,5 +180,17 @@ impl Records for Memory {
 
     fn rendered(&self, machine: MacAddress) -> Option<Rendered> {
         self.rendered.get(&machine).cloned()
+    }
+
+    fn secret(&self, name: &SecretName) -> Option<Secret> {
+        self.secrets.get(name).cloned()
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        self.secrets.values().cloned().collect()
+    }
+
+    fn host_keys(&self, machine: MacAddress) -> Option<HostKeys> {
+        self.host_keys.get(&machine).cloned()
     }
 }

@@ -45,6 +45,8 @@ enum Failure {
     Root(#[from] RootError),
     #[error("{0}")]
     Laydown(#[from] LaydownError),
+    #[error("what is for this machine alone did not come: {0}")]
+    Session(#[from] NoSession),
     #[error("{0}")]
     Persistent(#[from] PersistentError),
     #[error("{0}")]
@@ -227,7 +229,7 @@ impl Machine {
         if spoilt && self.fetch.take().is_some() {
             root::drop_store();
         }
-        if matches!(failure, Failure::Kernel { .. }) {
+        if matches!(failure, Failure::Kernel { .. } | Failure::Session(NoSession::Refused(_))) {
             self.reports.flush(LAST_WORDS);
             restart::after(READING_TIME, &format!("FAILED: {text}"));
         }
@@ -346,6 +348,7 @@ impl Machine {
         for said in laydown::lay_down_metadata(new_root, run, &wanted.metadata)? {
             console::say(&format!("metadata: {said}"));
         }
+        self.lay_down_what_is_ours(new_root, run)?;
         if let Some(hostname) = &wanted.hostname {
             let _ = rustix::system::sethostname(hostname.as_bytes());
         }
@@ -375,6 +378,18 @@ impl Machine {
             reporter::lay_down_units(run)?;
         }
         Ok(Ready { init, systemd, keeps_link: network.keeps_link() })
+    }
+
+    /// Asks again under the session's key, now that there is a root: for secrets, and the host keys of this machine.
+    fn lay_down_what_is_ours(&self, new_root: &Path, run: &Path) -> Result<(), Failure> {
+        let Some((session, _)) = &self.session else { return Ok(()) };
+        let (_, granted) = session.ask()?;
+        let remarks = laydown::lay_down_sealed(new_root, run, &granted.files, laydown::outlasts_a_restart)?;
+        remarks.iter().for_each(|remark| console::say(remark));
+        if !granted.files.is_empty() {
+            console::say(&format!("laid down {} files for this machine alone", granted.files.len()));
+        }
+        Ok(())
     }
 
     /// The last steps. What fails after the new root was entered ends in a restart, because the initramfs is gone.

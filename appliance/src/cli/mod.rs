@@ -11,6 +11,7 @@ mod machine;
 mod metadata;
 mod meter;
 pub(crate) mod output;
+mod secret;
 mod source;
 mod status;
 mod token;
@@ -74,6 +75,9 @@ enum Command {
     /// Say what images become on their machines: names, keys, files, cloud-init's data, disks that stay
     #[command(subcommand)]
     Metadata(metadata::MetadataCommand),
+    /// Keep what is for machines alone: passwords, keys, certificates
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// How the appliance is
     Status(Json),
     /// Look for what would keep machines from booting, and say how to mend it
@@ -156,6 +160,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Token(command) => token::run(&client, command).await,
             Command::Audit(command) => audit::run(&client, command).await,
             Command::Metadata(command) => metadata::run(&client, command).await,
+            Command::Secret(command) => secret::run(&client, command).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Ok(())
@@ -254,6 +259,10 @@ pub(crate) mod tests {
             "bennu metadata set -f web.toml",
             "bennu metadata show web --json",
             "bennu metadata render 52:54:00:00:00:01 --json",
+            "bennu secret set db-password --selector rack=r1 --path /etc/app/db --mode 0440 --owner app:app",
+            "bennu secret set tls --machine 52:54:00:00:00:01",
+            "bennu secret list --json",
+            "bennu secret remove tls",
             "bennu status --json",
             "bennu doctor --config x.toml",
         ] {
@@ -275,6 +284,10 @@ pub(crate) mod tests {
             "bennu token revoke ci",
             "bennu audit list --since soon",
             "bennu audit verify --head abc",
+            "bennu secret set tls",
+            "bennu secret set tls --machine 52:54:00:00:00:01 --selector a=b",
+            "bennu secret set tls --selector a=b --mode 0600",
+            "bennu secret set ../tls --selector a=b",
             "bennu image import dir:/srv/web web:v1 --level 40",
             "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {

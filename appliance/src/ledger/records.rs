@@ -8,10 +8,11 @@ use bennu_rules::{
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
     registry::{Artifact, Push},
+    secret::{HostKeys, Secret, SecretName},
     token::{Token, TokenId},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::RefCell, net::Ipv4Addr};
+use std::{cell::RefCell, collections::BTreeSet, net::Ipv4Addr};
 
 /// First byte of every value. A record whose fields change in a way that serde's defaults cannot read gets
 /// the next number, and `decode` an arm that opens the old one.
@@ -85,6 +86,12 @@ impl<'a> Stored<'a> {
     /// Every lease, ended ones too.
     pub fn leases(&self) -> Vec<Lease> {
         self.all(Table::Leases)
+    }
+
+    /// The ids of the keys that anything is sealed under.
+    pub fn sealing_keys(&self) -> BTreeSet<String> {
+        let secrets = self.secrets().into_iter().map(|secret| secret.value.key);
+        secrets.chain(self.all::<HostKeys>(Table::HostKeys).into_iter().map(|keys| keys.pairs.key)).collect()
     }
 
     /// The durable boots of one machine or of all, oldest first.
@@ -189,6 +196,18 @@ impl Records for Stored<'_> {
     fn rendered(&self, machine: MacAddress) -> Option<Rendered> {
         self.get(Table::Rendered, &machine.0)
     }
+
+    fn secret(&self, name: &SecretName) -> Option<Secret> {
+        self.get(Table::Secrets, name.to_string().as_bytes())
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        self.all(Table::Secrets)
+    }
+
+    fn host_keys(&self, machine: MacAddress) -> Option<HostKeys> {
+        self.get(Table::HostKeys, &machine.0)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -221,6 +240,12 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         Change::PutRendered(rendered) => {
             batch.put(Table::Rendered, &rendered.machine.0, &encode(Table::Rendered, rendered)?)
         }
+        Change::PutSecret(secret) => {
+            batch.put(Table::Secrets, secret.name.to_string().as_bytes(), &encode(Table::Secrets, secret)?)
+        }
+        Change::RemoveSecret(name) => batch.delete(Table::Secrets, name.to_string().as_bytes()),
+        Change::PutHostKeys(keys) => batch.put(Table::HostKeys, &keys.machine.0, &encode(Table::HostKeys, keys)?),
+        Change::RemoveHostKeys(machine) => batch.delete(Table::HostKeys, &machine.0),
     }
 }
 

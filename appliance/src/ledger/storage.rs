@@ -40,6 +40,10 @@ pub enum Table {
     MetadataOf,
     /// Machine id → what its latest boot was given.
     Rendered,
+    /// Name → secret, sealed.
+    Secrets,
+    /// Machine id → its SSH host keys, sealed.
+    HostKeys,
 }
 
 /// The ledger cannot be read or written.

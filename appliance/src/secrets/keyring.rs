@@ -167,13 +167,11 @@ impl Keyring {
     }
 
     /// Whether what is kept under it can be read after a restart.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store of secrets comes next"))]
     pub fn lasts(&self) -> bool {
         self.lasts
     }
 
     /// Encrypts for the ledger. `place` says what it is and whose; it opens for nothing else.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store of secrets comes next"))]
     pub fn seal(&self, place: &str, plain: &[u8]) -> Sealed {
         let nonce: [u8; aead::NONCE_LEN] = rand::random();
         let mut bytes = Zeroizing::new(plain.to_vec());
@@ -188,7 +186,6 @@ impl Keyring {
     }
 
     /// What [`Keyring::seal`] was given for `place`; `None`: it was made under another key or for another place, or changed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store of secrets comes next"))]
     pub fn open_sealed(&self, place: &str, sealed: &Sealed) -> Option<Zeroizing<Vec<u8>>> {
         let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(&sealed.text).ok()?);
         let (nonce, text) = bytes.split_first_chunk_mut::<{ aead::NONCE_LEN }>()?;

@@ -126,18 +126,23 @@ pub fn edit(request: &EditMachine, view: &View<'_>, at: &Moment) -> Decision<Ans
             machine.reservation = reservation;
         }
         let volatile = joined.iter().flat_map(|id| move_boot(*id, machine.id, view)).collect();
+        let host_keys: Vec<Change> =
+            joined.iter().flat_map(|id| super::secrets::join_host_keys(machine.id, *id, view)).collect();
         let mut decision = stored(old, machine);
         decision.changes.splice(..0, joined.into_iter().map(Change::RemoveMachine));
+        decision.changes.extend(host_keys);
         Ok(Decision { volatile, ..decision })
     })
 }
 
-/// Carries out [`Forget`]. Its boots stay as history, its leases end by themselves.
+/// Carries out [`Forget`]. Its boots stay as history, its leases end by themselves; its SSH host keys go.
 pub fn forget(request: &Forget, view: &View<'_>, _at: &Moment) -> Decision<Answer> {
     settle(|| {
         let machine = known(request.mac, &request.expected, view.records)?;
         let volatile = vec![Volatile::DropBoot(machine.id)];
-        Ok(Decision { changes: vec![Change::RemoveMachine(machine.id)], volatile, ..Decision::just(machine) })
+        let mut changes = vec![Change::RemoveMachine(machine.id)];
+        changes.extend(view.records.host_keys(machine.id).map(|keys| Change::RemoveHostKeys(keys.machine)));
+        Ok(Decision { changes, volatile, ..Decision::just(machine) })
     })
 }
 

@@ -7,6 +7,7 @@ pub mod images;
 pub mod machines;
 pub mod metadata;
 pub mod registry;
+pub mod secrets;
 mod text;
 pub mod tokens;
 
@@ -14,6 +15,7 @@ use crate::{
     MacAddress, Records, Timestamp,
     image::{Digest, ImageName, ImageReference},
     metadata::MetadataName,
+    secret::SecretName,
     token::{TokenId, TokenName},
 };
 use std::{fmt, net::Ipv4Addr};
@@ -91,6 +93,15 @@ pub enum Refusal {
     /// Each boot would read them all.
     #[error("there are {most} metadata documents for more than one machine already")]
     TooMuchMetadata { most: usize },
+    /// No secret has this name.
+    #[error("there is no secret {0}")]
+    UnknownSecret(SecretName),
+    /// A secret that cannot be stored; `pointer` is the field.
+    #[error("{reason}")]
+    BadSecret { pointer: &'static str, reason: String },
+    /// No room for another.
+    #[error("there are {0} secrets already")]
+    TooManySecrets(usize),
 }
 
 impl Refusal {
@@ -134,6 +145,9 @@ impl Refusal {
             Self::ChangedMetadata(_) => "look at it again, then repeat the change with its new ETag".into(),
             Self::BadMetadata { .. } => "mend the document, and write it again; nothing was changed".into(),
             Self::TooMuchMetadata { .. } => "put what belongs together into one document, with conditions".into(),
+            Self::UnknownSecret(_) => "`bennu secret list` shows every secret's name".into(),
+            Self::BadSecret { .. } => String::new(),
+            Self::TooManySecrets(_) => "remove secrets that no machine needs, or put several values in one file".into(),
             Self::NoTokenId => "try again; if it stays so, revoke tokens that nobody uses".into(),
         }
     }

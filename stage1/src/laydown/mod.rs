@@ -2,9 +2,11 @@
 
 mod metadata;
 mod network;
+mod sealed;
 
 pub use metadata::lay_down_metadata;
 pub use network::{Init, decide, enable, lay_down_network};
+pub use sealed::{lay_down_sealed, outlasts_a_restart};
 
 use crate::download::hex;
 use crate::net::Mac;

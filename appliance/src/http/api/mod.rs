@@ -19,6 +19,7 @@ pub mod problem;
 pub mod pushes;
 pub mod request;
 pub mod scrub;
+pub mod secrets;
 pub mod status;
 pub mod tokens;
 pub mod trials;
@@ -83,6 +84,8 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/metadata", get(metadata::list))
         .route("/v1/metadata/{name}", get(metadata::show).put(metadata::set).merge(delete(metadata::remove)))
         .route("/v1/machines/{mac}/metadata", get(metadata::render))
+        .route("/v1/secrets", get(secrets::list))
+        .route("/v1/secrets/{name}", get(secrets::show).put(secrets::set).delete(secrets::remove))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::healthy))
         .route("/readyz", get(status::ready))

@@ -135,19 +135,22 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let pointer = match &refusal {
             Refusal::BadMetadata { pointer, .. } => Some(pointer.clone()),
+            Refusal::BadSecret { pointer, .. } => Some((*pointer).to_owned()),
             _ => None,
         };
         let kind = match &refusal {
             Refusal::UnknownMachine(_)
             | Refusal::UnknownImage { .. }
             | Refusal::UnknownToken(_)
-            | Refusal::UnknownMetadata(_) => Kind::NotFound,
+            | Refusal::UnknownMetadata(_)
+            | Refusal::UnknownSecret(_) => Kind::NotFound,
             Refusal::Changed(_) | Refusal::ChangedMetadata(_) => Kind::Precondition,
             Refusal::KernelOnly(_)
             | Refusal::BadAddress { .. }
             | Refusal::BadLabel { .. }
             | Refusal::BadArguments(_)
             | Refusal::BadMetadata { .. }
+            | Refusal::BadSecret { .. }
             | Refusal::BadLifetime { .. } => Kind::Unprocessable,
             Refusal::Conflict { .. }
             | Refusal::AddressReserved { .. }
@@ -159,6 +162,7 @@ impl From<Refusal> for Problem {
             | Refusal::TokenExists { .. }
             | Refusal::NoTokenId
             | Refusal::TooMuchMetadata { .. }
+            | Refusal::TooManySecrets(_)
             | Refusal::Booting { .. } => Kind::Conflict,
         };
         Self { pointer, ..Self::new(kind, refusal.to_string(), refusal.advice()) }

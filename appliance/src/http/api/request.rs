@@ -60,6 +60,25 @@ fn malformed(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
     Problem::new(Kind::Malformed, detail, "send a JSON object of the documented fields").at(pointer)
 }
 
+/// A JSON body that holds a secret: what is wrong with it is told without a word of it.
+pub struct Hidden<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Hidden<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let hidden = |problem: Problem| match problem.status {
+            400 => Problem {
+                detail: "the body is not an object of the documented fields".into(),
+                advice: "see where pointer points, or whether it is JSON at all".into(),
+                ..problem
+            },
+            _ => problem,
+        };
+        Body::from_request(request, state).await.map(|Body(value)| Self(value)).map_err(hidden)
+    }
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(malformed)?;

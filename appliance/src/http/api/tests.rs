@@ -7,6 +7,7 @@ mod life;
 mod machines;
 mod metadata;
 pub(in crate::http) mod remote;
+mod secrets;
 mod tokens;
 mod trials;
 mod watching;
@@ -40,7 +41,7 @@ use tower::ServiceExt;
 pub(crate) struct Bench {
     pub appliance: Arc<Appliance>,
     pub router: Router,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 /// An answer.
@@ -103,7 +104,7 @@ impl Bench {
             shutdown: CancellationToken::new(),
             config,
         });
-        Self { router: access::local(super::router(appliance.clone())), appliance, _directory: directory }
+        Self { router: access::local(super::router(appliance.clone())), appliance, directory }
     }
 
     async fn send(&self, request: Request<Body>) -> Got {

@@ -1,6 +1,7 @@
 //! The session of a boot, and the reports that prove to come from it.
 
 use super::{Appliance, Counters, Fault, PeerAddr, unknown_token};
+use crate::secrets::files::{self, NotGiven};
 use axum::{
     Json,
     body::Bytes,
@@ -9,13 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bennu_plan::{PROOF, Report, SealedFile, SessionGranted, SessionKey, proved};
-use bennu_rules::{
-    MacAddress,
-    boot::{
-        BootId, Token,
-        report::{self, Proof, ReportRequest, Taken},
-        session::{self, Attempt, Opened, SessionRequest},
-    },
+use bennu_rules::boot::{
+    BootId, Token,
+    report::{self, Proof, ReportRequest, Taken},
+    session::{self, Attempt, Opened, SessionRequest},
 };
 use crypto_box::{PublicKey, aead::OsRng};
 use std::sync::Arc;
@@ -45,10 +43,14 @@ pub async fn open(
     };
     match opened {
         Opened::Granted { boot, machine, installs } => {
-            let files = if installs { files(&appliance, machine).await } else { Ok(Vec::new()) };
+            let files = if installs { files::of(&appliance, machine).await } else { Ok(Vec::new()) };
             match files {
                 Ok(files) => sealed(&appliance, boot, &key, files),
-                Err(fault) => unavailable(&fault),
+                Err(NotGiven::Fault(fault)) => unavailable(&fault),
+                Err(error) => {
+                    tracing::error!(%machine, %error, "cannot give a machine what is its own");
+                    (StatusCode::SERVICE_UNAVAILABLE, format!("Bennu: {error}\n")).into_response()
+                }
             }
         }
         Opened::UnknownToken => unknown_token(),
@@ -65,11 +67,6 @@ pub async fn open(
             (StatusCode::FORBIDDEN, format!("Bennu: {attempt}; {advice}\n")).into_response()
         }
     }
-}
-
-/// What is for this machine alone.
-async fn files(_appliance: &Appliance, _machine: MacAddress) -> Result<Vec<SealedFile>, Fault> {
-    Ok(Vec::new())
 }
 
 /// Everything that only the owner of `key` may read.

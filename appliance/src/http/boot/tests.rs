@@ -1,5 +1,6 @@
 //! The provisioning plane's real routes: a boot from its script on, and whoever else is on its wire.
 
+mod secrets;
 mod sessions;
 
 use super::PeerAddr;
@@ -32,7 +33,10 @@ pub struct Plane {
 impl Plane {
     /// With a machine that is assigned an image with a root.
     pub async fn new() -> Self {
-        let bench = Bench::new();
+        Self::of(Bench::new()).await
+    }
+
+    pub async fn of(bench: Bench) -> Self {
         let router = provisioning_router(bench.appliance.clone());
         let plane = Self { bench, router };
         plane.change(assigned()).await;
