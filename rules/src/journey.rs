@@ -1,8 +1,10 @@
 //! What was seen of a boot, and what it means when it goes no further.
 
+mod progress;
 mod stages;
 mod trouble;
 
+pub use progress::{Furthest, MARKS};
 pub use stages::{Stage, stages};
 pub use trouble::{Trouble, diagnose, trouble};
 

@@ -14,7 +14,7 @@ use bennu_rules::{
     boot::{Boot, BootId, Pinned, State as BootState},
     facts::ClientSystem,
     image::Digest,
-    journey::{Diagnosis, Observation, diagnose},
+    journey::{Diagnosis, Furthest, Observation, diagnose},
 };
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -42,6 +42,9 @@ pub struct BootSummary {
     pub last_seen: Timestamp,
     /// The last thing seen, as a sentence.
     pub last: String,
+    /// The furthest step of its way, for programs.
+    #[serde(default)]
+    pub furthest: Furthest,
     /// Why it failed or is stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
@@ -89,6 +92,7 @@ impl BootSummary {
             bytes: boot.bytes,
             last_seen: last.map_or(boot.opened, |last| last.until.unwrap_or(last.at)),
             last: last.map(|last| last.seen.to_string()).unwrap_or_default(),
+            furthest: Furthest::of(&boot.timeline),
             diagnosis: diagnose(boot, now()),
         }
     }

@@ -13,7 +13,7 @@ use axum::{
 use bennu_rules::{MacAddress, Records, boot::Boot};
 use futures_util::{Stream, StreamExt, future, stream};
 use http::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, convert::Infallible};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
@@ -98,7 +98,16 @@ fn missed(boots: &[Boot], since: u64) -> Vec<BootEvent> {
     events
 }
 
+/// An event with what was seen as a sentence.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    event: &'a BootEvent,
+    text: String,
+}
+
 fn sent(event: &BootEvent) -> sse::Event {
-    let data = serde_json::to_string(event).unwrap_or_default();
+    let told = Told { event, text: event.observation.seen.to_string() };
+    let data = serde_json::to_string(&told).unwrap_or_default();
     sse::Event::default().event("boot").id(event.observation.at.0.to_string()).data(data)
 }
