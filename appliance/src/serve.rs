@@ -152,7 +152,7 @@ fn serve_api(
 ) -> Result<()> {
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
-    let router = http::api::router(appliance.clone());
+    let router = http::management_router(appliance.clone());
     network.serve(appliance, &router, tasks)?;
     let router = http::metered::management(http::access::local(router), appliance);
     let shutdown = appliance.shutdown.clone();

@@ -13,9 +13,16 @@ use crate::{
 /// When a token was used is written this often: nobody needs to know it better, and each time costs a commit.
 const USED_PACE_MS: u64 = 3_600_000;
 
-/// Whether anybody may ask for this, without a token: what load balancers look at.
+/// Whether anybody may ask for this, without a token: what load balancers look at, and what a browser needs to log in.
 pub fn is_open(method: &str, path: &str) -> bool {
-    is_reading(method) && matches!(path, "/healthz" | "/readyz")
+    let asset = path.starts_with("/ui/assets/");
+    is_reading(method) && (asset || matches!(path, "/healthz" | "/readyz")) || path == "/login"
+}
+
+/// Whether this is one of the pages for people. What a page shows or changes it asks of the API, as the same caller and by
+/// the same rules, so that whoever may read anything may open every page.
+pub fn is_page(path: &str) -> bool {
+    path == "/" || path == "/ui" || path.starts_with("/ui/")
 }
 
 /// The least role that may ask for `path` so. What is not known here needs the greatest.
@@ -23,7 +30,7 @@ pub fn needed(method: &str, path: &str) -> Role {
     let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if under("/v1/tokens") || under("/v1/secrets") {
         Role::Admin
-    } else if is_reading(method) {
+    } else if is_reading(method) || under("/ui") {
         Role::Read
     } else if under("/v2") || under("/v1/imports") || (under("/v1/tags") && matches!(method, "PUT" | "POST")) {
         Role::Push

@@ -1,8 +1,14 @@
 //! Who asks the management plane: everybody on the local socket is its owner, and over the network each request needs a
 //! token.
 
-mod credentials;
+pub(in crate::http) mod credentials;
+mod door;
+mod origin;
 mod refusal;
+pub mod sessions;
+
+pub use door::Door;
+pub use refusal::Refused;
 
 use super::{
     api::problem::{Answer, Kind, Problem},
@@ -16,21 +22,22 @@ use axum::{
     Router,
     body::{Body, HttpBody},
     extract::{FromRequestParts, Request, State},
-    http::request::Parts,
+    http::{Method, request::Parts},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use bennu_rules::{
     Timestamp,
-    access::{Access, AccessRequest, Failures, decide, is_open},
+    access::{Access, AccessRequest, Failures, decide, is_open, is_page},
     audit::{Author, Who},
     image::Digest,
     token::{Bearer, Role},
 };
 use credentials::Shown;
+use door::Way;
 use http_body_util::BodyExt;
-use refusal::Refused;
 use ring::digest::{SHA256, digest};
+use sessions::{FormKey, Held, Sessions};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
@@ -64,12 +71,22 @@ pub fn digest_of(secret: &[u8; 32]) -> Digest {
 
 /// For the local socket, whose file says who may connect: they may do everything.
 pub fn local(router: Router) -> Router {
-    router.layer(middleware::from_fn(|mut request: Request, next: Next| async move {
-        let uid = request.extensions().get().map(|PeerUid(uid)| *uid);
-        let who = uid.map_or_else(|| "local".to_owned(), |uid| format!("local (uid {uid})"));
-        request.extensions_mut().insert(Caller { who, role: Role::Admin });
-        let author = author(Who::Local { uid, user: uid.and_then(crate::privileges::user::name) }, "socket", &request);
-        by(author, next.run(request)).await
+    let key = FormKey::random();
+    router.layer(middleware::from_fn(move |mut request: Request, next: Next| {
+        let key = key.clone();
+        async move {
+            if let Err(refused) = from_here(&request) {
+                return refused.response(request.uri().path());
+            }
+            let uid = request.extensions().get().map(|PeerUid(uid)| *uid);
+            let who = uid.map_or_else(|| "local".to_owned(), |uid| format!("local (uid {uid})"));
+            let caller = Caller { who, role: Role::Admin };
+            let door = Door::new(Way::Local { caller: caller.clone(), key }, &request);
+            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(door);
+            let user = uid.and_then(crate::privileges::user::name);
+            by(author(Who::Local { uid, user }, "socket", &request), next.run(request)).await
+        }
     }))
 }
 
@@ -80,71 +97,143 @@ fn author(who: Who, from: impl Into<String>, request: &Request) -> Author {
     Author { who, from: from.into(), request: asked.chars().take(LONGEST_REQUEST).collect() }
 }
 
+/// Browsers reach the socket where somebody forwards it, and go where pages of others lead them.
+fn from_here(request: &Request) -> Result<(), Refused> {
+    if !origin::is_local_name(request.headers()) {
+        return Err(Refused::NotLocal);
+    }
+    match origin::is_from_elsewhere(request.method(), request.headers()) {
+        true => Err(Refused::Elsewhere),
+        false => Ok(()),
+    }
+}
+
 /// For the network: who has no token that is good for it is refused.
 pub fn remote(router: Router, appliance: Arc<Appliance>) -> Router {
-    let guard = Arc::new(Guard { appliance, failures: Mutex::default(), log: Mutex::default() });
+    let guard = Guard { appliance, failures: Mutex::default(), log: Mutex::default(), sessions: Mutex::default() };
+    let guard = Arc::new(guard);
     router.layer(middleware::from_fn_with_state(guard, check))
 }
+
+/// Where scripts of ours show their session's key.
+pub const KEY_HEADER: &str = "x-bennu-key";
 
 struct Guard {
     appliance: Arc<Appliance>,
     failures: Mutex<Failures>,
     log: Mutex<LogPace>,
+    sessions: Mutex<Sessions>,
 }
 
 async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    if origin::is_from_elsewhere(request.method(), request.headers()) {
+        return turned_away(Refused::Elsewhere, request);
+    }
     if is_open(request.method().as_str(), request.uri().path()) {
+        let door = Door::new(Way::Open { guard }, &request);
+        request.extensions_mut().insert(door);
         return next.run(request).await;
     }
     match guard.look(&request) {
-        Ok(Ok((caller, who))) => {
+        Ok(Ok(Seen { caller, who, held, key })) => {
+            let door = Door::new(Way::Token { guard, held, key }, &request);
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(door);
             let from = request.extensions().get().map_or_else(String::new, |PeerAddr(peer)| peer.to_string());
             let author = author(who, from, &request);
             by(author, next.run(request)).await
         }
-        Ok(Err(refused)) => {
-            let response = refused.response(request.uri().path());
-            read_on(request.into_body());
-            response
-        }
-        Err(problem) => axum::response::IntoResponse::into_response(problem),
+        Ok(Err(refused)) => turned_away(refused, request),
+        Err(problem) => problem.into_response(),
     }
 }
 
+fn turned_away(refused: Refused, request: Request) -> Response {
+    let response = refused.response(request.uri().path());
+    read_on(request.into_body());
+    response
+}
+
+/// Who asks, with which token, and the key of their session.
+struct Seen {
+    caller: Caller,
+    who: Who,
+    held: Held,
+    key: Option<FormKey>,
+}
+
 impl Guard {
-    fn look(&self, request: &Request) -> Answer<Result<(Caller, Who), Refused>> {
+    fn look(&self, request: &Request) -> Answer<Result<Seen, Refused>> {
+        let (method, path) = (request.method(), request.uri().path());
         let peer = request.extensions().get().map(|PeerAddr(peer)| peer.ip().to_canonical());
-        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let counters = &self.appliance.counters;
         let shown = match credentials::shown(request.headers()) {
-            Shown::Nothing => return Ok(Err(Refused::NoToken)),
+            Shown::Nothing => return self.look_at_session(request),
             Shown::Nonsense => None,
             Shown::Token(bearer) => Some(bearer),
         };
-        // Time since the start, which nobody sets.
-        let now = Timestamp(self.appliance.started.elapsed().as_millis() as u64);
+        self.weigh(peer, shown, method, path)
+    }
+
+    /// A browser's session. Registry clients have none.
+    fn look_at_session(&self, request: &Request) -> Answer<Result<Seen, Refused>> {
+        let (method, path) = (request.method(), request.uri().path());
+        let is_registry = path == "/v2" || path.starts_with("/v2/");
+        let Some(cookie) = credentials::cookie(request.headers()).filter(|_| !is_registry) else {
+            return Ok(Err(Refused::NoToken));
+        };
+        let Some(session) = lock(&self.sessions).find(cookie, self.now()) else { return Ok(Err(Refused::NoToken)) };
+        // Forms show the key in their fields, where their handlers look for it.
+        let shows_key = || {
+            let shown = request.headers().get(KEY_HEADER).and_then(|shown| shown.to_str().ok());
+            shown.is_some_and(|shown| session.key.is(shown))
+        };
+        if !method.is_safe() && !is_page(path) && !shows_key() {
+            return Ok(Err(Refused::NoKey));
+        }
+        let judged = self.judge(session.held, method, path)?;
+        if let Err(Refused::Unknown | Refused::Expired(_)) = judged {
+            lock(&self.sessions).end(cookie);
+        }
+        Ok(judged.map(|(caller, who)| Seen { caller, who, held: session.held, key: Some(session.key) }))
+    }
+
+    /// Begins a session for a token that may look at the pages.
+    fn log_in(&self, peer: Option<IpAddr>, shown: Option<Bearer>) -> Answer<Result<String, Refused>> {
+        let seen = self.weigh(peer, shown, &Method::GET, "/")?;
+        Ok(seen.map(|seen| lock(&self.sessions).begin(seen.held, self.now())))
+    }
+
+    /// Time since the start, which nobody sets.
+    fn now(&self) -> Timestamp {
+        Timestamp(self.appliance.started.elapsed().as_millis() as u64)
+    }
+
+    /// Judges a token that was shown, and counts against its address when it is none.
+    fn weigh(
+        &self,
+        peer: Option<IpAddr>,
+        shown: Option<Bearer>,
+        method: &Method,
+        path: &str,
+    ) -> Answer<Result<Seen, Refused>> {
+        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let now = self.now();
         if let Err(wait_ms) = lock(&self.failures).admits(peer, now) {
-            Counters::count(&counters.tokens_limited);
+            Counters::count(&self.appliance.counters.tokens_limited);
             return Ok(Err(Refused::TooMany { wait_ms }));
         }
-        let access = match &shown {
-            Some(bearer) => self.ask(bearer, request)?,
-            None => Access::Unknown,
+        let held = shown.as_ref().map(|bearer| Held { id: bearer.id, secret: digest_of(&bearer.secret) });
+        let refused = match held {
+            None => Refused::Unknown,
+            Some(held) => match self.judge(held, method, path)? {
+                Ok((caller, who)) => return Ok(Ok(Seen { caller, who, held, key: None })),
+                Err(refused) => refused,
+            },
         };
-        let refused = match access {
-            Access::Granted { id, name, role } => {
-                let who = Who::Token { id, name };
-                return Ok(Ok((Caller { who: who.to_string(), role }, who)));
-            }
-            Access::Denied { role, needed } => {
-                Counters::count(&counters.tokens_refused);
-                return Ok(Err(Refused::Denied { role, needed }));
-            }
-            Access::Unknown => Refused::Unknown,
-            Access::Expired(at) => Refused::Expired(at),
-        };
-        Counters::count(&counters.tokens_refused);
+        Counters::count(&self.appliance.counters.tokens_refused);
+        if matches!(refused, Refused::Denied { .. }) {
+            return Ok(Err(refused));
+        }
         lock(&self.failures).count(peer, now);
         if let Some(unsaid) = lock(&self.log).says(Instant::now()) {
             let token = shown.map_or_else(|| "none of Bennu's".to_owned(), |bearer| bearer.id.to_string());
@@ -153,12 +242,25 @@ impl Guard {
         Ok(Err(refused))
     }
 
-    fn ask(&self, bearer: &Bearer, request: &Request) -> Answer<Access> {
+    /// What the rules say of a token that asks so.
+    fn judge(&self, held: Held, method: &Method, path: &str) -> Answer<Result<(Caller, Who), Refused>> {
+        Ok(match self.ask(held, method, path)? {
+            Access::Granted { id, name, role } => {
+                let who = Who::Token { id, name };
+                Ok((Caller { who: who.to_string(), role }, who))
+            }
+            Access::Denied { role, needed } => Err(Refused::Denied { role, needed }),
+            Access::Unknown => Err(Refused::Unknown),
+            Access::Expired(at) => Err(Refused::Expired(at)),
+        })
+    }
+
+    fn ask(&self, held: Held, method: &Method, path: &str) -> Answer<Access> {
         let request = AccessRequest {
-            id: bearer.id,
-            secret: digest_of(&bearer.secret),
-            method: request.method().as_str().to_owned(),
-            path: request.uri().path().to_owned(),
+            id: held.id,
+            secret: held.secret,
+            method: method.as_str().to_owned(),
+            path: path.to_owned(),
         };
         let ledger = &self.appliance.ledger;
         let decision = ledger.ponder(&request, decide)?;

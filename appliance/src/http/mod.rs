@@ -21,6 +21,7 @@ mod sendfile;
 mod tests;
 pub mod tls;
 pub mod trial;
+pub mod ui;
 
 use crate::appliance::Appliance;
 use axum::{Router, middleware};
@@ -33,4 +34,10 @@ pub fn provisioning_router(appliance: Arc<Appliance>) -> Router {
         .merge(blobs::router(blobs::Blobs::of(&appliance)))
         .layer(middleware::from_fn_with_state(appliance.clone(), metered::provisioning))
         .with_state(appliance)
+}
+
+/// Everything that people and their programs may ask for, behind one of the doors of [`access`].
+pub fn management_router(appliance: Arc<Appliance>) -> Router {
+    let api = api::router(appliance);
+    ui::router(api.clone()).fallback_service(api)
 }

@@ -3,7 +3,7 @@ use crate::{Live, memory::Memory, settings::Settings};
 use std::sync::Arc;
 
 /// Every route of the API and the registry, and the least role for it.
-const MATRIX: [(&str, &str, Role); 39] = [
+const MATRIX: [(&str, &str, Role); 42] = [
     ("GET", "/v1/machines", Role::Read),
     ("HEAD", "/v1/machines", Role::Read),
     ("GET", "/v1/machines/52:54:00:00:00:01", Role::Read),
@@ -42,6 +42,9 @@ const MATRIX: [(&str, &str, Role); 39] = [
     ("DELETE", "/v2/web/manifests/v1", Role::Push),
     ("POST", "/v2x", Role::Admin),
     ("POST", "/", Role::Admin),
+    ("GET", "/", Role::Read),
+    ("POST", "/ui/tokens", Role::Read),
+    ("POST", "/uix", Role::Admin),
     ("OPTIONS", "/v1/machines", Role::Operate),
 ];
 
@@ -56,9 +59,26 @@ fn each_role_may_do_what_the_table_says() {
 }
 
 #[test]
-fn only_health_is_open() {
-    assert!(is_open("GET", "/healthz") && is_open("HEAD", "/readyz"));
-    for (method, path) in [("POST", "/healthz"), ("GET", "/healthz/"), ("GET", "/metrics"), ("GET", "/v1/status")] {
+fn only_health_and_the_way_in_are_open() {
+    for (method, path) in [
+        ("GET", "/healthz"),
+        ("HEAD", "/readyz"),
+        ("GET", "/login"),
+        ("POST", "/login"),
+        ("GET", "/ui/assets/1/bennu.css"),
+    ] {
+        assert!(is_open(method, path), "{method} {path}");
+    }
+    for (method, path) in [
+        ("POST", "/healthz"),
+        ("GET", "/healthz/"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/status"),
+        ("GET", "/"),
+        ("GET", "/login/"),
+        ("GET", "/ui/assets"),
+        ("POST", "/ui/assets/1/bennu.css"),
+    ] {
         assert!(!is_open(method, path), "{method} {path}");
     }
 }

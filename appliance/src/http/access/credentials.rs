@@ -1,5 +1,6 @@
 //! The token in a request's `Authorization` (RFC 9110 §11.6.2).
 
+use super::sessions::COOKIE;
 use axum::http::{HeaderMap, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bennu_rules::token::Bearer;
@@ -13,6 +14,14 @@ pub enum Shown {
     Nonsense,
     /// A token, be it known or not.
     Token(Bearer),
+}
+
+/// The value of our session's cookie (RFC 6265 §4.2); `None` where it is there twice.
+pub fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut ours = pairs.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value);
+    ours.next().filter(|_| ours.next().is_none())
 }
 
 /// A bearer token (RFC 6750 §2.1), or the password of any user (RFC 7617): what registry clients can be told.
@@ -51,6 +60,21 @@ mod tests {
             headers.append(header::AUTHORIZATION, value.parse().unwrap());
         }
         shown(&headers)
+    }
+
+    #[test]
+    fn the_sessions_cookie_is_found_among_others() {
+        let read = |values: &[&str]| {
+            let values = values.iter().map(|value| (header::COOKIE, value.parse().unwrap()));
+            let headers: HeaderMap = values.collect();
+            cookie(&headers).map(str::to_owned)
+        };
+        assert_eq!(read(&["a=b; __Host-bennu=07; c=d"]).as_deref(), Some("07"));
+        assert_eq!(read(&["a=b", "__Host-bennu=07"]).as_deref(), Some("07"));
+        for none in [&[] as &[&str], &["__host-bennu=07"], &["x__Host-bennu=07"], &["__Host-bennu"]] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
+        assert_eq!(read(&["__Host-bennu=07; __Host-bennu=08"]), None, "which of the two would count?");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What is said to a request that is not let through.
 
-use crate::http::api::problem::{Kind, Problem};
+use crate::http::{
+    api::problem::{Kind, Problem},
+    ui,
+};
 use axum::{
     Json,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use bennu_rules::{Timestamp, token::Role};
+use bennu_rules::{Timestamp, access::is_page, token::Role};
 use serde_json::json;
 
 /// Why a request is refused.
@@ -25,6 +28,12 @@ pub enum Refused {
         /// What it would have to.
         needed: Role,
     },
+    /// A browser asks for a page of another site.
+    Elsewhere,
+    /// A browser took another host's name for the local socket.
+    NotLocal,
+    /// A session's write without the session's key.
+    NoKey,
     /// Too many wrong ones came from there.
     TooMany {
         /// For so long.
@@ -40,11 +49,15 @@ impl Refused {
             Self::Unknown => "nobody has this token: it was revoked, or is of another appliance".to_owned(),
             Self::Expired(at) => format!("this token ended at {at}"),
             Self::Denied { role, needed } => format!("this needs the role {needed}, and the token has {role}"),
+            Self::Elsewhere => "a page of another site asked for this".to_owned(),
+            Self::NotLocal => "the local socket is no host of that name".to_owned(),
+            Self::NoKey => "the form is not from this session".to_owned(),
             Self::TooMany { .. } => "too many wrong tokens came from this address".to_owned(),
         }
     }
 
-    fn problem(&self) -> Problem {
+    /// As the API tells it.
+    pub fn problem(&self) -> Problem {
         let advice = match self {
             Self::NoToken => {
                 "send `Authorization: Bearer …` (with bennu: set BENNU_TOKEN); `bennu token create` on the appliance \
@@ -57,11 +70,14 @@ impl Refused {
                     "use a token with that role: `bennu token create NAME --role {needed}` on the appliance makes one"
                 )
             }
+            Self::Elsewhere => "open Bennu's own page and do it there".to_owned(),
+            Self::NotLocal => "reach a forwarded socket as localhost".to_owned(),
+            Self::NoKey => "load the page again, then repeat it".to_owned(),
             Self::TooMany { .. } => "wait as long as Retry-After says, then try with the right token".to_owned(),
         };
         let kind = match self {
             Self::NoToken | Self::Unknown | Self::Expired(_) => Kind::Unauthorized,
-            Self::Denied { .. } => Kind::Forbidden,
+            Self::Denied { .. } | Self::Elsewhere | Self::NotLocal | Self::NoKey => Kind::Forbidden,
             Self::TooMany { .. } => Kind::TooMany,
         };
         Problem::new(kind, self.why(), advice)
@@ -71,6 +87,9 @@ impl Refused {
     pub fn response(&self, path: &str) -> Response {
         let is_registry = path == "/v2" || path.starts_with("/v2/");
         let problem = self.problem();
+        if is_page(path) {
+            return ui::refused(self, problem, path);
+        }
         let mut response = if is_registry { self.registry_error(&problem) } else { problem.into_response() };
         let headers = response.headers_mut();
         match self {
@@ -82,7 +101,7 @@ impl Refused {
             Self::TooMany { wait_ms } => {
                 headers.insert(header::RETRY_AFTER, wait_ms.div_ceil(1000).into());
             }
-            Self::Denied { .. } => {}
+            Self::Denied { .. } | Self::Elsewhere | Self::NotLocal | Self::NoKey => {}
         }
         response
     }
@@ -91,7 +110,7 @@ impl Refused {
     fn registry_error(&self, problem: &Problem) -> Response {
         let code = match self {
             Self::NoToken | Self::Unknown | Self::Expired(_) => "UNAUTHORIZED",
-            Self::Denied { .. } => "DENIED",
+            Self::Denied { .. } | Self::Elsewhere | Self::NotLocal | Self::NoKey => "DENIED",
             Self::TooMany { .. } => "TOOMANYREQUESTS",
         };
         let body = json!({ "errors": [{ "code": code, "message": problem.detail, "detail": problem.advice }] });

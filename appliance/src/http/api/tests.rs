@@ -104,7 +104,7 @@ impl Bench {
             shutdown: CancellationToken::new(),
             config,
         });
-        Self { router: access::local(super::router(appliance.clone())), appliance, directory }
+        Self { router: access::local(crate::http::management_router(appliance.clone())), appliance, directory }
     }
 
     async fn send(&self, request: Request<Body>) -> Got {

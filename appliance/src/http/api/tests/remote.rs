@@ -38,7 +38,7 @@ impl Far {
         let identity = Identity::own(&directory, &["localhost".to_owned()], 2026).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = access::remote(super::super::router(bench.appliance.clone()), bench.appliance.clone());
+        let router = access::remote(crate::http::management_router(bench.appliance.clone()), bench.appliance.clone());
         let listener = Listener::Tls(listener, identity.config.clone());
         let (limits, shutdown) = (Limits::management(), bench.appliance.shutdown.clone());
         tokio::spawn(serve(listener, router, limits, shutdown, Arc::new(|| {})));
