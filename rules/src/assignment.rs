@@ -4,6 +4,7 @@ use crate::{
     Machine, Records,
     facts::Architecture,
     image::{Digest, ImageReference},
+    rule::{self, Rule, RuleName},
     settings::{Settings, UnknownPolicy},
 };
 use serde::{Deserialize, Serialize, de};
@@ -51,21 +52,27 @@ impl<'de> Deserialize<'de> for Assignment {
 }
 
 /// Where a decision came from, for `explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The machine's own assignment.
     Machine,
     /// The policy for unknown machines.
     UnknownPolicy,
+    /// An assignment rule.
+    Rule {
+        /// Which.
+        name: RuleName,
+    },
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Machine => "the machine's own assignment",
-            Self::UnknownPolicy => "the policy `boot.unknown`",
-        })
+        match self {
+            Self::Machine => f.write_str("the machine's own assignment"),
+            Self::UnknownPolicy => f.write_str("the policy `boot.unknown`"),
+            Self::Rule { name } => write!(f, "the rule '{name}'"),
+        }
     }
 }
 
@@ -105,21 +112,46 @@ pub enum Resolution {
     },
 }
 
+/// What is written for a machine, and where: its own assignment, else that of the first rule that means it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// What to boot; absent where the policy for unknown machines names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Assignment>,
+    /// Who says so.
+    pub origin: Origin,
+}
+
+/// Chooses for `machine` among `rules`. `None` is a machine that nobody declared or saw before.
+pub fn choose(machine: Option<&Machine>, rules: &[Rule], settings: &Settings) -> Chosen {
+    if let Some(own) = machine.and_then(|machine| machine.assignment.as_ref()) {
+        return Chosen { image: Some(own.clone()), origin: Origin::Machine };
+    }
+    if let Some(rule) = rule::matching(rules, machine, settings).first() {
+        return Chosen { image: Some(rule.image.clone()), origin: Origin::Rule { name: rule.name.clone() } };
+    }
+    let image = match &settings.unknown {
+        UnknownPolicy::Local => Some(Assignment::Local),
+        UnknownPolicy::Image(reference) => Some(Assignment::Image(reference.clone())),
+        UnknownPolicy::Ignore | UnknownPolicy::Discover => None,
+    };
+    Chosen { image, origin: Origin::UnknownPolicy }
+}
+
 /// Resolves what `machine` boots now. `None` is a machine that nobody declared or saw before.
 pub fn resolve(machine: Option<&Machine>, records: &dyn Records, settings: &Settings) -> Resolution {
     let architecture = machine.and_then(|machine| machine.facts.architecture);
-    let resolve_image = |reference: &ImageReference, origin| resolve_image(reference, origin, architecture, records);
-    match machine.and_then(|machine| machine.assignment.as_ref()) {
-        Some(Assignment::Local) => Resolution::Local { origin: Origin::Machine },
-        Some(Assignment::Image(reference)) => resolve_image(reference, Origin::Machine),
-        None => match &settings.unknown {
-            UnknownPolicy::Local => Resolution::Local { origin: Origin::UnknownPolicy },
-            UnknownPolicy::Ignore => Resolution::Ignore,
-            UnknownPolicy::Image(reference) => resolve_image(reference, Origin::UnknownPolicy),
-            UnknownPolicy::Discover => match lookup_for(&settings.discovery_image, architecture, records) {
-                Some(digest) => Resolution::Discover { digest },
-                None => Resolution::Wait,
-            },
+    // Most machines need no look at them.
+    let has_own = machine.is_some_and(|machine| machine.assignment.is_some());
+    let rules = if has_own { Vec::new() } else { records.rules() };
+    let Chosen { image, origin } = choose(machine, &rules, settings);
+    match image {
+        Some(Assignment::Local) => Resolution::Local { origin },
+        Some(Assignment::Image(reference)) => resolve_image(&reference, origin, architecture, records),
+        None if settings.unknown == UnknownPolicy::Ignore => Resolution::Ignore,
+        None => match lookup_for(&settings.discovery_image, architecture, records) {
+            Some(digest) => Resolution::Discover { digest },
+            None => Resolution::Wait,
         },
     }
 }

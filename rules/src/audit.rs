@@ -10,6 +10,7 @@ use crate::{
     dhcp::site::SiteOptions,
     image::{Digest, ImageName, serde_as_text},
     metadata::{Document, MetadataName},
+    rule::RuleName,
     secret::{Secret, SecretName},
     token::{Token, TokenId, TokenName},
 };
@@ -141,6 +142,8 @@ pub enum Target {
     Metadata(MetadataName),
     /// A secret.
     Secret(SecretName),
+    /// An assignment rule.
+    Rule(RuleName),
 }
 
 /// A target as a record names it: of a kind that a later Bennu may have and this one does not.
@@ -181,6 +184,7 @@ impl Target {
             Self::Token(id) => ("token", id.to_string()),
             Self::Metadata(name) => ("metadata", name.to_string()),
             Self::Secret(name) => ("secret", name.to_string()),
+            Self::Rule(name) => ("rule", name.to_string()),
         };
         TargetName { kind: kind.to_owned(), name }
     }
@@ -209,6 +213,8 @@ pub fn target(change: &Change) -> Option<Target> {
         Change::PutHostKeys(_) | Change::RemoveHostKeys(_) => return None,
         // What a boot was given comes of documents and labels, whose changes are here.
         Change::PutRendered(_) => return None,
+        Change::PutRule(rule) => Target::Rule(rule.name.clone()),
+        Change::RemoveRule(name) => Target::Rule(name.clone()),
         Change::PutLease(_) | Change::RemoveLease(_) | Change::PutBoot(_) => return None,
     })
 }
@@ -272,6 +278,7 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
                 "imported": image.imported, "verdict": image.verdict,
             })
         }),
+        Target::Rule(name) => records.rule(name).map(|rule| json!(rule)),
         // Its history is these records.
         Target::Tag(name) => records.tag(name).map(|tag| json!({ "digest": tag.digest, "others": tag.others })),
         Target::Artifact(digest) => records.artifact(digest).map(|artifact| {

@@ -19,6 +19,7 @@ use crate::{
     metadata::{Document, MetadataName, Rendered},
     notice::Notice,
     registry::{Artifact, Push},
+    rule::{Rule, RuleName},
     secret::{HostKeys, Secret, SecretName},
     settings::Settings,
     token::{Token, TokenId},
@@ -87,6 +88,10 @@ pub trait Records {
     fn secrets(&self) -> Vec<Secret>;
     /// The SSH host keys of a machine, by its id.
     fn host_keys(&self, machine: MacAddress) -> Option<HostKeys>;
+    /// An assignment rule.
+    fn rule(&self, name: &RuleName) -> Option<Rule>;
+    /// Every assignment rule, ordered by name; at most [`crate::rule::MAX_RULES`].
+    fn rules(&self) -> Vec<Rule>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -189,6 +194,10 @@ pub enum Change {
     PutHostKeys(HostKeys),
     /// Removes them.
     RemoveHostKeys(MacAddress),
+    /// Adds or replaces an assignment rule.
+    PutRule(Rule),
+    /// Removes an assignment rule.
+    RemoveRule(RuleName),
 }
 
 /// One change of the volatile state.

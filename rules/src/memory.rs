@@ -7,6 +7,7 @@ use crate::{
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
     registry::{Artifact, Push},
+    rule::{Rule, RuleName},
     secret::{HostKeys, Secret, SecretName},
     token::{Token, TokenId},
 };
@@ -30,6 +31,7 @@ pub struct Memory {
     rendered: BTreeMap<MacAddress, Rendered>,
     secrets: BTreeMap<SecretName, Secret>,
     host_keys: BTreeMap<MacAddress, HostKeys>,
+    rules: BTreeMap<RuleName, Rule>,
 }
 
 impl Memory {
@@ -68,6 +70,8 @@ impl Memory {
             Change::RemoveSecret(name) => drop(self.secrets.remove(&name)),
             Change::PutHostKeys(keys) => drop(self.host_keys.insert(keys.machine, keys)),
             Change::RemoveHostKeys(machine) => drop(self.host_keys.remove(&machine)),
+            Change::PutRule(rule) => drop(self.rules.insert(rule.name.clone(), rule)),
+            Change::RemoveRule(name) => drop(self.rules.remove(&name)),
         }
     }
 
@@ -192,5 +196,13 @@ impl Records for Memory {
 
     fn host_keys(&self, machine: MacAddress) -> Option<HostKeys> {
         self.host_keys.get(&machine).cloned()
+    }
+
+    fn rule(&self, name: &RuleName) -> Option<Rule> {
+        self.rules.get(name).cloned()
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        self.rules.values().cloned().collect()
     }
 }

@@ -4,7 +4,7 @@ mod changes;
 
 use super::{
     Json,
-    client::Client,
+    client::{Client, encoded},
     error::{CliError, Done},
     output::{Listing, age, bytes, fields, or_dash, say, say_json, time},
 };
@@ -15,8 +15,10 @@ use crate::http::api::{
 use bennu_plan::{Inventory, Plan};
 use bennu_rules::{
     MacAddress, Timestamp,
-    assignment::{Assignment, Resolution},
+    assignment::{Assignment, Origin, Resolution},
     facts::Facts,
+    rule::Rule,
+    selector::Selector,
 };
 use changes::{LabelChange, OptionChange, Reservation};
 use clap::Subcommand;
@@ -30,6 +32,9 @@ use std::collections::BTreeMap;
 pub enum MachineCommand {
     /// List machines
     List {
+        /// Only those with these labels or hardware, such as rack=r1,role in (web,api),!retired or bennu.arch=arm64
+        #[arg(long, short = 'l', default_value_t)]
+        selector: Selector,
         #[command(flatten)]
         output: Json,
     },
@@ -109,6 +114,8 @@ pub enum MachineCommand {
 #[derive(Debug, Deserialize)]
 struct Explanation {
     resolution: Resolution,
+    #[serde(default)]
+    rules: Vec<Rule>,
     profile: Option<String>,
     loader: String,
     script: String,
@@ -120,7 +127,7 @@ struct Explanation {
 /// Runs one.
 pub async fn run(client: &Client, command: MachineCommand) -> Done {
     match command {
-        MachineCommand::List { output } => list(client, output).await,
+        MachineCommand::List { selector, output } => list(client, &selector, output).await,
         MachineCommand::Show { mac, output } => show(client, mac, output).await,
         MachineCommand::Assign { mac, image } => {
             let path = format!("/v1/machines/{mac}/assignment");
@@ -174,18 +181,22 @@ async fn patch(client: &Client, mac: MacAddress, patch: &Patch) -> Done<MachineS
     client.write(Method::PATCH, &format!("/v1/machines/{mac}"), patch).await
 }
 
-async fn list(client: &Client, output: Json) -> Done {
+async fn list(client: &Client, selector: &Selector, output: Json) -> Done {
+    let path = match selector.is_everything() {
+        true => "/v1/machines".to_owned(),
+        false => format!("/v1/machines?selector={}", encoded(&selector.to_string())),
+    };
     if output.json {
-        return say_json(&client.list::<Value>("/v1/machines", None).await?);
+        return say_json(&client.list::<Value>(&path, None).await?);
     }
-    let machines: Vec<MachineShown> = client.list("/v1/machines", None).await?;
+    let machines: Vec<MachineShown> = client.list(&path, None).await?;
     let now = super::status::now();
-    let mut listing = Listing::new(&["MACHINE", "ASSIGNED", "STATE", "RUNS", "SEEN", "MODEL", "LABELS"], &[]);
+    let mut listing = Listing::new(&["MACHINE", "BOOTS", "STATE", "RUNS", "SEEN", "MODEL", "LABELS"], &[]);
     for shown in &machines {
         let boot = shown.last_boot.as_ref();
         listing.row([
             shown.machine.id.to_string(),
-            assignment(shown),
+            next(shown),
             boot.map_or("never".to_owned(), |boot| boot.state.to_string()),
             or_dash(boot.and_then(|boot| boot.image.as_ref()).map(|image| &image.reference)),
             boot.map_or("-".to_owned(), |boot| format!("{} ago", age(boot.last_seen, now))),
@@ -193,7 +204,10 @@ async fn list(client: &Client, output: Json) -> Done {
             labels_of(shown),
         ]);
     }
-    listing.print("no machines yet: they appear when they boot; or bennu machine assign MAC IMAGE");
+    listing.print(match selector.is_everything() {
+        true => "no machines yet: they appear when they boot; or bennu machine assign MAC IMAGE",
+        false => "no machine has such labels",
+    });
     Ok(())
 }
 
@@ -227,6 +241,7 @@ fn described(shown: &MachineShown) -> String {
     text += &fields(&[
         ("MACs", if machine.macs.len() > 1 { macs(shown) } else { String::new() }),
         ("assigned", assignment(shown)),
+        ("boots", next_at_length(shown)),
         ("labels", labels_of(shown)),
         ("reservation", machine.reservation.map(|address| address.to_string()).unwrap_or_default()),
         ("arguments", machine.arguments.clone()),
@@ -280,8 +295,9 @@ async fn explain(client: &Client, mac: MacAddress, output: Json) -> Done {
     if output.json {
         return say_json(&client.get::<Value>(&path).await?);
     }
-    let Explanation { resolution, profile, loader, script, plan, metadata } = client.get(&path).await?;
+    let Explanation { resolution, rules, profile, loader, script, plan, metadata } = client.get(&path).await?;
     let mut text = format!("{mac} {}\n", told(&resolution));
+    text += &told_of_rules(&resolution, &rules);
     text += &format!("hardware profile: {}\n", profile.as_deref().unwrap_or("none matches"));
     text += &format!("UEFI loader: {loader}\n");
     text += &metadata.as_ref().map(super::metadata::described).unwrap_or_default();
@@ -319,6 +335,50 @@ fn told(resolution: &Resolution) -> String {
 
 pub(super) fn indented(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Every rule that means the machine, and what became of it.
+fn told_of_rules(resolution: &Resolution, rules: &[Rule]) -> String {
+    let wins = match resolution {
+        Resolution::Image { origin, .. } | Resolution::Local { origin } | Resolution::Missing { origin, .. } => {
+            matches!(origin, Origin::Rule { .. })
+        }
+        _ => false,
+    };
+    let Some(first) = rules.first() else { return "rules: none means it\n".into() };
+    let mut text = String::from("rules that mean it\n");
+    for (place, rule) in rules.iter().enumerate() {
+        let outcome = match (place, wins) {
+            (0, true) => "applies".to_owned(),
+            (_, false) => "loses to the machine's own assignment".to_owned(),
+            _ if rule.priority < first.priority => format!("loses to '{}', whose priority is greater", first.name),
+            _ => format!("loses to '{}', which is first by name", first.name),
+        };
+        let selector = or_everything(&rule.selector);
+        text += &format!("  {} (priority {}, {selector}) boots {}: {outcome}\n", rule.name, rule.priority, rule.image);
+    }
+    text
+}
+
+/// A selector, or that it means everything.
+pub(super) fn or_everything(selector: &Selector) -> String {
+    if selector.is_everything() { "every machine".into() } else { selector.to_string() }
+}
+
+/// What it boots next, in few words.
+fn next(shown: &MachineShown) -> String {
+    match (&shown.next.image, &shown.next.origin) {
+        (Some(image), Origin::Rule { name }) => format!("{image} (rule {name})"),
+        (Some(image), Origin::UnknownPolicy) => format!("{image} (policy)"),
+        (image, _) => or_dash(image.as_ref()),
+    }
+}
+
+fn next_at_length(shown: &MachineShown) -> String {
+    match &shown.next.image {
+        Some(image) => format!("{image}: {} says so", shown.next.origin),
+        None => format!("nothing of its own: {} says so", shown.next.origin),
+    }
 }
 
 fn assignment(shown: &MachineShown) -> String {

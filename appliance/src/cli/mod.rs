@@ -11,6 +11,7 @@ mod machine;
 mod metadata;
 mod meter;
 pub(crate) mod output;
+mod rule;
 mod secret;
 mod source;
 mod status;
@@ -60,6 +61,9 @@ enum Command {
     /// Look at machines and say what they boot
     #[command(subcommand)]
     Machine(machine::MachineCommand),
+    /// Say what machines boot by their labels and hardware
+    #[command(subcommand)]
+    Rule(rule::RuleCommand),
     /// See what machines did when they booted
     #[command(subcommand)]
     Boot(boot::BootCommand),
@@ -155,6 +159,7 @@ fn talk(server: &str, command: Command) -> Done {
         match command {
             Command::Image(command) => image::run(&client, command).await,
             Command::Machine(command) => machine::run(&client, command).await,
+            Command::Rule(command) => rule::run(&client, command).await,
             Command::Boot(command) => boot::run(&client, command).await,
             Command::Lease(command) => lease::run(&client, command).await,
             Command::Token(command) => token::run(&client, command).await,
@@ -247,6 +252,11 @@ pub(crate) mod tests {
             "bennu machine explain 52:54:00:00:00:01 --json",
             "bennu boot show 52:54:00:00:00:01",
             "bennu boot follow --json",
+            "bennu machine list --selector rack=r1,!retired --json",
+            "bennu rule set web web:v1 --selector role=web --priority -5 --description racks",
+            "bennu rule list --json",
+            "bennu rule show web",
+            "bennu rule remove web",
             "bennu lease list",
             "bennu token create ci --role push --expires 30",
             "bennu token list --json",
@@ -279,6 +289,9 @@ pub(crate) mod tests {
             "bennu image tag web:v1 W:",
             "bennu image test web:v1 --promote W:",
             "bennu image test web:v1 --timeout soon",
+            "bennu rule set web",
+            "bennu rule set -web local",
+            "bennu machine list --selector rack=r1,",
             "bennu token create ci",
             "bennu token create ci --role root",
             "bennu token revoke ci",

@@ -30,6 +30,7 @@ use bennu_rules::{
         script::{self, Script, ScriptRequest},
     },
     facts::Facts,
+    rule::Rule,
 };
 use serde::Serialize;
 use std::{
@@ -56,6 +57,8 @@ pub fn router() -> Router<Arc<Appliance>> {
 pub struct Explanation {
     /// Image and origin.
     pub resolution: Resolution,
+    /// The rules that mean the machine, the one that wins over the others first.
+    pub rules: Vec<Rule>,
     /// The hardware profile that matches.
     pub profile: Option<String>,
     /// The loaders that a UEFI firmware is given by PXE, and why.
@@ -74,12 +77,12 @@ pub fn explain(appliance: &Appliance, mac: MacAddress) -> Result<Explanation, Fa
     let request = next_boot(appliance, mac);
     let chain = appliance.ledger.ponder(&request, explain::chain)?.answer;
     let request = ScriptRequest { tftp: chain.signed.then(|| appliance.address_for(Ipv4Addr::UNSPECIFIED)), ..request };
-    let Explained { resolution, profile, script, plan, metadata } =
+    let Explained { resolution, rules, profile, script, plan, metadata } =
         appliance.ledger.ponder(&request, explain::decide)?.answer;
     let rendered = if chain.signed { bennu_ipxe::grub::render(&script) } else { bennu_ipxe::render(&script) };
     let script = rendered.unwrap_or_else(|error| format!("# {error}\n"));
     let loader = chain.describe();
-    Ok(Explanation { resolution, profile, loader, script, plan, metadata: metadata.map(MetadataShown::from) })
+    Ok(Explanation { resolution, rules, profile, loader, script, plan, metadata: metadata.map(MetadataShown::from) })
 }
 
 /// A machine's loader asks, as far as that is known before it does.

@@ -8,6 +8,7 @@ use bennu_rules::{
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
     registry::{Artifact, Push},
+    rule::{Rule, RuleName},
     secret::{HostKeys, Secret, SecretName},
     token::{Token, TokenId},
 };
@@ -208,6 +209,14 @@ impl Records for Stored<'_> {
     fn host_keys(&self, machine: MacAddress) -> Option<HostKeys> {
         self.get(Table::HostKeys, &machine.0)
     }
+
+    fn rule(&self, name: &RuleName) -> Option<Rule> {
+        self.get(Table::Rules, name.to_string().as_bytes())
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        self.all(Table::Rules)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -246,6 +255,10 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         Change::RemoveSecret(name) => batch.delete(Table::Secrets, name.to_string().as_bytes()),
         Change::PutHostKeys(keys) => batch.put(Table::HostKeys, &keys.machine.0, &encode(Table::HostKeys, keys)?),
         Change::RemoveHostKeys(machine) => batch.delete(Table::HostKeys, &machine.0),
+        Change::PutRule(rule) => {
+            batch.put(Table::Rules, rule.name.to_string().as_bytes(), &encode(Table::Rules, rule)?)
+        }
+        Change::RemoveRule(name) => batch.delete(Table::Rules, name.to_string().as_bytes()),
     }
 }
 

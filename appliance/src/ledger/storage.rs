@@ -44,6 +44,8 @@ pub enum Table {
     Secrets,
     /// Machine id → its SSH host keys, sealed.
     HostKeys,
+    /// Name → assignment rule.
+    Rules,
 }
 
 /// The ledger cannot be read or written.

@@ -7,11 +7,12 @@ use super::{
     script::{self, Script, ScriptRequest},
 };
 use crate::{
-    Decision, Live, Moment, View, Volatile,
+    Decision, Live, Machine, Moment, View, Volatile,
     assignment::{Resolution, resolve},
     facts::Firmware,
     metadata::{Merged, Unrendered},
     profile,
+    rule::{self, Rule},
 };
 use bennu_plan::Plan;
 
@@ -20,6 +21,8 @@ use bennu_plan::Plan;
 pub struct Explained {
     /// Image and origin.
     pub resolution: Resolution,
+    /// The rules that mean the machine. The first is what it boots by, unless it has an assignment of its own.
+    pub rules: Vec<Rule>,
     /// The hardware profile that matches.
     pub profile: Option<String>,
     /// What its loader would be told; the token in it is all zero.
@@ -80,12 +83,18 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
         let request = plan::PlanRequest { token, origin: request.origin.clone() };
         plan::decide(&request, &View { records: view.records, live: &live }, &at).answer
     });
-    let resolution = resolve(record.as_ref(), view.records, &at.settings);
+    // A machine that nobody knows is put on record before it is given its script.
+    let machine = record.unwrap_or_else(|| {
+        let mut machine = Machine::new(request.mac, at.now);
+        machine.facts.absorb(&request.facts);
+        machine
+    });
     let metadata = metadata_of(request, view, &at).answer;
-    let facts = record.as_ref().map_or(&request.facts, |machine| &machine.facts);
+    let rules = view.records.rules();
     Decision::just(Explained {
-        resolution,
-        profile: profile::find(&at.settings.profiles, facts).map(|profile| profile.name.clone()),
+        resolution: resolve(Some(&machine), view.records, &at.settings),
+        rules: rule::matching(&rules, Some(&machine), &at.settings).into_iter().cloned().collect(),
+        profile: profile::find(&at.settings.profiles, &machine.facts).map(|profile| profile.name.clone()),
         script: next.answer,
         plan,
         metadata,

@@ -157,18 +157,24 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
             "Power-cycle it, or declare it: bennu machine assign MAC IMAGE",
         ));
     }
-    let resolution = resolve(known.as_ref(), view.records, &at.settings);
-    if resolution == Resolution::Ignore {
-        let reason = "this machine has no assignment, and machines without one are ignored";
-        return Decision::just(refused(request, reason, "Assign an image to it: bennu machine assign MAC IMAGE"));
-    }
     let mut machine = known.clone().unwrap_or_else(|| Machine::new(request.mac, at.now));
     machine.facts.absorb(&request.facts);
     if !machine.macs.contains(&request.mac) {
         machine.macs.push(request.mac);
     }
+    let resolution = resolve(Some(&machine), view.records, &at.settings);
+    if resolution == Resolution::Ignore {
+        let reason = "this machine has no assignment, and machines without one are ignored";
+        return Decision::just(refused(request, reason, "Assign an image to it: bennu machine assign MAC IMAGE"));
+    }
     let mut changes = Vec::new();
-    let (boot, mut volatile) = open_boot(request, &machine, is_known, is_joining, view, at);
+    let (mut boot, mut volatile) = open_boot(request, &machine, is_known, is_joining, view, at);
+    // What the machine tells of itself only now may be what a rule looks at. Nothing was handed out yet.
+    if boot.token.is_none() && boot.image.is_some() && known.as_ref().map(|known| &known.facts) != Some(&machine.facts)
+    {
+        let before = resolve(known.as_ref(), view.records, &at.settings);
+        boot.image = boot.image.filter(|_| before == resolution);
+    }
     if let Some(signs) = boot.chain.learn(request.tftp.is_some(), machine.signed_loader.is_some()) {
         machine.signed_loader = signs.then_some(at.now);
     }
@@ -276,6 +282,11 @@ impl Case<'_> {
                 }
                 None => self.missing(reference, at),
             },
+            Resolution::Missing { reference, origin: Origin::Rule { name } } => {
+                let reason = format!("the image {reference} that the rule '{name}' gives it does not exist");
+                let advice = "Import it, or give the rule another: bennu image list, bennu rule set NAME IMAGE";
+                self.refuse(&reason, advice, at)
+            }
             Resolution::Missing { reference, .. } => self.missing(&reference, at),
             Resolution::Discover { digest } => match self.view.records.image(&digest) {
                 Some(image) => self.start(&at.settings.discovery_image.clone(), &image, at),

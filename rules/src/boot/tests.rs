@@ -27,6 +27,8 @@ use std::{
 mod metadata;
 mod session;
 
+mod rules;
+
 const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50));

@@ -7,6 +7,7 @@ use crate::{
     boot::{Boot, State},
     image::{Digest, Image, ImageName, ImageReference, Tag},
     registry::{Artifact, orphans},
+    rule::{Rule, RuleName},
     settings::{Retention, UnknownPolicy},
 };
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,11 @@ pub enum Verdict {
         /// The machines.
         machines: Vec<MacAddress>,
     },
+    /// Stays: rules give its digest to machines.
+    NamedByRules {
+        /// The rules.
+        rules: Vec<RuleName>,
+    },
     /// Stays: the configuration names its digest.
     Configured,
     /// Stays: machines are booting it.
@@ -96,6 +102,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Tagged { tags } => write!(f, "tagged {}", super::list(tags)),
             Self::Assigned { machines } => write!(f, "assigned to {}", super::list(machines)),
+            Self::NamedByRules { rules } => write!(f, "given to machines by the rules {}", super::list(rules)),
             Self::Configured => f.write_str("the configuration names it"),
             Self::Booting { machines } => write!(f, "being booted by {}", super::list(machines)),
             Self::Recent { tag } => write!(f, "one of the last that {tag} pointed at (retention.keep_last)"),
@@ -136,6 +143,7 @@ struct Judge<'a> {
     at: &'a Moment,
     tags: Vec<Tag>,
     assigned: Vec<(Digest, MacAddress)>,
+    by_rule: Vec<(Digest, RuleName)>,
     /// By a tag that pointed there not long ago.
     recent: BTreeMap<Digest, ImageName>,
 }
@@ -148,9 +156,14 @@ impl<'a> Judge<'a> {
             _ => None,
         };
         let assigned = view.records.machines().into_iter().filter_map(assignment).collect();
+        let of_rule = |rule: Rule| match rule.image {
+            Assignment::Image(ImageReference::Digest(digest)) => Some((digest, rule.name)),
+            _ => None,
+        };
+        let by_rule = view.records.rules().into_iter().filter_map(of_rule).collect();
         let recent = at.settings.retention.keep_last.map(|last| recent(&tags, last as usize)).unwrap_or_default();
         let recent = with_siblings(recent, view.records);
-        Self { request, view, at, tags, assigned, recent }
+        Self { request, view, at, tags, assigned, by_rule, recent }
     }
 
     fn verdict(&self, image: &Image) -> Verdict {
@@ -164,6 +177,11 @@ impl<'a> Judge<'a> {
             self.assigned.iter().filter(|(named, _)| *named == digest).map(|(_, machine)| *machine).collect();
         if !machines.is_empty() {
             return Verdict::Assigned { machines };
+        }
+        let rules: Vec<RuleName> =
+            self.by_rule.iter().filter(|(named, _)| *named == digest).map(|(_, rule)| rule.clone()).collect();
+        if !rules.is_empty() {
+            return Verdict::NamedByRules { rules };
         }
         let settings = &self.at.settings;
         let by_policy = match &settings.unknown {

@@ -274,6 +274,12 @@ fn removal(reference: &ImageReference, view: &View<'_>, at: &Moment) -> Result<R
     if !assigned.is_empty() {
         return Err(Refusal::Assigned { reference: reference(), machines: assigned });
     }
+    let mut rules = view.records.rules();
+    rules.retain(|rule| matches!(&rule.image, Assignment::Image(image) if names(image)));
+    if !rules.is_empty() {
+        let rules = rules.into_iter().map(|rule| rule.name).collect();
+        return Err(Refusal::AssignedByRule { reference: reference(), rules });
+    }
     if matches!(&at.settings.unknown, UnknownPolicy::Image(image) if names(image)) {
         return Err(Refusal::NamedByPolicy(reference()));
     }

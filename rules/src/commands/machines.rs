@@ -189,7 +189,8 @@ fn known_or_new(
     }
 }
 
-fn check_bootable(reference: &ImageReference, records: &dyn Records) -> Result<(), Refusal> {
+/// A machine can boot it: it exists, and is more than a kernel.
+pub(super) fn check_bootable(reference: &ImageReference, records: &dyn Records) -> Result<(), Refusal> {
     let digest = find_image(reference, records)?;
     match records.image(&digest).map(|image| image.config.content) {
         Some(Content::Kernel { .. }) => Err(Refusal::KernelOnly(reference.clone())),

@@ -7,6 +7,7 @@ pub mod images;
 pub mod machines;
 pub mod metadata;
 pub mod registry;
+pub mod rules;
 pub mod secrets;
 mod text;
 pub mod tokens;
@@ -15,6 +16,7 @@ use crate::{
     MacAddress, Records, Timestamp,
     image::{Digest, ImageName, ImageReference},
     metadata::MetadataName,
+    rule::{MAX_RULES, RuleName},
     secret::SecretName,
     token::{TokenId, TokenName},
 };
@@ -102,6 +104,21 @@ pub enum Refusal {
     /// No room for another.
     #[error("there are {0} secrets already")]
     TooManySecrets(usize),
+    /// Rules give it to machines.
+    #[error("{reference} is given to machines by the rules {}", list(rules))]
+    AssignedByRule { reference: ImageReference, rules: Vec<RuleName> },
+    /// Nobody made it, or it was removed.
+    #[error("there is no rule '{0}'")]
+    UnknownRule(RuleName),
+    /// The rule is not the one that the person looked at (RFC 9110 §13.1.1).
+    #[error("the rule '{0}' was changed by somebody else since you looked at it")]
+    RuleChanged(RuleName),
+    /// A rule that cannot be stored.
+    #[error("the rule '{name}' cannot be stored: {reason}")]
+    BadRule { name: RuleName, reason: String },
+    /// Every boot looks at all of them.
+    #[error("there are {MAX_RULES} rules already, as many as there can be")]
+    TooManyRules,
 }
 
 impl Refusal {
@@ -149,6 +166,13 @@ impl Refusal {
             Self::BadSecret { .. } => String::new(),
             Self::TooManySecrets(_) => "remove secrets that no machine needs, or put several values in one file".into(),
             Self::NoTokenId => "try again; if it stays so, revoke tokens that nobody uses".into(),
+            Self::AssignedByRule { .. } => "give these rules another image, or remove them: bennu rule list".into(),
+            Self::UnknownRule(_) => "`bennu rule list` shows every rule; `bennu rule set` adds one".into(),
+            Self::RuleChanged(_) => "look at the rule again, then repeat the change with its new ETag".into(),
+            Self::BadRule { .. } => "describe it in one line".into(),
+            Self::TooManyRules => {
+                "remove rules that nobody needs, or let one name more machines: role in (web,api)".into()
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Decision, MacAddress, Machine, Moment, View, Volatile,
+    assignment::{Resolution, resolve},
     boot::{Boot, chain::Why},
     journey::{Observation, Seen},
     notice::Notice,
@@ -205,9 +206,11 @@ impl<'a> Asking<'a> {
 
     /// Why this client boots nothing here, if that is so.
     pub fn refusal(&self) -> Option<Reason> {
-        let is_assigned = self.record.as_ref().is_some_and(|machine| machine.assignment.is_some());
-        let is_ignored = !is_assigned && self.at.settings.unknown == UnknownPolicy::Ignore;
-        (self.client.network_boots() && is_ignored).then_some(Reason::PolicyIgnores)
+        let settings = &self.at.settings;
+        // Rules are only looked at where it matters.
+        let may_be_ignored = settings.unknown == UnknownPolicy::Ignore && self.client.network_boots();
+        let is_ignored = || resolve(self.record.as_ref(), self.view.records, settings) == Resolution::Ignore;
+        (may_be_ignored && is_ignored()).then_some(Reason::PolicyIgnores)
     }
 
     /// Decides for a client that something is known of as it is, and for a stranger as far as the limit allows: invented

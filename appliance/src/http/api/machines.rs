@@ -13,12 +13,14 @@ use axum::{
 };
 use bennu_rules::{
     MacAddress, Machine, Records,
-    assignment::Assignment,
+    assignment::{Assignment, Chosen, choose},
     commands::{
         Refusal,
         machines::{self as commands, Assign, Edit, EditMachine, Forget, version},
     },
     dhcp::{OptionCode, OptionValue, site::BadOption},
+    rule::Rule,
+    selector::Selector,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -30,6 +32,8 @@ pub struct MachineShown {
     /// Its record.
     #[serde(flatten)]
     pub machine: Machine,
+    /// What it boots next, and who says so.
+    pub next: Chosen,
     /// Its latest boot.
     #[serde(default)]
     pub last_boot: Option<BootSummary>,
@@ -69,10 +73,26 @@ pub struct AssignmentBody {
     pub image: Assignment,
 }
 
+/// Which machines are asked for, and which part of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Items at most.
+    limit: Option<usize>,
+    /// The last item of the page before.
+    after: Option<String>,
+    /// Which machines; all, if it is absent.
+    #[serde(default)]
+    selector: Selector,
+}
+
 /// `GET /v1/machines`
-pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<MachineShown>>> {
-    let machines = api.ledger.read(|records, _| records.machines())?;
-    let page = paging.page(machines, |machine| machine.id.to_string(), |machine| shown(&api, machine));
+pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Json<Page<MachineShown>>> {
+    let Wanted { limit, after, selector } = wanted;
+    let (mut machines, rules) = api.ledger.read(|records, _| (records.machines(), records.rules()))?;
+    machines.retain(|machine| selector.matches_machine(machine, &api.config.settings));
+    let show = |machine| shown(&api, machine, &rules);
+    let page = Paging::new(limit, after).page(machines, |machine: &Machine| machine.id.to_string(), show);
     let items = page.items.into_iter().collect::<Answer<Vec<_>>>()?;
     Ok(Json(Page { items, next: page.next }))
 }
@@ -147,14 +167,16 @@ pub(super) fn find(api: &Api, mac: MacAddress) -> Answer<Machine> {
     machine.ok_or_else(|| Problem::from(Refusal::UnknownMachine(mac)))
 }
 
-fn shown(api: &Api, machine: Machine) -> Answer<MachineShown> {
+fn shown(api: &Api, machine: Machine, rules: &[Rule]) -> Answer<MachineShown> {
     let boots = super::boots::of(api, &machine)?;
-    Ok(MachineShown { machine, last_boot: boots.first().map(BootSummary::of) })
+    let next = choose(Some(&machine), rules, &api.config.settings);
+    Ok(MachineShown { machine, next, last_boot: boots.first().map(BootSummary::of) })
 }
 
 fn with_etag(api: &Api, machine: Machine) -> Answer<Response> {
     let etag = format!("\"{}\"", version(&machine));
-    let mut response = Json(shown(api, machine)?).into_response();
+    let rules = api.ledger.read(|records, _| records.rules())?;
+    let mut response = Json(shown(api, machine, &rules)?).into_response();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }

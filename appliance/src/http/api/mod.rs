@@ -18,6 +18,7 @@ pub mod metadata;
 pub mod problem;
 pub mod pushes;
 pub mod request;
+pub mod rules;
 pub mod scrub;
 pub mod secrets;
 pub mod status;
@@ -75,6 +76,8 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/leases", get(leases::list))
         .route("/v1/events", get(events::follow))
         .route("/v1/status", get(status::show))
+        .route("/v1/rules", get(rules::list))
+        .route("/v1/rules/{name}", get(rules::show).put(rules::put).delete(rules::remove))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/audit", get(audit::list))

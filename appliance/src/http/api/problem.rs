@@ -143,14 +143,16 @@ impl From<Refusal> for Problem {
             | Refusal::UnknownImage { .. }
             | Refusal::UnknownToken(_)
             | Refusal::UnknownMetadata(_)
-            | Refusal::UnknownSecret(_) => Kind::NotFound,
-            Refusal::Changed(_) | Refusal::ChangedMetadata(_) => Kind::Precondition,
+            | Refusal::UnknownSecret(_)
+            | Refusal::UnknownRule(_) => Kind::NotFound,
+            Refusal::Changed(_) | Refusal::ChangedMetadata(_) | Refusal::RuleChanged(_) => Kind::Precondition,
             Refusal::KernelOnly(_)
             | Refusal::BadAddress { .. }
             | Refusal::BadLabel { .. }
             | Refusal::BadArguments(_)
             | Refusal::BadMetadata { .. }
             | Refusal::BadSecret { .. }
+            | Refusal::BadRule { .. }
             | Refusal::BadLifetime { .. } => Kind::Unprocessable,
             Refusal::Conflict { .. }
             | Refusal::AddressReserved { .. }
@@ -163,6 +165,8 @@ impl From<Refusal> for Problem {
             | Refusal::NoTokenId
             | Refusal::TooMuchMetadata { .. }
             | Refusal::TooManySecrets(_)
+            | Refusal::AssignedByRule { .. }
+            | Refusal::TooManyRules
             | Refusal::Booting { .. } => Kind::Conflict,
         };
         Self { pointer, ..Self::new(kind, refusal.to_string(), refusal.advice()) }

@@ -7,6 +7,7 @@ mod life;
 mod machines;
 mod metadata;
 pub(in crate::http) mod remote;
+mod rules;
 mod secrets;
 mod tokens;
 mod trials;
