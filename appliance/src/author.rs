@@ -1,8 +1,13 @@
 //! Whose request is being answered: every write of the ledger takes its author from here, so that no handler can forget
-//! to name one.
+//! to name one; and what they may see.
 
-use bennu_rules::audit::Author;
-use std::{future::Future, sync::Arc};
+use crate::ledger::{Event, Ledger};
+use bennu_rules::{
+    MacAddress, Records, Timestamp, access,
+    audit::{Author, Who},
+};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use tokio::sync::broadcast::error::RecvError;
 
 tokio::task_local! {
     static AUTHOR: Arc<Author>;
@@ -23,5 +28,66 @@ pub fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) 
     match current() {
         Some(author) => tokio::spawn(AUTHOR.scope(author, work)),
         None => tokio::spawn(work),
+    }
+}
+
+/// What whoever asks may see, to take along where the request's task is left.
+#[derive(Debug, Clone, Default)]
+pub struct Sight(Option<Arc<Author>>);
+
+impl Sight {
+    /// Of whoever asks now.
+    pub fn current() -> Self {
+        Self(current())
+    }
+
+    /// Whether it takes in every machine, and what belongs to none.
+    pub fn is_whole(&self) -> bool {
+        self.0.as_ref().is_none_or(|author| author.limit.is_none())
+    }
+
+    /// Whether it takes in a machine with these labels.
+    pub fn takes_in(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.as_ref().and_then(|author| author.limit.as_ref()).is_none_or(|limit| limit.matches(labels))
+    }
+
+    /// Whether it takes in the machine that has this card.
+    pub fn takes_in_card(&self, mac: MacAddress, records: &dyn Records) -> bool {
+        let limit = self.0.as_ref().and_then(|author| author.limit.as_ref());
+        limit.is_none_or(|limit| access::sees(limit, mac, records))
+    }
+
+    /// Waits until what they were let in with is no longer as it was: their token was revoked, or has ended. For answers
+    /// that go on as long as somebody listens.
+    pub async fn ends(self, ledger: Ledger, expires: Option<Timestamp>) {
+        let Some(Who::Token { id, .. }) = self.0.as_ref().map(|author| &author.who) else {
+            return std::future::pending().await;
+        };
+        let name = format!("token {id}");
+        let mut events = ledger.follow();
+        let is_there = || ledger.read(|records, _| records.token(*id).is_some()).unwrap_or(true);
+        while is_there() {
+            let is_over = |at: Timestamp| ledger.now() >= at;
+            if expires.is_some_and(is_over) {
+                return;
+            }
+            // A clock that is set is noticed within a minute.
+            const LOOK: Duration = Duration::from_secs(60);
+            let left = expires.map_or(LOOK, |at| Duration::from_millis(at.since(ledger.now())).min(LOOK));
+            let told = tokio::time::timeout(left, async {
+                loop {
+                    match events.recv().await {
+                        Ok(Event::Audit(record)) if record.target.to_string() == name => return true,
+                        Ok(_) => {}
+                        Err(RecvError::Lagged(_)) => return false,
+                        Err(RecvError::Closed) => return true,
+                    }
+                }
+            });
+            // Whatever became of it: it may be less than it was.
+            if told.await == Ok(true) {
+                return;
+            }
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! Who may ask the management plane for what.
 
 mod failures;
+mod reach;
 
 pub use failures::{FAILURES_AT_ONCE, Failures, MAX_FAILING, RETRY_MS};
+pub use reach::{Reach, beyond, is_within, reach, sees};
 
 use crate::{
     Change, Decision, Moment, Timestamp, View,
     image::Digest,
-    token::{Role, Token, TokenId, TokenName},
+    selector::Selector,
+    token::{Scope, Scopes, Token, TokenId, TokenName},
 };
 
 /// When a token was used is written this often: nobody needs to know it better, and each time costs a commit.
@@ -25,28 +28,34 @@ pub fn is_page(path: &str) -> bool {
     path == "/" || path == "/ui" || path.starts_with("/ui/")
 }
 
-/// The least role that may ask for `path` so. What is not known here needs the greatest.
-pub fn needed(method: &str, path: &str) -> Role {
+/// The scopes of which one is enough to ask for `path` so. What is not known here needs the greatest.
+pub fn needed(method: &str, path: &str) -> &'static [Scope] {
     let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if under("/v1/tokens") || under("/v1/secrets") {
-        Role::Admin
+    let under_any = |roots: &[&str]| roots.iter().any(|root| under(root));
+    if under_any(&["/v1/tokens", "/v1/secrets"]) {
+        &[Scope::Admin]
+    } else if under("/v2") {
+        // Who pushes looks what is there already.
+        if is_reading(method) { &[Scope::Read, Scope::Images] } else { &[Scope::Images] }
     } else if is_reading(method) || under("/ui") {
-        Role::Read
-    } else if under("/v2") || under("/v1/imports") || (under("/v1/tags") && matches!(method, "PUT" | "POST")) {
-        Role::Push
-    } else if under("/v1") {
-        Role::Operate
+        &[Scope::Read]
+    } else if under_any(&["/v1/imports", "/v1/images", "/v1/tags", "/v1/pushes", "/v1/gc", "/v1/tests"]) {
+        &[Scope::Images]
+    } else if under("/v1/machines") && path.ends_with("/power") {
+        &[Scope::Power]
+    } else if under_any(&["/v1/machines", "/v1/rules", "/v1/metadata"]) {
+        &[Scope::Assign]
     } else {
-        Role::Admin
+        &[Scope::Admin]
     }
 }
 
-/// Whether `role` may ask for `path` so.
-pub fn allowed(role: Role, method: &str, path: &str) -> bool {
-    role >= needed(method, path)
+/// Whether who has `scopes` may ask for `path` so.
+pub fn allowed(scopes: &Scopes, method: &str, path: &str) -> bool {
+    needed(method, path).iter().any(|scope| scopes.have(*scope))
 }
 
-fn is_reading(method: &str) -> bool {
+pub(super) fn is_reading(method: &str) -> bool {
     matches!(method, "GET" | "HEAD")
 }
 
@@ -73,7 +82,11 @@ pub enum Access {
         /// What people call that.
         name: TokenName,
         /// What they may do.
-        role: Role,
+        scopes: Scopes,
+        /// The machines that they see and change; `None`: all.
+        limit: Option<Selector>,
+        /// When the token ends.
+        expires: Option<Timestamp>,
     },
     /// Nobody's token.
     Unknown,
@@ -82,10 +95,12 @@ pub enum Access {
     /// The token may not do this.
     Denied {
         /// What it may do.
-        role: Role,
-        /// What it would have to.
-        needed: Role,
+        scopes: Scopes,
+        /// One of these it would have to.
+        needed: &'static [Scope],
     },
+    /// The token may not do it to this.
+    Beyond(Selector),
 }
 
 /// Looks whose token it is and what they may. The change notes that it was used; an answer need not wait for it.
@@ -95,16 +110,24 @@ pub fn decide(request: &AccessRequest, view: &View<'_>, at: &Moment) -> Decision
     if let Some(expires) = token.expires.filter(|_| token.is_expired(at.now)) {
         return Decision::just(Access::Expired(expires));
     }
-    let (role, needed) = (token.role, needed(&request.method, &request.path));
-    let access = match allowed(role, &request.method, &request.path) {
-        true => Access::Granted { id: token.id, name: token.name.clone(), role },
-        false => Access::Denied { role, needed },
-    };
+    let access = access(&token, request, view);
     // By the distance, since clocks are set back too.
     let is_noted = token.last_used.is_some_and(|used| at.now.0.abs_diff(used.0) < USED_PACE_MS);
     let changes =
         if is_noted { Vec::new() } else { vec![Change::PutToken(Token { last_used: Some(at.now), ..token })] };
     Decision { changes, ..Decision::just(access) }
+}
+
+fn access(token: &Token, request: &AccessRequest, view: &View<'_>) -> Access {
+    let (method, path) = (&request.method, &request.path);
+    if !allowed(&token.scopes, method, path) {
+        return Access::Denied { scopes: token.scopes.clone(), needed: needed(method, path) };
+    }
+    if let Some(limit) = token.limit.as_ref().filter(|limit| !is_within(&reach(method, path), limit, view)) {
+        return Access::Beyond(limit.clone());
+    }
+    let Token { id, name, scopes, limit, expires, .. } = token.clone();
+    Access::Granted { id, name, scopes, limit, expires }
 }
 
 /// Compares in a time that tells nothing of where they differ.

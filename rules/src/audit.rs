@@ -12,6 +12,7 @@ use crate::{
     metadata::{Document, MetadataName},
     rule::RuleName,
     secret::{Secret, SecretName},
+    selector::Selector,
     token::{Token, TokenId, TokenName},
 };
 use serde::{Deserialize, Serialize, de};
@@ -84,17 +85,19 @@ pub struct Author {
     pub from: String,
     /// The request's method and path.
     pub request: String,
+    /// The machines that they may change; `None`: all, and what belongs to no machine.
+    pub limit: Option<Selector>,
 }
 
 impl Author {
     /// The appliance, for what it does later on somebody's behalf, or of itself.
     pub fn bennu(on_behalf_of: Option<String>) -> Self {
-        Self { who: Who::Bennu { on_behalf_of }, from: "appliance".into(), request: String::new() }
+        Self { who: Who::Bennu { on_behalf_of }, from: "appliance".into(), request: String::new(), limit: None }
     }
 
     /// For a write that nobody was named for.
     pub fn unknown() -> Self {
-        Self { who: Who::Unknown, from: "appliance".into(), request: String::new() }
+        Self { who: Who::Unknown, from: "appliance".into(), request: String::new(), limit: None }
     }
 }
 
@@ -291,8 +294,8 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             .push(name)
             .map(|push| json!({ "digest": push.digest, "at": push.at, "by": push.by, "outcome": push.outcome })),
         Target::Token(id) => records.token(*id).map(|token| {
-            let Token { id: _, name, role, secret: _, created, by, expires, last_used: _ } = token;
-            json!({ "name": name, "role": role, "created": created, "by": by, "expires": expires })
+            let Token { id: _, name, scopes, limit, secret: _, created, by, expires, last_used: _ } = token;
+            json!({ "name": name, "scopes": scopes, "limit": limit, "created": created, "by": by, "expires": expires })
         }),
         Target::Metadata(name) => records.metadata(name).map(|document| look_at_document(&document)),
         // When it was set tells that it is another one.

@@ -3,9 +3,10 @@
 use crate::{
     Timestamp,
     image::{Digest, serde_as_text},
+    selector::Selector,
 };
 use serde::{Deserialize, Serialize, de};
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// A text that is no part of a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,9 +17,9 @@ pub enum BadToken {
     /// A name that cannot be stored.
     #[error("'{0}' is not a token's name; write up to 63 letters, digits, '.', '_' and '-', such as ci-builder")]
     Name(String),
-    /// No role of ours.
-    #[error("'{0}' is not a role; write read, push, operate or admin")]
-    Role(String),
+    /// No scope of ours.
+    #[error("'{0}' is not a scope; write read, assign, images, power or admin")]
+    Scope(String),
 }
 
 /// Short, for errors about text of any length.
@@ -73,55 +74,97 @@ impl FromStr for TokenName {
     }
 }
 
-/// What a caller may do. Each may do all that the ones before it may.
+/// One thing that a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum Scope {
     /// Look at everything but tokens.
     Read,
-    /// Bring images: the registry, imports and tags.
-    Push,
-    /// Everything but tokens.
-    Operate,
-    /// Everything.
+    /// Say what machines are and boot: labels, assignments, reservations, rules.
+    Assign,
+    /// Bring, move, test and remove images: the registry, imports, tags, the collection.
+    Images,
+    /// Switch machines on and off.
+    Power,
+    /// All of these, and whatever else there is: tokens, and what no other scope names.
     Admin,
 }
 
-impl Role {
-    /// Every role, the least first.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Push, Self::Operate, Self::Admin];
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 5] = [Self::Read, Self::Assign, Self::Images, Self::Power, Self::Admin];
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
-            Self::Push => "push",
-            Self::Operate => "operate",
+            Self::Assign => "assign",
+            Self::Images => "images",
+            Self::Power => "power",
             Self::Admin => "admin",
         })
     }
 }
 
-impl FromStr for Role {
+impl FromStr for Scope {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        let found = Self::ALL.into_iter().find(|role| role.to_string() == text);
-        found.ok_or_else(|| BadToken::Role(cut(text)))
+        let found = Self::ALL.into_iter().find(|scope| scope.to_string() == text);
+        found.ok_or_else(|| BadToken::Scope(cut(text)))
     }
 }
 
-serde_as_text!(TokenId, TokenName, Role);
+/// What a caller may do, together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scopes(BTreeSet<Scope>);
+
+impl Scopes {
+    /// Whether `scope` is among them. Who has [`Scope::Admin`] has every one.
+    pub fn have(&self, scope: Scope) -> bool {
+        self.0.contains(&scope) || self.0.contains(&Scope::Admin)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each of them, as they were given.
+    pub fn iter(&self) -> impl Iterator<Item = Scope> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl<S: IntoIterator<Item = Scope>> From<S> for Scopes {
+    fn from(scopes: S) -> Self {
+        Self(scopes.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+serde_as_text!(TokenId, TokenName, Scope);
 
 /// A token in the ledger. Its secret is nowhere but with its bearer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredToken")]
 pub struct Token {
     /// Identity.
     pub id: TokenId,
     /// What people call it; no two that are valid share one.
     pub name: TokenName,
     /// What its bearer may do.
-    pub role: Role,
+    pub scopes: Scopes,
+    /// The machines that its bearer sees and changes; `None`: all, and what belongs to no machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Selector>,
     /// SHA-256 of its secret.
     pub secret: Digest,
     /// When it was made.
@@ -134,6 +177,51 @@ pub struct Token {
     /// When it was used, to the hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
+}
+
+/// A token as any Bennu wrote it.
+#[derive(Deserialize)]
+struct StoredToken {
+    id: TokenId,
+    name: TokenName,
+    scopes: Option<Scopes>,
+    /// Before there were scopes.
+    role: Option<Role>,
+    limit: Option<Selector>,
+    secret: Digest,
+    created: Timestamp,
+    by: String,
+    expires: Option<Timestamp>,
+    last_used: Option<Timestamp>,
+}
+
+/// What tokens had before there were scopes. Each could do all that the ones before it could.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Role {
+    Read,
+    Push,
+    Operate,
+    Admin,
+}
+
+impl Role {
+    fn scopes(self) -> Scopes {
+        match self {
+            Self::Read => [Scope::Read].into(),
+            Self::Push => [Scope::Read, Scope::Images].into(),
+            Self::Operate => [Scope::Read, Scope::Assign, Scope::Images, Scope::Power].into(),
+            Self::Admin => [Scope::Admin].into(),
+        }
+    }
+}
+
+impl From<StoredToken> for Token {
+    fn from(stored: StoredToken) -> Self {
+        let StoredToken { id, name, scopes, role, limit, secret, created, by, expires, last_used } = stored;
+        let scopes = scopes.or(role.map(Role::scopes)).unwrap_or_default();
+        Self { id, name, scopes, limit, secret, created, by, expires, last_used }
+    }
 }
 
 impl Token {
@@ -207,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn names_ids_and_roles_are_checked() {
+    fn names_ids_and_scopes_are_checked() {
         for good in ["ci", "CI-2.x_y", "0"] {
             assert!(good.parse::<TokenName>().is_ok(), "{good}");
         }
@@ -215,9 +303,34 @@ mod tests {
             assert!(bad.parse::<TokenName>().is_err(), "{bad}");
         }
         assert!("0102030".parse::<TokenId>().is_err() && "0102030g".parse::<TokenId>().is_err());
-        for role in Role::ALL {
-            assert_eq!(role.to_string().parse(), Ok(role));
+        for scope in Scope::ALL {
+            assert_eq!(scope.to_string().parse(), Ok(scope));
         }
-        assert!("root".parse::<Role>().is_err());
+        assert!("root".parse::<Scope>().is_err());
+    }
+
+    #[test]
+    fn tokens_of_before_scopes_mean_what_they_meant() {
+        let stored = |role: &str| -> Token {
+            let secret = "ab".repeat(32);
+            let json = format!(
+                r#"{{"id":"01020304","name":"ci","role":"{role}","secret":"sha256:{secret}","created":7,"by":"local"}}"#
+            );
+            serde_json::from_str(&json).unwrap()
+        };
+        use Scope::{Admin, Assign, Images, Power, Read};
+        for (role, may) in [
+            ("read", &[Read][..]),
+            ("push", &[Read, Images]),
+            ("operate", &[Read, Assign, Images, Power]),
+            ("admin", &[Read, Assign, Images, Power, Admin]),
+        ] {
+            let token = stored(role);
+            for scope in Scope::ALL {
+                assert_eq!(token.scopes.have(scope), may.contains(&scope), "{role} {scope}");
+            }
+            let again: Token = serde_json::from_str(&serde_json::to_string(&token).unwrap()).unwrap();
+            assert_eq!(again, token);
+        }
     }
 }

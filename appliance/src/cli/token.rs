@@ -4,11 +4,14 @@ use super::{
     Json,
     client::Client,
     error::Done,
-    output::{Listing, age, say, say_json, span},
+    output::{Listing, age, or_dash, say, say_json, span},
     status::now,
 };
 use crate::http::api::tokens::{TokenBody, TokenMade, TokenShown};
-use bennu_rules::token::{Role, TokenId, TokenName};
+use bennu_rules::{
+    selector::Selector,
+    token::{Scope, TokenId, TokenName},
+};
 use clap::Subcommand;
 use http::Method;
 use serde_json::Value;
@@ -20,9 +23,12 @@ pub enum TokenCommand {
     Create {
         /// What to call it, such as ci-builder
         name: TokenName,
-        /// What its bearer may do: read, push (images and tags too), operate (everything but tokens) or admin
-        #[arg(long)]
-        role: Role,
+        /// What its bearer may do: read, assign, images, power or admin; may be given several times
+        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        scopes: Vec<Scope>,
+        /// The labels of the machines that it sees and changes, such as rack=r1; all machines, if absent
+        #[arg(long, value_name = "SELECTOR")]
+        limit: Option<Selector>,
         /// How long it lasts; without, until it is revoked
         #[arg(long, value_name = "DAYS")]
         expires: Option<u32>,
@@ -44,8 +50,8 @@ pub enum TokenCommand {
 /// Runs one.
 pub async fn run(client: &Client, command: TokenCommand) -> Done {
     match command {
-        TokenCommand::Create { name, role, expires, output } => {
-            let body = TokenBody { name, role, expires_in_days: expires };
+        TokenCommand::Create { name, scopes, limit, expires, output } => {
+            let body = TokenBody { name, scopes: scopes.into(), limit, expires_in_days: expires };
             let made: TokenMade = client.write(Method::POST, "/v1/tokens", &body).await?;
             if output.json {
                 return say_json(&made);
@@ -69,7 +75,9 @@ fn described(token: &TokenShown) -> String {
         Some(expires) => format!("for {}", span(expires.since(token.created))),
         None => "until it is revoked".to_owned(),
     };
-    format!("token {} ({}) has the role {} {until}; it is shown this once:", token.id, token.name, token.role)
+    let TokenShown { id, name, scopes, .. } = token;
+    let machines = token.limit.as_ref().map_or_else(String::new, |limit| format!(" on machines with {limit}"));
+    format!("token {id} ({name}) may {scopes}{machines} {until}; it is shown this once:")
 }
 
 async fn list(client: &Client, output: Json) -> Done {
@@ -79,7 +87,7 @@ async fn list(client: &Client, output: Json) -> Done {
     let mut tokens: Vec<TokenShown> = client.list("/v1/tokens", None).await?;
     tokens.sort_by(|a, b| a.name.cmp(&b.name));
     let now = now();
-    let mut listing = Listing::new(&["ID", "NAME", "ROLE", "AGE", "USED", "ENDS", "MADE BY"], &[]);
+    let mut listing = Listing::new(&["ID", "NAME", "SCOPES", "LIMIT", "AGE", "USED", "ENDS", "MADE BY"], &[]);
     for token in &tokens {
         let used = token.last_used.map_or("never".to_owned(), |used| format!("{} ago", age(used, now)));
         let ends = match token.expires {
@@ -87,8 +95,9 @@ async fn list(client: &Client, output: Json) -> Done {
             Some(_) if token.expired => "has ended".to_owned(),
             Some(expires) => format!("in {}", span(expires.since(now))),
         };
-        let (id, role) = (token.id.to_string(), token.role.to_string());
-        listing.row([id, token.name.to_string(), role, age(token.created, now), used, ends, token.by.clone()]);
+        let (id, name, scopes) = (token.id.to_string(), token.name.to_string(), token.scopes.to_string());
+        let (limit, age) = (or_dash(token.limit.as_ref()), age(token.created, now));
+        listing.row([id, name, scopes, limit, age, used, ends, token.by.clone()]);
     }
     listing.print("no tokens");
     Ok(())

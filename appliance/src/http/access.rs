@@ -31,7 +31,8 @@ use bennu_rules::{
     access::{Access, AccessRequest, Failures, decide, is_open, is_page},
     audit::{Author, Who},
     image::Digest,
-    token::{Bearer, Role},
+    selector::Selector,
+    token::{Bearer, Scope, Scopes},
 };
 use credentials::Shown;
 use door::Way;
@@ -50,7 +51,9 @@ pub struct Caller {
     /// For what is kept of what they do: `local (uid 0)`, or `ci (token 01020304)`.
     pub who: String,
     /// What they may do. What a path needs has been looked at by then.
-    pub role: Role,
+    pub scopes: Scopes,
+    /// When they are let in no longer.
+    pub expires: Option<Timestamp>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -80,21 +83,21 @@ pub fn local(router: Router) -> Router {
             }
             let uid = request.extensions().get().map(|PeerUid(uid)| *uid);
             let who = uid.map_or_else(|| "local".to_owned(), |uid| format!("local (uid {uid})"));
-            let caller = Caller { who, role: Role::Admin };
+            let caller = Caller { who, scopes: [Scope::Admin].into(), expires: None };
             let door = Door::new(Way::Local { caller: caller.clone(), key }, &request);
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(door);
             let user = uid.and_then(crate::privileges::user::name);
-            by(author(Who::Local { uid, user }, "socket", &request), next.run(request)).await
+            by(author(Who::Local { uid, user }, "socket", None, &request), next.run(request)).await
         }
     }))
 }
 
 /// Whose writes these are, for the audit log.
-fn author(who: Who, from: impl Into<String>, request: &Request) -> Author {
+fn author(who: Who, from: impl Into<String>, limit: Option<Selector>, request: &Request) -> Author {
     const LONGEST_REQUEST: usize = 256;
     let asked = format!("{} {}", request.method(), request.uri().path());
-    Author { who, from: from.into(), request: asked.chars().take(LONGEST_REQUEST).collect() }
+    Author { who, from: from.into(), request: asked.chars().take(LONGEST_REQUEST).collect(), limit }
 }
 
 /// Browsers reach the socket where somebody forwards it, and go where pages of others lead them.
@@ -135,12 +138,12 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
         return next.run(request).await;
     }
     match guard.look(&request) {
-        Ok(Ok(Seen { caller, who, held, key })) => {
+        Ok(Ok(Seen { granted: Granted { caller, who, limit }, held, key })) => {
             let door = Door::new(Way::Token { guard, held, key }, &request);
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(door);
             let from = request.extensions().get().map_or_else(String::new, |PeerAddr(peer)| peer.to_string());
-            let author = author(who, from, &request);
+            let author = author(who, from, limit, &request);
             by(author, next.run(request)).await
         }
         Ok(Err(refused)) => turned_away(refused, request),
@@ -154,10 +157,16 @@ fn turned_away(refused: Refused, request: Request) -> Response {
     response
 }
 
-/// Who asks, with which token, and the key of their session.
-struct Seen {
+/// Whoever is let in with a token, and the machines that they see and change.
+struct Granted {
     caller: Caller,
     who: Who,
+    limit: Option<Selector>,
+}
+
+/// Who asks, with which token, and the key of their session.
+struct Seen {
+    granted: Granted,
     held: Held,
     key: Option<FormKey>,
 }
@@ -194,7 +203,7 @@ impl Guard {
         if let Err(Refused::Unknown | Refused::Expired(_)) = judged {
             lock(&self.sessions).end(cookie);
         }
-        Ok(judged.map(|(caller, who)| Seen { caller, who, held: session.held, key: Some(session.key) }))
+        Ok(judged.map(|granted| Seen { granted, held: session.held, key: Some(session.key) }))
     }
 
     /// Begins a session for a token that may look at the pages.
@@ -226,12 +235,12 @@ impl Guard {
         let refused = match held {
             None => Refused::Unknown,
             Some(held) => match self.judge(held, method, path)? {
-                Ok((caller, who)) => return Ok(Ok(Seen { caller, who, held, key: None })),
+                Ok(granted) => return Ok(Ok(Seen { granted, held, key: None })),
                 Err(refused) => refused,
             },
         };
         Counters::count(&self.appliance.counters.tokens_refused);
-        if matches!(refused, Refused::Denied { .. }) {
+        if matches!(refused, Refused::Denied { .. } | Refused::Beyond(_)) {
             return Ok(Err(refused));
         }
         lock(&self.failures).count(peer, now);
@@ -243,13 +252,14 @@ impl Guard {
     }
 
     /// What the rules say of a token that asks so.
-    fn judge(&self, held: Held, method: &Method, path: &str) -> Answer<Result<(Caller, Who), Refused>> {
+    fn judge(&self, held: Held, method: &Method, path: &str) -> Answer<Result<Granted, Refused>> {
         Ok(match self.ask(held, method, path)? {
-            Access::Granted { id, name, role } => {
+            Access::Granted { id, name, scopes, limit, expires } => {
                 let who = Who::Token { id, name };
-                Ok((Caller { who: who.to_string(), role }, who))
+                Ok(Granted { caller: Caller { who: who.to_string(), scopes, expires }, who, limit })
             }
-            Access::Denied { role, needed } => Err(Refused::Denied { role, needed }),
+            Access::Denied { scopes, needed } => Err(Refused::Denied { scopes, needed }),
+            Access::Beyond(limit) => Err(Refused::Beyond(limit)),
             Access::Unknown => Err(Refused::Unknown),
             Access::Expired(at) => Err(Refused::Expired(at)),
         })

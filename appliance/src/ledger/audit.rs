@@ -126,7 +126,7 @@ impl Log<'_> {
         before: Option<Value>,
         after: Option<Value>,
     ) -> Result<(), Fault> {
-        let Author { who, from, request } = author.clone();
+        let Author { who, from, request, limit: _ } = author.clone();
         let (seq, previous) = (self.extent.last + 1, self.extent.head);
         let record = AuditRecord {
             seq,

@@ -88,6 +88,16 @@ pub enum Fault {
     /// The disk refused.
     #[error("the ledger's disk failed: {0}; nothing is acknowledged until bennu is restarted on a healthy disk")]
     Disk(String),
+    /// Whoever asked may not change this. The ledger is well.
+    #[error(
+        "this token is limited to machines with {limit}, before and after, and this would change {what}; use a token without that limit"
+    )]
+    Beyond {
+        /// To which labels.
+        limit: String,
+        /// What it would change beyond them.
+        what: String,
+    },
     /// An earlier fault closed the ledger to writes.
     #[error("the ledger is closed after an earlier disk fault; restart bennu when the disk is healthy")]
     Closed,

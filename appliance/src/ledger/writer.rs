@@ -7,7 +7,7 @@ use super::{
 };
 use crate::author;
 use bennu_rules::{
-    Change, MacAddress, View, Volatile,
+    Change, MacAddress, Records, View, Volatile, access,
     audit::{AuditRecord, Author},
     boot::Boot,
     notice::Notice,
@@ -105,6 +105,7 @@ struct Proposal<R, A> {
     author: Option<Arc<Author>>,
     answer: Option<A>,
     audited: Vec<AuditRecord>,
+    refused: Option<Fault>,
     reply: oneshot::Sender<Result<A, Fault>>,
 }
 
@@ -115,14 +116,19 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
         let mut volatile = shared.volatile();
         let moment = shared.moment(entropy);
         let author = self.author.as_deref();
-        let (decision, watch) = {
+        let (decision, watch, beyond) = {
             let stored = Stored::new(batch.as_snapshot());
             let decision = (self.rule)(&self.request, &View { records: &stored, live: &volatile.live }, &moment);
             let watch = audit::Watch::before(&decision.changes, author, &stored);
+            let beyond = author.and_then(|author| beyond(&decision.changes, author, &stored));
             stored.check()?;
-            (decision, watch)
+            (decision, watch, beyond)
         };
         let changed = !decision.changes.is_empty();
+        if let Some(refused) = beyond {
+            self.refused = Some(refused);
+            return Ok(false);
+        }
         for change in &decision.changes {
             perform(batch, change)?;
             // A boot that ended says nothing of the one that replaced it.
@@ -155,10 +161,20 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
                 let _ = shared.events.send(Event::Audit(Box::new(record)));
             }
         }
-        let answer = outcome.and_then(|()| self.answer.take().ok_or(Fault::Closed));
+        let answer = outcome.and_then(|()| match self.refused.take() {
+            Some(refused) => Err(refused),
+            None => self.answer.take().ok_or(Fault::Closed),
+        });
         // An asker who went away needs no answer.
         let _ = self.reply.send(answer);
     }
+}
+
+/// Why an author may not make these changes, if so.
+fn beyond(changes: &[Change], author: &Author, records: &dyn Records) -> Option<Fault> {
+    let limit = author.limit.as_ref()?;
+    let what = access::beyond(changes, limit, records)?;
+    Some(Fault::Beyond { limit: limit.to_string(), what: what.to_string() })
 }
 
 /// What a batch did to the volatile state, and must not outlast it when it cannot be committed: a boot would
@@ -204,7 +220,7 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let author = author::current();
-        let proposal = Proposal { request, rule, author, answer: None, audited: Vec::new(), reply };
+        let proposal = Proposal { request, rule, author, answer: None, audited: Vec::new(), refused: None, reply };
         self.send(Task::Decide(Box::new(proposal)))?;
         answer.await.unwrap_or(Err(Fault::Closed))
     }

@@ -80,6 +80,12 @@ pub enum Refusal {
     /// Nobody's lifetime.
     #[error("a token cannot last {days} days")]
     BadLifetime { days: u32, most: u32 },
+    /// It could do nothing.
+    #[error("a token without a scope can do nothing")]
+    NoScope,
+    /// Such a token would see or change more than that, or less.
+    #[error("a token cannot be limited so: {0}")]
+    BadLimit(String),
     /// Every id that was drawn is some token's.
     #[error("no id is free for another token")]
     NoTokenId,
@@ -165,6 +171,10 @@ impl Refusal {
             Self::UnknownSecret(_) => "`bennu secret list` shows every secret's name".into(),
             Self::BadSecret { .. } => String::new(),
             Self::TooManySecrets(_) => "remove secrets that no machine needs, or put several values in one file".into(),
+            Self::NoScope => "name at least one: read, assign, images, power or admin".into(),
+            Self::BadLimit(_) => {
+                "limit tokens with the scopes read, assign and power, to labels, such as rack=r1".into()
+            }
             Self::NoTokenId => "try again; if it stays so, revoke tokens that nobody uses".into(),
             Self::AssignedByRule { .. } => "give these rules another image, or remove them: bennu rule list".into(),
             Self::UnknownRule(_) => "`bennu rule list` shows every rule; `bennu rule set` adds one".into(),

@@ -4,7 +4,8 @@ use super::Refusal;
 use crate::{
     Change, Decision, Moment, View,
     image::Digest,
-    token::{Role, Token, TokenId, TokenName},
+    selector::Selector,
+    token::{Scope, Scopes, Token, TokenId, TokenName},
 };
 
 /// Days that a token may last: ten years. Who wants more gives none.
@@ -18,7 +19,9 @@ pub struct CreateToken {
     /// What people call it.
     pub name: TokenName,
     /// What its bearer may do.
-    pub role: Role,
+    pub scopes: Scopes,
+    /// The machines that its bearer sees and changes; `None`: all, and what belongs to no machine.
+    pub limit: Option<Selector>,
     /// SHA-256 of its secret.
     pub secret: Digest,
     /// How long it lasts; `None`: until it is revoked.
@@ -32,6 +35,12 @@ pub fn create(request: &CreateToken, view: &View<'_>, at: &Moment) -> Decision<R
     if let Some(days) = request.days.filter(|days| !(1..=MAX_DAYS).contains(days)) {
         return Decision::just(Err(Refusal::BadLifetime { days, most: MAX_DAYS }));
     }
+    if request.scopes.is_empty() {
+        return Decision::just(Err(Refusal::NoScope));
+    }
+    if let Some(reason) = request.limit.as_ref().and_then(|limit| unfit(limit, &request.scopes)) {
+        return Decision::just(Err(Refusal::BadLimit(reason)));
+    }
     let namesake = view.records.tokens().into_iter().find(|token| token.name == request.name);
     if let Some(live) = namesake.as_ref().filter(|token| !token.is_expired(at.now)) {
         return Decision::just(Err(Refusal::TokenExists { name: request.name.clone(), id: live.id }));
@@ -44,7 +53,8 @@ pub fn create(request: &CreateToken, view: &View<'_>, at: &Moment) -> Decision<R
     let token = Token {
         id,
         name: request.name.clone(),
-        role: request.role,
+        scopes: request.scopes.clone(),
+        limit: request.limit.clone(),
         secret: request.secret,
         created: at.now,
         by: request.by.clone(),
@@ -54,6 +64,18 @@ pub fn create(request: &CreateToken, view: &View<'_>, at: &Moment) -> Decision<R
     let ended = namesake.map(|token| Change::RemoveToken(token.id));
     let changes = ended.into_iter().chain([Change::PutToken(token.clone())]).collect();
     Decision { changes, ..Decision::just(Ok(token)) }
+}
+
+/// Why a token cannot be limited so.
+fn unfit(limit: &Selector, scopes: &Scopes) -> Option<String> {
+    if limit.is_everything() {
+        return Some("it means every machine".into());
+    }
+    if limit.looks_at_hardware() {
+        return Some("it looks at hardware, of which a machine can say anything; labels are people's alone".into());
+    }
+    let whole = scopes.iter().find(|scope| matches!(scope, Scope::Images | Scope::Admin))?;
+    Some(format!("the scope {whole} is about more than machines"))
 }
 
 /// Ends a token: the next request that shows it is refused.
@@ -106,7 +128,8 @@ mod tests {
         fn create(&mut self, name: &str, days: Option<u32>) -> Result<Token, Refusal> {
             let secret = Digest([9; 32]);
             let name = name.parse().unwrap();
-            self.run(&CreateToken { name, role: Role::Push, secret, days, by: "local (uid 0)".into() }, create)
+            let (scopes, limit, by) = ([Scope::Read].into(), None, "local (uid 0)".into());
+            self.run(&CreateToken { name, scopes, limit, secret, days, by }, create)
         }
     }
 
@@ -131,6 +154,32 @@ mod tests {
         assert_eq!(desk.run(&RevokeToken { id: token.id }, revoke), Ok(token.clone()));
         assert_eq!(desk.run(&RevokeToken { id: token.id }, revoke), Err(Refusal::UnknownToken(token.id)));
         assert!(desk.memory.tokens().is_empty());
+    }
+
+    #[test]
+    fn a_limit_looks_at_labels_and_leaves_out_what_belongs_to_no_machine() {
+        let mut desk = Desk::new();
+        let mut make = |limit: &str, scopes: &[Scope]| {
+            let request = CreateToken {
+                name: "ci".parse().unwrap(),
+                scopes: scopes.iter().copied().into(),
+                limit: Some(limit.parse().unwrap()),
+                secret: Digest([9; 32]),
+                days: None,
+                by: "local".into(),
+            };
+            desk.run(&request, create)
+        };
+        for (limit, scopes) in [
+            ("", &[Scope::Read][..]),
+            ("bennu.manufacturer=Dell", &[Scope::Read]),
+            ("rack=r1", &[Scope::Read, Scope::Images]),
+            ("rack=r1", &[Scope::Admin]),
+        ] {
+            assert!(matches!(make(limit, scopes), Err(Refusal::BadLimit(_))), "{limit} {scopes:?}");
+        }
+        assert_eq!(make("rack=r1", &[]), Err(Refusal::NoScope));
+        assert!(make("rack=r1", &[Scope::Read, Scope::Assign, Scope::Power]).is_ok());
     }
 
     #[test]

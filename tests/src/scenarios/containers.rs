@@ -32,7 +32,7 @@ struct Client<'a> {
 
 impl<'a> Client<'a> {
     fn new(bennu: &'a Appliance, rack: &Rack) -> Result<Self> {
-        let made = bennu.json(["token", "create", "ci", "--role", "push"])?;
+        let made = bennu.json(["token", "create", "ci", "--scope", "read", "--scope", "images"])?;
         let certificates = rack.home().dir().join("certificates");
         fs::create_dir_all(&certificates)?;
         fs::copy(bennu.state().join("tls/cert.pem"), certificates.join("ca.crt"))?;

@@ -67,7 +67,7 @@ impl Remote {
         let token = credentials.token.ok_or_else(|| {
             CliError::usage(
                 format!("BENNU_SERVER={server}: an appliance on the network needs a token"),
-                format!("set {TOKEN}; `bennu token create NAME --role ROLE` on the appliance makes one"),
+                format!("set {TOKEN}; `bennu token create NAME --scope SCOPE` on the appliance makes one"),
             )
         })?;
         if Bearer::parse(&token).is_none() {

@@ -50,7 +50,7 @@ impl Door {
             Way::Local { caller, .. } => caller.clone(),
             Way::Token { guard, held, .. } => {
                 let path = request.uri().path().to_owned();
-                guard.judge(*held, request.method(), &path)?.map_err(|refused| refused.problem())?.0
+                guard.judge(*held, request.method(), &path)?.map_err(|refused| refused.problem())?.caller
             }
             Way::Open { .. } => return Err(Refused::NoToken.problem()),
         };

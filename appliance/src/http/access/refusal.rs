@@ -9,11 +9,16 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use bennu_rules::{Timestamp, access::is_page, token::Role};
+use bennu_rules::{
+    Timestamp,
+    access::is_page,
+    selector::Selector,
+    token::{Scope, Scopes},
+};
 use serde_json::json;
 
 /// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// It shows no token.
     NoToken,
@@ -24,9 +29,9 @@ pub enum Refused {
     /// Its token may not do this.
     Denied {
         /// What the token may do.
-        role: Role,
-        /// What it would have to.
-        needed: Role,
+        scopes: Scopes,
+        /// One of these it would have to.
+        needed: &'static [Scope],
     },
     /// A browser asks for a page of another site.
     Elsewhere,
@@ -34,11 +39,18 @@ pub enum Refused {
     NotLocal,
     /// A session's write without the session's key.
     NoKey,
+    /// Its token may not do it to this.
+    Beyond(Selector),
     /// Too many wrong ones came from there.
     TooMany {
         /// For so long.
         wait_ms: u64,
     },
+}
+
+/// `read`, or `read or images`.
+fn either(scopes: &[Scope]) -> String {
+    scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 impl Refused {
@@ -48,7 +60,10 @@ impl Refused {
             Self::NoToken => "this needs a token".to_owned(),
             Self::Unknown => "nobody has this token: it was revoked, or is of another appliance".to_owned(),
             Self::Expired(at) => format!("this token ended at {at}"),
-            Self::Denied { role, needed } => format!("this needs the role {needed}, and the token has {role}"),
+            Self::Denied { scopes, needed } => {
+                format!("this needs the scope {}, and the token has {scopes}", either(needed))
+            }
+            Self::Beyond(limit) => format!("this token is limited to machines with {limit}"),
             Self::Elsewhere => "a page of another site asked for this".to_owned(),
             Self::NotLocal => "the local socket is no host of that name".to_owned(),
             Self::NoKey => "the form is not from this session".to_owned(),
@@ -66,18 +81,20 @@ impl Refused {
             }
             Self::Unknown | Self::Expired(_) => "`bennu token create` on the appliance makes another".to_owned(),
             Self::Denied { needed, .. } => {
+                let scope = needed.first().map(ToString::to_string).unwrap_or_default();
                 format!(
-                    "use a token with that role: `bennu token create NAME --role {needed}` on the appliance makes one"
+                    "use a token with that scope: `bennu token create NAME --scope {scope}` on the appliance makes one"
                 )
             }
             Self::Elsewhere => "open Bennu's own page and do it there".to_owned(),
             Self::NotLocal => "reach a forwarded socket as localhost".to_owned(),
             Self::NoKey => "load the page again, then repeat it".to_owned(),
+            Self::Beyond(_) => "use a token without that limit, or with another".to_owned(),
             Self::TooMany { .. } => "wait as long as Retry-After says, then try with the right token".to_owned(),
         };
         let kind = match self {
             Self::NoToken | Self::Unknown | Self::Expired(_) => Kind::Unauthorized,
-            Self::Denied { .. } | Self::Elsewhere | Self::NotLocal | Self::NoKey => Kind::Forbidden,
+            Self::Denied { .. } | Self::Beyond(_) | Self::Elsewhere | Self::NotLocal | Self::NoKey => Kind::Forbidden,
             Self::TooMany { .. } => Kind::TooMany,
         };
         Problem::new(kind, self.why(), advice)
@@ -101,7 +118,7 @@ impl Refused {
             Self::TooMany { wait_ms } => {
                 headers.insert(header::RETRY_AFTER, wait_ms.div_ceil(1000).into());
             }
-            Self::Denied { .. } | Self::Elsewhere | Self::NotLocal | Self::NoKey => {}
+            Self::Denied { .. } | Self::Beyond(_) | Self::Elsewhere | Self::NotLocal | Self::NoKey => {}
         }
         response
     }
@@ -110,7 +127,7 @@ impl Refused {
     fn registry_error(&self, problem: &Problem) -> Response {
         let code = match self {
             Self::NoToken | Self::Unknown | Self::Expired(_) => "UNAUTHORIZED",
-            Self::Denied { .. } | Self::Elsewhere | Self::NotLocal | Self::NoKey => "DENIED",
+            Self::Denied { .. } | Self::Beyond(_) | Self::Elsewhere | Self::NotLocal | Self::NoKey => "DENIED",
             Self::TooMany { .. } => "TOOMANYREQUESTS",
         };
         let body = json!({ "errors": [{ "code": code, "message": problem.detail, "detail": problem.advice }] });

@@ -5,6 +5,7 @@ use super::{
     problem::{Answer, Kind, Problem},
     request::{Page, Paging, Params, mac},
 };
+use crate::author::Sight;
 use axum::{
     Json,
     extract::{Path, State},
@@ -130,6 +131,7 @@ pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<
         Some(text) => of_mac(&api, mac(text)?)?,
         None => api.ledger.boots(None)?,
     };
+    let boots = seen(&api, boots)?;
     Ok(Json(page(boots, &Paging::new(filter.limit, filter.after))))
 }
 
@@ -150,6 +152,15 @@ pub async fn show(State(api): Shared, Path(id): Path<String>) -> Answer<Json<Boo
         Problem::new(Kind::NotFound, detail, "`bennu boot list` shows every boot that is kept")
     })?;
     Ok(Json(BootShown::of(&boot)))
+}
+
+/// Those of machines that whoever asks may see.
+fn seen(api: &Api, mut boots: Vec<Boot>) -> Answer<Vec<Boot>> {
+    let sight = Sight::current();
+    if !sight.is_whole() {
+        api.ledger.read(|records, _| boots.retain(|boot| sight.takes_in_card(boot.machine, records)))?;
+    }
+    Ok(boots)
 }
 
 fn page(boots: Vec<Boot>, paging: &Paging) -> Page<BootSummary> {

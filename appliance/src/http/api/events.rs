@@ -5,7 +5,11 @@ use super::{
     problem::Answer,
     request::{Params, mac},
 };
-use crate::ledger::{BootEvent, Event};
+use crate::{
+    author::Sight,
+    http::access::Caller,
+    ledger::{BootEvent, Event},
+};
 use axum::{
     extract::State,
     response::sse::{self, Sse},
@@ -31,6 +35,7 @@ pub struct Filter {
 /// concerns the wire or the host, and `event: push` with what becomes of pushes. `Last-Event-ID` brings what was missed of boots, as far as it is known.
 pub async fn follow(
     State(api): Shared,
+    caller: Caller,
     Params(filter): Params<Filter>,
     headers: HeaderMap,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + Send + 'static>> {
@@ -39,26 +44,37 @@ pub async fn follow(
         Some(mac) => Some(api.ledger.read(|records, _| records.machine(mac).map_or(mac, |machine| machine.id))?),
         None => None,
     };
+    let sight = Sight::current();
+    let (looking, seeing) = (api.ledger.clone(), sight.clone());
+    let is_seen = move |machine: MacAddress| {
+        seeing.is_whole() || looking.read(|records, _| seeing.takes_in_card(machine, records)).unwrap_or(false)
+    };
+    // What belongs to no machine is for those who see all.
+    let all = only.is_none() && sight.is_whole();
     // Subscribe first: what happens while the past is looked up comes twice, and is dropped the second time.
     let live = BroadcastStream::new(api.ledger.follow());
     let past = match last_event_id(&headers) {
-        Some(since) => missed(&api.ledger.boots(only)?, since),
+        Some(since) => {
+            let mut boots = api.ledger.boots(only)?;
+            boots.retain(|boot| is_seen(boot.machine));
+            missed(&boots, since)
+        }
         None => Vec::new(),
     };
     let told: BTreeSet<_> = past.iter().map(|event| (event.boot.clone(), event.observation.at)).collect();
     let live = live.filter_map(move |event| {
         future::ready(match event {
             Ok(Event::Boot(event)) if told.contains(&(event.boot.clone(), event.observation.at)) => None,
-            Ok(Event::Boot(event)) => is_wanted(&event, only).then(|| sent(&event)),
-            Ok(Event::Notice(noticed)) => only.is_none().then(|| {
+            Ok(Event::Boot(event)) => (is_wanted(&event, only) && is_seen(event.machine)).then(|| sent(&event)),
+            Ok(Event::Notice(noticed)) => all.then(|| {
                 let data = serde_json::to_string(&noticed).unwrap_or_default();
                 sse::Event::default().event("notice").id(noticed.until.0.to_string()).data(data)
             }),
-            Ok(Event::Push(push)) => only.is_none().then(|| {
+            Ok(Event::Push(push)) => all.then(|| {
                 let data = serde_json::to_string(&push).unwrap_or_default();
                 sse::Event::default().event("push").id(push.at.0.to_string()).data(data)
             }),
-            Ok(Event::Audit(record)) => only.is_none().then(|| {
+            Ok(Event::Audit(record)) => all.then(|| {
                 let data = serde_json::to_string(&record).unwrap_or_default();
                 sse::Event::default().event("audit").id(record.at.0.to_string()).data(data)
             }),
@@ -69,7 +85,8 @@ pub async fn follow(
     });
     let past = stream::iter(past.iter().map(sent).collect::<Vec<_>>());
     let stop = api.shutdown.clone().cancelled_owned();
-    let events = past.chain(live).map(Ok).take_until(stop);
+    let ends = Box::pin(sight.ends(api.ledger.clone(), caller.expires));
+    let events = past.chain(live).map(Ok).take_until(future::select(Box::pin(stop), ends));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }
 

@@ -5,7 +5,7 @@ use super::{
     problem::{Answer, Problem},
     request::{Body, Page, Paging, Params, named},
 };
-use crate::appliance::Appliance;
+use crate::{appliance::Appliance, author::Sight};
 use axum::{
     Json,
     extract::{Path, State},
@@ -82,7 +82,7 @@ pub struct RemovedShown {
 /// `GET /v1/images`, newest first
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageListed>>> {
     let (mut images, tags, machines, running) =
-        api.ledger.read(|records, live| (records.images(), records.tags(), records.machines(), running(live)))?;
+        api.ledger.read(|records, live| (records.images(), records.tags(), seen(records), running(live, records)))?;
     let holders = holders(&images);
     images.sort_by_key(|image| Reverse((image.imported, image.digest)));
     let listed = |image| ImageListed::of(ImageShown::of(image, &tags, &machines), &holders, &running);
@@ -95,8 +95,8 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<I
     let shown = api.ledger.read(|records, live| {
         let digest = find_image(&reference, records)?;
         let image = records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })?;
-        let shown = ImageShown::of(image, &records.tags(), &records.machines());
-        Ok::<_, Refusal>(ImageListed::of(shown, &holders(&records.images()), &running(live)))
+        let shown = ImageShown::of(image, &records.tags(), &seen(records));
+        Ok::<_, Refusal>(ImageListed::of(shown, &holders(&records.images()), &running(live, records)))
     })??;
     Ok(Json(shown))
 }
@@ -192,10 +192,19 @@ fn blobs(image: &Image) -> BTreeMap<Digest, u64> {
     own.into_iter().chain(image.config.blobs().map(|blob| (blob.digest, blob.size))).collect()
 }
 
-/// Machines by the image that they run.
-fn running(live: &Live) -> BTreeMap<Digest, Vec<MacAddress>> {
+/// The machines that whoever asks may see.
+fn seen(records: &dyn Records) -> Vec<Machine> {
+    let (mut machines, sight) = (records.machines(), Sight::current());
+    machines.retain(|machine| sight.takes_in(&machine.labels));
+    machines
+}
+
+/// Machines by the image that they run, as far as whoever asks may see them.
+fn running(live: &Live, records: &dyn Records) -> BTreeMap<Digest, Vec<MacAddress>> {
+    let sight = Sight::current();
+    let is_seen = |boot: &&boot::Boot| sight.is_whole() || sight.takes_in_card(boot.machine, records);
     let mut running = BTreeMap::<_, Vec<MacAddress>>::new();
-    for boot in live.boots().filter(|boot| boot.state == boot::State::Up) {
+    for boot in live.boots().filter(|boot| boot.state == boot::State::Up).filter(is_seen) {
         if let Some(image) = &boot.image {
             running.entry(image.digest).or_default().push(boot.machine);
         }

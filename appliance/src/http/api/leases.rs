@@ -5,6 +5,7 @@ use super::{
     problem::Answer,
     request::{Page, Paging, Params},
 };
+use crate::author::Sight;
 use axum::{Json, extract::State};
 use bennu_rules::{MacAddress, Records, lease::Lease};
 use ipnet::Ipv4Net;
@@ -36,7 +37,7 @@ pub struct LeaseShown {
 
 /// `GET /v1/leases`, by address
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<LeaseShown>>> {
-    let now = boots::now();
+    let (now, sight) = (boots::now(), Sight::current());
     let mut leases = api.ledger.read(|records, _| {
         let shown = |lease: Lease| LeaseShown {
             address: lease.address,
@@ -49,7 +50,9 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
             declined: lease.declined,
             hostname: lease.hostname,
         };
-        records.leases().into_iter().map(shown).collect::<Vec<_>>()
+        let mut leases = records.leases();
+        leases.retain(|lease| sight.is_whole() || sight.takes_in_card(lease.key.mac, records));
+        leases.into_iter().map(shown).collect::<Vec<_>>()
     })?;
     leases.sort_by_key(|lease| lease.address);
     Ok(Json(paging.page(leases, |lease| lease.address.to_string(), |lease| lease)))

@@ -6,6 +6,7 @@ use super::{
     problem::{Answer, Kind, Problem},
     request::{Body, Page, Paging, Params, expected, mac},
 };
+use crate::author::Sight;
 use axum::{
     Json,
     extract::{Path, State},
@@ -89,8 +90,10 @@ pub struct Wanted {
 /// `GET /v1/machines`
 pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Json<Page<MachineShown>>> {
     let Wanted { limit, after, selector } = wanted;
+    let sight = Sight::current();
     let (mut machines, rules) = api.ledger.read(|records, _| (records.machines(), records.rules()))?;
-    machines.retain(|machine| selector.matches_machine(machine, &api.config.settings));
+    machines
+        .retain(|machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &api.config.settings));
     let show = |machine| shown(&api, machine, &rules);
     let page = Paging::new(limit, after).page(machines, |machine: &Machine| machine.id.to_string(), show);
     let items = page.items.into_iter().collect::<Answer<Vec<_>>>()?;

@@ -153,6 +153,8 @@ impl From<Refusal> for Problem {
             | Refusal::BadMetadata { .. }
             | Refusal::BadSecret { .. }
             | Refusal::BadRule { .. }
+            | Refusal::NoScope
+            | Refusal::BadLimit(_)
             | Refusal::BadLifetime { .. } => Kind::Unprocessable,
             Refusal::Conflict { .. }
             | Refusal::AddressReserved { .. }
@@ -175,11 +177,14 @@ impl From<Refusal> for Problem {
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
-        tracing::error!(%fault, "a request of the API met a fault of the ledger");
+        if !matches!(fault, Fault::Beyond { .. }) {
+            tracing::error!(%fault, "a request of the API met a fault of the ledger");
+        }
         let (detail, advice) = parted(&fault.to_string());
         let kind = match fault {
             Fault::Full(_) => Kind::DiskFull,
             Fault::Closed => Kind::Unavailable,
+            Fault::Beyond { .. } => Kind::Forbidden,
             _ => Kind::Internal,
         };
         Self::new(kind, detail, advice)

@@ -13,7 +13,8 @@ use axum::{
 use bennu_rules::{
     Records, Timestamp,
     commands::tokens::{CreateToken, RevokeToken, create as create_token, revoke as revoke_token},
-    token::{Bearer, Role, Token, TokenId, TokenName},
+    selector::Selector,
+    token::{Bearer, Scopes, Token, TokenId, TokenName},
 };
 use http::{HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,9 @@ pub struct TokenShown {
     /// What people call it.
     pub name: TokenName,
     /// What its bearer may do.
-    pub role: Role,
+    pub scopes: Scopes,
+    /// The machines that its bearer sees and changes; `null`: all.
+    pub limit: Option<Selector>,
     /// When it was made.
     pub created: Timestamp,
     /// Who made it.
@@ -55,8 +58,11 @@ pub struct TokenMade {
 pub struct TokenBody {
     /// What to call it.
     pub name: TokenName,
-    /// What its bearer may do: `read`, `push`, `operate` or `admin`.
-    pub role: Role,
+    /// What its bearer may do: `read`, `assign`, `images`, `power`, `admin`.
+    pub scopes: Scopes,
+    /// The labels of the machines that its bearer sees and changes, such as `rack=r1`; all machines, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Selector>,
     /// How long it lasts; until it is revoked, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_days: Option<u32>,
@@ -76,10 +82,10 @@ pub async fn create(
     Body(body): Body<TokenBody>,
 ) -> Answer<(StatusCode, [(HeaderName, &'static str); 1], Json<TokenMade>)> {
     let secret: [u8; 32] = rand::random();
-    let TokenBody { name, role, expires_in_days: days } = body;
-    let request = CreateToken { name, role, secret: digest_of(&secret), days, by: caller.who };
+    let TokenBody { name, scopes, limit, expires_in_days: days } = body;
+    let request = CreateToken { name, scopes, limit, secret: digest_of(&secret), days, by: caller.who };
     let token = api.ledger.decide(request, create_token).await??;
-    tracing::info!(id = %token.id, name = %token.name, role = %token.role, by = token.by, "a token was made");
+    tracing::info!(id = %token.id, name = %token.name, scopes = %token.scopes, by = token.by, "a token was made");
     let made = Bearer { id: token.id, secret }.reveal();
     let shown = TokenShown::of(token, api.ledger.now());
     let not_kept = [(header::CACHE_CONTROL, "no-store")];
@@ -90,14 +96,14 @@ pub async fn create(
 pub async fn revoke(State(api): Shared, caller: Caller, Path(text): Path<String>) -> Answer<StatusCode> {
     let id = text.parse::<TokenId>().map_err(|error| Problem::told(Kind::Malformed, &error))?;
     let token = api.ledger.decide(RevokeToken { id }, revoke_token).await??;
-    tracing::info!(id = %token.id, name = %token.name, role = %token.role, by = caller.who, "a token was revoked");
+    tracing::info!(id = %token.id, name = %token.name, scopes = %token.scopes, by = caller.who, "a token was revoked");
     Ok(StatusCode::NO_CONTENT)
 }
 
 impl TokenShown {
     fn of(token: Token, now: Timestamp) -> Self {
         let expired = token.is_expired(now);
-        let Token { id, name, role, secret: _, created, by, expires, last_used } = token;
-        Self { id, name, role, created, by, expires, expired, last_used }
+        let Token { id, name, scopes, limit, secret: _, created, by, expires, last_used } = token;
+        Self { id, name, scopes, limit, created, by, expires, expired, last_used }
     }
 }

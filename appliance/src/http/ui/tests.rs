@@ -41,8 +41,8 @@ impl Far {
         Self { bench, door }
     }
 
-    async fn token(&self, name: &str, role: &str) -> (String, String) {
-        let body = format!(r#"{{"name":"{name}","role":"{role}"}}"#);
+    async fn token(&self, name: &str, scope: &str) -> (String, String) {
+        let body = format!(r#"{{"name":"{name}","scopes":["{scope}"]}}"#);
         let made = self.bench.write(Method::POST, "/v1/tokens", &body).await.json();
         (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
     }
@@ -69,8 +69,8 @@ impl Far {
     }
 
     /// A browser in which somebody with such a token logged in.
-    pub async fn browser(&self, role: &str) -> Browser {
-        let (_, token) = self.token(&format!("a-{role}"), role).await;
+    pub async fn browser(&self, scope: &str) -> Browser {
+        let (_, token) = self.token(&format!("a-{scope}"), scope).await;
         self.log_in(&token).await
     }
 
@@ -239,7 +239,7 @@ async fn forms_do_what_they_say() {
 async fn a_new_token_is_shown_once() {
     let far = Far::new();
     let admin = far.browser("admin").await;
-    let made = far.submit(&admin, "/ui/tokens", "do=make&name=ci&role=push&days=30").await;
+    let made = far.submit(&admin, "/ui/tokens", "do=make&name=ci&scopes=read,images&days=30").await;
     let token = made.text.split(r#"id="made">"#).nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert!(token.starts_with("bnu_") && made.header("cache-control") == "no-store", "{token}");
     let list = far.open(&admin, "/ui/tokens").await;
@@ -247,10 +247,10 @@ async fn a_new_token_is_shown_once() {
     let bearer = format!("Bearer {token}");
     assert_eq!(far.send("GET", "/v1/status", &[("authorization", &bearer)], "").await.status, 200);
     for (fields, status) in [
-        ("do=make&name=ci&role=push", 409),
-        ("do=make&name=a+b&role=push", 400),
-        ("do=make&name=other&role=root", 400),
-        ("do=make&name=other&role=read&days=soon", 400),
+        ("do=make&name=ci&scopes=images", 409),
+        ("do=make&name=a+b&scopes=images", 400),
+        ("do=make&name=other&scopes=root", 400),
+        ("do=make&name=other&scopes=read&days=soon", 400),
         ("do=revoke&id=nobody&sure=yes", 400),
     ] {
         assert_eq!(far.submit(&admin, "/ui/tokens", fields).await.status.as_u16(), status, "{fields}");
@@ -261,7 +261,7 @@ async fn a_new_token_is_shown_once() {
     assert_eq!(far.send("GET", "/v1/status", &[("authorization", &bearer)], "").await.status, 401);
     let reader = far.browser("read").await;
     assert_eq!(far.open(&reader, "/ui/tokens").await.status, 403);
-    assert_eq!(far.submit(&reader, "/ui/tokens", "do=make&name=mine&role=admin").await.status, 403);
+    assert_eq!(far.submit(&reader, "/ui/tokens", "do=make&name=mine&scopes=admin").await.status, 403);
     assert!(!far.open(&reader, "/").await.text.contains("/ui/tokens"));
 }
 

@@ -17,7 +17,7 @@ use axum::{
     http::Method,
     response::{IntoResponse, Redirect},
 };
-use bennu_rules::token::Role;
+use bennu_rules::token::Scope;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -45,7 +45,7 @@ struct Row {
 struct TokensPage {
     chrome: Chrome,
     rows: Vec<Row>,
-    roles: Vec<String>,
+    scopes: Vec<String>,
     made: Option<TokenMade>,
     done: &'static str,
 }
@@ -56,7 +56,10 @@ impl Row {
         Self {
             id: token.id.to_string(),
             name: token.name.to_string(),
-            may: token.role.to_string(),
+            may: match &token.limit {
+                Some(limit) => format!("{} on {limit}", token.scopes),
+                None => token.scopes.to_string(),
+            },
             by: token.by,
             created: When::of(token.created, now),
             expires: token.expires.map(|at| When::of(at, now)),
@@ -71,7 +74,7 @@ async fn shown(visitor: &Visitor, made: Option<TokenMade>, done: &'static str) -
     page(&TokensPage {
         chrome: visitor.chrome("Tokens", "tokens"),
         rows: tokens.into_iter().map(Row::of).collect(),
-        roles: Role::ALL.iter().map(ToString::to_string).collect(),
+        scopes: Scope::ALL.iter().map(ToString::to_string).collect(),
         made,
         done,
     })
@@ -96,7 +99,9 @@ pub struct Change {
     #[serde(default)]
     name: String,
     #[serde(default)]
-    role: String,
+    scopes: String,
+    #[serde(default)]
+    limit: String,
     #[serde(default)]
     days: String,
     #[serde(default)]
@@ -110,7 +115,11 @@ pub async fn change(visitor: Visitor, Form(form): Form<Change>) -> Shown {
         visitor.send(Method::DELETE, &format!("/v1/tokens/{}", encoded(&form.id)), None, None).await?;
         return Ok(Redirect::to("/ui/tokens?done=revoked").into_response());
     }
-    let mut body = json!({ "name": form.name.trim(), "role": form.role });
+    let scopes: Vec<&str> = form.scopes.split([',', ' ']).filter(|scope| !scope.is_empty()).collect();
+    let mut body = json!({ "name": form.name.trim(), "scopes": scopes });
+    if !form.limit.trim().is_empty() {
+        body["limit"] = json!(form.limit.trim());
+    }
     if !form.days.trim().is_empty() {
         let wrong = |_| Problem::new(Kind::Malformed, "the days are no whole number", "write how many, or nothing");
         body["expires_in_days"] = json!(form.days.trim().parse::<u32>().map_err(wrong)?);

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 
 fn ci() -> Author {
     let who = Who::Token { id: bennu_rules::token::TokenId([1, 2, 3, 4]), name: "ci".parse().unwrap() };
-    Author { who, from: "192.0.2.7:5000".into(), request: "PUT /v1/tags/web:v1".into() }
+    Author { who, from: "192.0.2.7:5000".into(), request: "PUT /v1/tags/web:v1".into(), limit: None }
 }
 
 fn move_tag(to: &u8, view: &View<'_>, at: &Moment) -> Decision<()> {

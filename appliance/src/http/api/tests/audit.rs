@@ -81,7 +81,7 @@ async fn the_log_is_paged_and_filtered() {
 #[tokio::test]
 async fn no_secret_of_a_token_is_on_record() {
     let bench = Bench::new();
-    let made = bench.write(Method::POST, "/v1/tokens", r#"{"name":"ci","role":"push"}"#).await.json();
+    let made = bench.write(Method::POST, "/v1/tokens", r#"{"name":"ci","scopes":["read","images"]}"#).await.json();
     let token = made["token"].as_str().unwrap();
     let bearer = bennu_rules::token::Bearer::parse(token).unwrap();
     let log = bench.get("/v1/audit/export").await.text;

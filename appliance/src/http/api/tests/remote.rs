@@ -8,7 +8,7 @@ use crate::http::{
 };
 use bennu_rules::{
     Change, Decision, Moment, Timestamp, View,
-    token::{Bearer, Role, Token, TokenId},
+    token::{Bearer, Scope, Token, TokenId},
 };
 use bytes::Bytes;
 use hyper::client::conn::http1;
@@ -60,9 +60,16 @@ impl Far {
     }
 
     /// Id and header of a new one.
-    pub async fn token(&self, name: &str, role: &str) -> (String, String) {
-        let body = format!(r#"{{"name":"{name}","role":"{role}"}}"#);
-        let made = self.bench.write(Method::POST, "/v1/tokens", &body).await.json();
+    pub async fn token(&self, name: &str, scopes: &[&str]) -> (String, String) {
+        self.make(&format!(r#"{{"name":"{name}","scopes":{scopes:?}}}"#)).await
+    }
+
+    async fn limited(&self, name: &str, limit: &str) -> (String, String) {
+        self.make(&format!(r#"{{"name":"{name}","scopes":["read","assign"],"limit":"{limit}"}}"#)).await
+    }
+
+    async fn make(&self, body: &str) -> (String, String) {
+        let made = self.bench.write(Method::POST, "/v1/tokens", body).await.json();
         (made["id"].as_str().unwrap().to_owned(), format!("Bearer {}", made["token"].as_str().unwrap()))
     }
 }
@@ -112,29 +119,30 @@ async fn without_a_token_there_is_health_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn each_role_is_let_in_to_what_it_may() {
+async fn each_scope_is_let_in_to_what_it_may() {
     let far = Far::new().await;
     let assign = "/v1/machines/52:54:00:00:00:01/assignment";
     // What is let in meets an answer of the handler's own: nothing here exists.
     let asks = [
-        ("GET", "/v1/machines", 200),
-        ("PUT", "/v1/tags/web:v1", 400),
-        ("DELETE", assign, 404),
-        ("GET", "/v1/tokens", 200),
+        ("GET", "/v1/machines", "read", 200),
+        ("PUT", "/v1/tags/web:v1", "images", 400),
+        ("DELETE", assign, "assign", 404),
+        ("POST", "/v1/machines/52:54:00:00:00:01/power", "power", 404),
+        ("GET", "/v1/tokens", "admin", 200),
     ];
-    for (role, may) in [("read", 1), ("push", 2), ("operate", 3), ("admin", 4)] {
-        let (_, token) = far.token(role, role).await;
-        for (at, (method, path, answer)) in asks.into_iter().enumerate() {
+    for scope in ["read", "assign", "images", "power", "admin"] {
+        let (_, token) = far.token(scope, &[scope]).await;
+        for (method, path, needed, answer) in asks {
             let got = far.ask(method, path, Some(&token)).await;
-            let expected = if at < may { answer } else { 403 };
-            assert_eq!(got.status.as_u16(), expected, "{role} {method} {path}: {}", got.text);
+            let expected = if scope == needed || scope == "admin" { answer } else { 403 };
+            assert_eq!(got.status.as_u16(), expected, "{scope} {method} {path}: {}", got.text);
             if expected == 403 {
-                let needed = ["read", "push", "operate", "admin"][at];
-                assert!(got.json()["detail"].as_str().unwrap().contains(needed), "{}", got.text);
+                let detail = got.json()["detail"].as_str().unwrap().to_owned();
+                assert_eq!(detail, format!("this needs the scope {needed}, and the token has {scope}"));
             }
         }
     }
-    let (_, read) = far.token("reader", "read").await;
+    let (_, read) = far.token("reader", &["read"]).await;
     for path in [
         "/v1/%74okens",
         "/v1/tokens/",
@@ -146,14 +154,14 @@ async fn each_role_is_let_in_to_what_it_may() {
     ] {
         assert!(!far.ask("GET", path, Some(&read)).await.status.is_success(), "{path}");
     }
-    let denied = far.ask("PUT", "/v2/web/manifests/v1", Some(&far.token("other", "read").await.1)).await;
+    let denied = far.ask("PUT", "/v2/web/manifests/v1", Some(&far.token("other", &["read"]).await.1)).await;
     assert_eq!((denied.status.as_u16(), &denied.json()["errors"][0]["code"]), (403, &"DENIED".into()));
 }
 
 #[tokio::test]
 async fn a_wrong_revoked_or_ended_token_is_none() {
     let far = Far::new().await;
-    let (id, token) = far.token("ci", "read").await;
+    let (id, token) = far.token("ci", &["read"]).await;
     let mut connection = far.connect().await;
     assert_eq!(ask(&mut connection, "GET", "/v1/status", Some(&token), Body::empty()).await.status, 200);
     let digit = if token.ends_with('0') { '1' } else { '0' };
@@ -171,7 +179,8 @@ async fn a_wrong_revoked_or_ended_token_is_none() {
     let ended = Token {
         id: bearer.id,
         name: "old".parse().unwrap(),
-        role: Role::Admin,
+        scopes: [Scope::Admin].into(),
+        limit: None,
         secret: digest_of(&bearer.secret),
         created: Timestamp(0),
         by: "test".into(),
@@ -192,7 +201,7 @@ async fn a_wrong_revoked_or_ended_token_is_none() {
 async fn the_token_may_be_any_users_password() {
     use base64::{Engine, prelude::BASE64_STANDARD};
     let far = Far::new().await;
-    let (_, token) = far.token("ci", "push").await;
+    let (_, token) = far.token("ci", &["read", "images"]).await;
     let token = token.strip_prefix("Bearer ").unwrap();
     let basic = |pair: String| format!("Basic {}", BASE64_STANDARD.encode(pair));
     assert_eq!(far.ask("GET", "/v1/status", Some(&basic(format!("anybody:{token}")))).await.status, 200);
@@ -202,7 +211,7 @@ async fn the_token_may_be_any_users_password() {
 #[tokio::test]
 async fn whoever_guesses_is_slowed_and_counted() {
     let far = Far::new().await;
-    let (_, token) = far.token("ci", "read").await;
+    let (_, token) = far.token("ci", &["read"]).await;
     let mut connection = far.connect().await;
     let mut limited = None;
     for guess in 0..30 {
@@ -230,7 +239,7 @@ async fn whoever_guesses_is_slowed_and_counted() {
 #[tokio::test]
 async fn it_is_noted_that_a_token_is_used() {
     let far = Far::new().await;
-    let (_, token) = far.token("ci", "read").await;
+    let (_, token) = far.token("ci", &["read"]).await;
     let used = async || far.bench.get("/v1/tokens").await.json()["items"][0]["last_used"].as_u64();
     assert_eq!(used().await, None);
     assert_eq!(far.ask("GET", "/v1/status", Some(&token)).await.status, 200);
@@ -246,7 +255,7 @@ async fn it_is_noted_that_a_token_is_used() {
 #[tokio::test]
 async fn an_import_comes_in_chunks_and_its_refusal_is_read() {
     let far = Far::new().await;
-    let (_, token) = far.token("ci", "push").await;
+    let (_, token) = far.token("ci", &["read", "images"]).await;
     let path = "/v1/imports?kind=foreign&name=web:v1&source=test";
     let chunks = |bytes: Vec<u8>| {
         let chunks: Vec<_> =
@@ -272,7 +281,7 @@ async fn the_local_socket_needs_no_token_and_tells_its_user() {
     let stream = UnixStream::connect(&path).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let body = Body::from(r#"{"name":"first","role":"admin"}"#);
+    let body = Body::from(r#"{"name":"first","scopes":["admin"]}"#);
     let made = ask(&mut sender, "POST", "/v1/tokens", None, body).await;
     let uid = rustix::process::geteuid().as_raw();
     assert_eq!(made.json()["by"], format!("local (uid {uid})"), "{}", made.text);
@@ -281,9 +290,130 @@ async fn the_local_socket_needs_no_token_and_tells_its_user() {
 #[tokio::test]
 async fn handlers_know_who_asks() {
     let far = Far::new().await;
-    let (id, token) = far.token("boss", "admin").await;
+    let (id, token) = far.token("boss", &["admin"]).await;
     let mut connection = far.connect().await;
-    let body = Body::from(r#"{"name":"second","role":"read"}"#);
+    let body = Body::from(r#"{"name":"second","scopes":["read"]}"#);
     let made = ask(&mut connection, "POST", "/v1/tokens", Some(&token), body).await;
     assert_eq!(made.json()["by"], format!("boss (token {id})"), "{}", made.text);
+}
+
+#[tokio::test]
+async fn the_first_admin_comes_from_the_socket_alone() {
+    let far = Far::new().await;
+    let body = || Body::from(r#"{"name":"first","scopes":["admin"]}"#);
+    let mut connection = far.connect().await;
+    assert_eq!(ask(&mut connection, "POST", "/v1/tokens", None, body()).await.status, 401);
+    let (_, other) = far.token("ci", &["read", "assign", "images", "power"]).await;
+    assert_eq!(ask(&mut far.connect().await, "POST", "/v1/tokens", Some(&other), body()).await.status, 403);
+    let (_, boss) = far.token("boss", &["admin"]).await;
+    assert_eq!(ask(&mut far.connect().await, "POST", "/v1/tokens", Some(&boss), body()).await.status, 201);
+}
+
+/// Three machines: of rack r1, of rack r2, of none; each with a boot.
+async fn racks(far: &Far) {
+    for (last, labels) in [(1, r#"{"rack":"r1"}"#), (2, r#"{"rack":"r2"}"#), (3, "{}")] {
+        let path = format!("/v1/machines/52:54:00:00:00:0{last}");
+        let body = format!(r#"{{"labels":{labels}}}"#);
+        assert!(far.bench.write(Method::PATCH, &path, &body).await.status.is_success());
+        far.bench.boot(&format!("52:54:00:00:00:0{last}"), vec![discover()]).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_limited_to_labels_sees_and_changes_nothing_else() {
+    let far = Far::new().await;
+    racks(&far).await;
+    far.bench.import("web:v1", 1).await;
+    for last in [1, 2] {
+        let path = format!("/v1/machines/52:54:00:00:00:0{last}/assignment");
+        far.bench.write(Method::PUT, &path, r#"{"image":"web:v1"}"#).await;
+    }
+    let (_, token) = far.limited("r1", "rack=r1").await;
+    for path in ["/v1/machines", "/v1/boots", "/v1/images", "/v1/images/web:v1", "/v1/leases"] {
+        let got = far.ask("GET", path, Some(&token)).await;
+        assert_eq!(got.status, 200, "{path}: {}", got.text);
+        assert!(!got.text.contains(":00:02") && !got.text.contains(":00:03"), "{path}: {}", got.text);
+        assert!(path == "/v1/leases" || got.text.contains(":00:01"), "{path}: {}", got.text);
+    }
+    let own = "/v1/machines/52:54:00:00:00:01";
+    for path in [own, &format!("{own}/explain"), &format!("{own}/boots")] {
+        assert_eq!(far.ask("GET", path, Some(&token)).await.status, 200, "{path}");
+    }
+    let boots = far.bench.get("/v1/boots").await.json();
+    for boot in boots["items"].as_array().unwrap() {
+        let got = far.ask("GET", &format!("/v1/boots/{}", boot["id"].as_str().unwrap()), Some(&token)).await;
+        let expected = if boot["machine"] == "52:54:00:00:00:01" { 200 } else { 403 };
+        assert_eq!(got.status.as_u16(), expected, "{}", got.text);
+    }
+    for other in ["02", "03", "09"] {
+        let other = format!("/v1/machines/52:54:00:00:00:{other}");
+        for path in [other.clone(), format!("{other}/explain"), format!("{other}/boots")] {
+            let got = far.ask("GET", &path, Some(&token)).await;
+            assert_eq!(got.status, 403, "{path}");
+            assert!(got.text.contains("rack=r1"), "{}", got.text);
+        }
+    }
+    for path in ["/v1/audit", "/v1/status", "/metrics", "/v2/", "/v1/pushes", "/v1/scrub", "/v1/exports/web:v1"] {
+        assert_eq!(far.ask("GET", path, Some(&token)).await.status, 403, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_limited_to_labels_cannot_widen_that() {
+    let far = Far::new().await;
+    racks(&far).await;
+    let (_, token) = far.limited("r1", "rack=r1").await;
+    let before = far.bench.get("/v1/machines").await.json();
+    let write = async |method: &str, last: u8, body: &'static str| {
+        let path = format!("/v1/machines/52:54:00:00:00:0{last}");
+        ask(&mut far.connect().await, method, &path, Some(&token), Body::from(body)).await
+    };
+    for (method, last, body) in [
+        ("PATCH", 1, r#"{"labels":{"rack":"r2"}}"#),
+        ("PATCH", 1, r#"{"labels":{"rack":null}}"#),
+        ("PATCH", 1, r#"{"join":["52:54:00:00:00:02"]}"#),
+        ("PATCH", 1, r#"{"join":["52:54:00:00:00:03"]}"#),
+        ("PATCH", 1, r#"{"join":["52:54:00:00:00:09"]}"#),
+        ("PATCH", 2, r#"{"labels":{"rack":"r1"}}"#),
+        ("PATCH", 3, r#"{"labels":{"rack":"r1"}}"#),
+        ("PATCH", 9, r#"{"labels":{"rack":"r1"}}"#),
+        ("DELETE", 2, ""),
+        ("DELETE", 3, ""),
+    ] {
+        let got = write(method, last, body).await;
+        assert_eq!(got.status, 403, "{method} {last} {body}: {}", got.text);
+        assert_eq!(got.json()["type"], "urn:bennu:problem:forbidden");
+    }
+    assert_eq!(far.bench.get("/v1/machines").await.json(), before, "nothing was changed");
+    assert_eq!(write("PATCH", 1, r#"{"labels":{"role":"web"}}"#).await.status, 200);
+    let newest = far.bench.get("/v1/audit?limit=1").await.json()["items"][0].clone();
+    assert_eq!((&newest["who"]["name"], &newest["who"]["kind"]), (&"r1".into(), &"token".into()));
+    assert!(newest["from"].as_str().unwrap().starts_with("127.0.0.1:"), "{newest}");
+    assert_eq!(write("DELETE", 1, "").await.status, 204);
+}
+
+#[tokio::test]
+async fn an_event_stream_is_limited_and_ends_with_its_token() {
+    let far = Far::new().await;
+    racks(&far).await;
+    let (id, token) = far.limited("r1", "rack=r1").await;
+    let mut sender = far.connect().await;
+    let request = Request::get("/v1/events").header("host", "localhost").header("authorization", &token);
+    let response = sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let see = |mac: &str| {
+        far.bench.appliance.ledger.observe(mac.parse().unwrap(), Seen::DhcpNak { reason: format!("of {mac}") })
+    };
+    see("52:54:00:00:00:02");
+    see("52:54:00:00:00:01");
+    let next = async |body: &mut hyper::body::Incoming| {
+        let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect("nothing came");
+        frame.map(|frame| String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
+    };
+    let first = next(&mut body).await.unwrap();
+    assert!(first.contains("of 52:54:00:00:00:01") && !first.contains(":00:02"), "{first}");
+    far.bench.write(Method::PATCH, "/v1/machines/52:54:00:00:00:02", r#"{"labels":{"a":"b"}}"#).await;
+    far.bench.delete(&format!("/v1/tokens/{id}")).await;
+    assert_eq!(next(&mut body).await, None, "neither another's write, nor more after the token was revoked");
 }

@@ -92,8 +92,8 @@ async fn what_is_no_secret_is_refused_without_a_word_of_it() {
 #[test]
 fn only_administrators_handle_secrets() {
     use bennu_rules::access::needed;
-    use bennu_rules::token::Role;
+    use bennu_rules::token::Scope;
     for (method, path) in [("GET", "/v1/secrets"), ("PUT", "/v1/secrets/db"), ("DELETE", "/v1/secrets/db")] {
-        assert_eq!(needed(method, path), Role::Admin, "{method} {path}");
+        assert_eq!(needed(method, path), [Scope::Admin], "{method} {path}");
     }
 }

@@ -3,13 +3,18 @@ use super::*;
 #[tokio::test]
 async fn a_token_is_shown_once_and_kept_by_its_digest() {
     let bench = Bench::new();
-    let made = bench.write(Method::POST, "/v1/tokens", r#"{"name":"ci","role":"push","expires_in_days":30}"#).await;
+    let made = bench
+        .write(Method::POST, "/v1/tokens", r#"{"name":"ci","scopes":["read","images"],"expires_in_days":30}"#)
+        .await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     assert_eq!(made.headers["cache-control"], "no-store");
     let made = made.json();
     let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
     assert!(token.starts_with(&format!("bnu_{id}_")) && token.len() == 4 + 8 + 1 + 64, "{token}");
-    assert_eq!((&made["role"], &made["by"], &made["expired"]), (&"push".into(), &"local".into(), &false.into()));
+    assert_eq!(
+        (&made["scopes"], &made["by"], &made["expired"]),
+        (&serde_json::json!(["read", "images"]), &"local".into(), &false.into())
+    );
     let lasts = made["expires"].as_u64().unwrap() - made["created"].as_u64().unwrap();
     assert_eq!(lasts, 30 * 86_400_000);
 
@@ -27,14 +32,19 @@ async fn a_token_is_shown_once_and_kept_by_its_digest() {
 async fn what_cannot_be_a_token_is_refused_with_what_to_do() {
     let bench = Bench::new();
     let make = |body: &'static str| bench.write(Method::POST, "/v1/tokens", body);
-    assert_eq!(make(r#"{"name":"ci","role":"read"}"#).await.status, StatusCode::CREATED);
+    assert_eq!(make(r#"{"name":"ci","scopes":["read"]}"#).await.status, StatusCode::CREATED);
     for (body, status, says) in [
-        (r#"{"name":"ci","role":"admin"}"#, 409, "bennu token revoke"),
-        (r#"{"name":"x","role":"root"}"#, 400, "write read, push, operate or admin"),
-        (r#"{"name":"a b","role":"read"}"#, 400, "is not a token's name"),
-        (r#"{"name":"x","role":"read","expires_in_days":0}"#, 422, "write 1 to 3650 days"),
-        (r#"{"name":"x"}"#, 400, "role"),
-        (r#"{"name":"x","role":"read","secret":"a"}"#, 400, "secret"),
+        (r#"{"name":"ci","scopes":["admin"]}"#, 409, "bennu token revoke"),
+        (r#"{"name":"x","scopes":["root"]}"#, 400, "write read, assign, images, power or admin"),
+        (r#"{"name":"x","scopes":[]}"#, 422, "can do nothing"),
+        (r#"{"name":"x","scopes":["read"],"limit":"rack=r1,"}"#, 400, "/limit"),
+        (r#"{"name":"x","scopes":["images"],"limit":"rack=r1"}"#, 422, "more than machines"),
+        (r#"{"name":"x","scopes":["read"],"limit":"bennu.manufacturer=Dell"}"#, 422, "hardware"),
+        (r#"{"name":"a b","scopes":["read"]}"#, 400, "is not a token's name"),
+        (r#"{"name":"x","scopes":["read"],"expires_in_days":0}"#, 422, "write 1 to 3650 days"),
+        (r#"{"name":"x"}"#, 400, "scopes"),
+        (r#"{"name":"x","role":"read"}"#, 400, "role"),
+        (r#"{"name":"x","scopes":["read"],"secret":"a"}"#, 400, "secret"),
     ] {
         let got = make(body).await;
         assert_eq!(got.status.as_u16(), status, "{body}: {}", got.text);

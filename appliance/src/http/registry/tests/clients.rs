@@ -76,7 +76,7 @@ struct Client {
 impl Client {
     async fn new() -> Self {
         let far = Far::new().await;
-        let (_, token) = far.token("ci", "push").await;
+        let (_, token) = far.token("ci", &["read", "images"]).await;
         // The token is the password of any user, as `docker login` asks for it.
         let password = token.strip_prefix("Bearer ").unwrap();
         let credentials = format!("Basic {}", BASE64_STANDARD.encode(format!("ci:{password}")));

@@ -33,7 +33,7 @@ impl Far {
         let listener = Listener::Tls(listener, identity.config);
         let (limits, shutdown) = (Limits::management(), bench.appliance.shutdown.clone());
         tokio::spawn(serve(listener, router, limits, shutdown, Arc::new(|| {})));
-        let made = bench.write(Method::POST, "/v1/tokens", r#"{"name":"rack2","role":"read"}"#).await.json();
+        let made = bench.write(Method::POST, "/v1/tokens", r#"{"name":"rack2","scopes":["read"]}"#).await.json();
         let creds = format!("any:{}", made["token"].as_str().unwrap());
         Self { bench, place, creds, trust }
     }
