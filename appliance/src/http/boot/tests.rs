@@ -11,7 +11,7 @@ use crate::http::{
 };
 use axum::{Router, body::Body};
 use bennu_rules::{
-    Change, Decision, MacAddress, Machine,
+    Change, Decision, MacAddress, Machine, Moment, View,
     facts::Architecture,
     image::{BlobRef, Content, Digest, FileSystem, Image, ImageConfig, ImageName, Tag},
 };
@@ -45,12 +45,11 @@ impl Plane {
 
     /// Writes into the ledger.
     pub async fn change(&self, changes: Vec<Change>) {
-        let done = self
-            .bench
-            .appliance
-            .ledger
-            .decide(changes, |changes, _, _| Decision { changes: changes.clone(), ..Decision::just(()) });
-        done.await.unwrap();
+        let write = |changes: &Vec<Change>, _: &View<'_>, _: &Moment| Decision {
+            changes: changes.clone(),
+            ..Decision::just(())
+        };
+        self.bench.record(changes, write).await;
     }
 
     /// Asks as the machine does.
