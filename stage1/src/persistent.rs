@@ -17,7 +17,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, unmou
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -285,20 +285,35 @@ fn program(name: &str) -> Option<String> {
 
 /// Runs a program of the image in the new root, with our devices; answers its exit status and what it said.
 fn run_in_root(program: &str, arguments: &[&str]) -> io::Result<(Option<i32>, String)> {
-    let devices = Path::new(NEW_ROOT).join("dev");
-    std::fs::create_dir_all(&devices)?;
-    mount_bind_recursive("/dev", &devices)?;
+    // Lent for as long as it runs: the handover moves our own there.
+    let _lent = [Lent::new("/dev")?, Lent::new("/proc")?, Lent::new("/sys")?];
     let ran = console::while_doing(&format!("running {program}"), || {
         let mut command = Command::new("/proc/self/exe");
         command.args([VERB, program]).args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null()).output()
     });
-    // The handover moves our own there.
-    let _ = unmount(&devices, UnmountFlags::DETACH);
     let ran = ran?;
     let said = [ran.stdout, ran.stderr].concat();
     let said = String::from_utf8_lossy(&said).split_whitespace().collect::<Vec<_>>().join(" ");
     Ok((ran.status.code(), said.chars().take(400).collect()))
+}
+
+/// A file system of the kernel's, in the new root too.
+struct Lent(PathBuf);
+
+impl Lent {
+    fn new(place: &str) -> io::Result<Self> {
+        let there = PathBuf::from(format!("{NEW_ROOT}{place}"));
+        std::fs::create_dir_all(&there)?;
+        mount_bind_recursive(place, &there)?;
+        Ok(Self(there))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
 }
 
 /// `stage1 run-in-root PROGRAM …`: becomes a program of the new root. Returns only when it cannot.

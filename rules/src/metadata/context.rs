@@ -42,6 +42,8 @@ fn facts(machine: &Machine) -> Json {
     let mut facts = tamed(serde_json::to_value(&machine.facts).unwrap_or_default());
     if let Json::Object(fields) = &mut facts {
         fields.retain(|_, value| !value.is_null());
+        // There even before discovery, so that `facts.inventory.disks | default([])` holds for every machine.
+        fields.entry("inventory").or_insert_with(|| json!({}));
     }
     facts
 }

@@ -152,7 +152,7 @@ fn told(error: &Error, text: &str) -> BadTemplate {
     let reason = match error.kind() {
         ErrorKind::UndefinedError => format!(
             "'{place}' is not there for this machine; set it (a label: bennu machine label MAC KEY=VALUE), or say what holds \
-             without it: {{{{ {} | default(\"…\") }}}}",
+             without it: {{{{ {} | default(\"...\") }}}}",
             place.trim_start_matches('{').trim_end_matches('}').trim()
         ),
         ErrorKind::OutOfFuel => "the template does not come to an end in its time; it loops over too much".into(),

@@ -171,7 +171,7 @@ fn untouched(bennu: &Appliance, machine: &mut Machine, dir: &Path) -> Result<Str
 fn cloud_init(bennu: &Appliance, machine: &mut Machine, dir: &Path) -> Result<String> {
     let file = dir.join("cloud.json");
     let user_data = format!(
-        "#cloud-config\nusers:\n  - name: {{{{ labels.team }}}}\n    ssh_authorized_keys: [{{{{ '{KEY}' | tojson }}}}]\n\
+        "#cloud-config\nlocale: false\nusers:\n  - name: {{{{ labels.team }}}}\n    ssh_authorized_keys: [{{{{ '{KEY}' | tojson }}}}]\n\
          write_files:\n  - path: /etc/app/site.conf\n    content: {{{{ machine.id | tojson }}}}\n"
     );
     let document =

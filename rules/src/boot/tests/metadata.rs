@@ -37,7 +37,7 @@ fn documents_merge_by_priority_and_the_machines_own_comes_last() {
     world.labelled("hostname", "by-label");
     let file = |path: &str, content: &str| json!({ "path": path, "content": content });
     world.document(
-        json!({ "name": "zz", "hostname": "zz", "files": [file("/a", "zz"), file("/b", "{{ labels.role }}")],
+        json!({ "name": "zz", "hostname": "zz", "files": [file("/a", "zz"), file("/b", "{{ labels.role }}{{ facts.inventory.disks | default('') }}")],
         "ssh_authorized_keys": { "root": [KEY] } }),
     );
     world.document(json!({ "name": "aa", "hostname": "aa", "files": [file("/a", "aa")] }));
