@@ -15,6 +15,7 @@ mod power;
 mod privileges;
 mod proxy;
 mod relays;
+mod secrets;
 mod secure_boot;
 mod siege;
 mod signatures;
@@ -38,6 +39,7 @@ pub const LIVES: &[Life] = &[
     imports::IN_THE_STORE,
     imports::CUT,
     trials::BEFORE_PROMOTION,
+    secrets::CANARY,
     metadata::STAGE1,
     metadata::CLOUD_INIT,
     relays::RELAYS,
