@@ -6,13 +6,14 @@ SHELL := /bin/bash
 # Seconds on each target under `make fuzz`.
 SECONDS_EACH ?= 1440
 
-.PHONY: help setup build check test test-long demo bench fuzz clean
+.PHONY: help setup build deb check test test-long demo bench fuzz clean
 
 help:
 	@echo 'make demo       three virtual machines boot before your eyes (needs root)'
 	@echo 'make test       set-up, checks, unit tests and the end-to-end tests (needs root)'
 	@echo 'make check      formatting, lints and documentation'
 	@echo 'make build      the release binary, target/release/bennu'
+	@echo 'make deb        the Debian package, target/bennu_VERSION_ARCH.deb'
 	@echo 'make test-long  the end-to-end tests again and again, resumable (needs root)'
 	@echo 'make bench      Bennu beside its peers, into bench/RESULTS.md (needs root); BENCH=--quick only tries it out'
 	@echo 'make fuzz       the fuzzer on each target, SECONDS_EACH=$(SECONDS_EACH)'
@@ -24,6 +25,9 @@ setup:
 
 build: setup
 	cargo build --release
+
+deb: build
+	@scripts/deb
 
 check: setup
 	cargo fmt --all --check

@@ -4,6 +4,7 @@ mod clock;
 mod first;
 mod interface;
 mod network;
+mod notify;
 
 use crate::{
     appliance::{Appliance, Counters, Remote},
@@ -21,6 +22,7 @@ use bennu_images::store::Store;
 use bennu_rules::{Records, image::Digest, settings::DhcpMode};
 use interface::Bound;
 use network::Network;
+use notify::Notify;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
 use tokio::{
@@ -44,8 +46,10 @@ pub fn run(config: &Path) -> Result<()> {
     let network = Network::bind(&config.api)?;
     // Which may be root's alone, too.
     let key = KeyFile::read(config.secrets_key.as_deref(), &config.state_dir)?;
+    let notify = Arc::new(Notify::connect());
     privileges::enter(&config)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, socket, network, key))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config, socket, network, key, notify))
 }
 
 /// Every transfer and connection holds a descriptor, and a rack boots at once: the usual soft limit of 1024 exists for
@@ -58,7 +62,13 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFile) -> Result<()> {
+async fn serve(
+    config: Config,
+    socket: Socket,
+    mut network: Network,
+    key: KeyFile,
+    notify: Arc<Notify>,
+) -> Result<()> {
     let appliance = Arc::new(open(config, &mut network, key)?);
     let mut tasks = JoinSet::new();
     // Bound before others are looked for: whoever is on this host is found at once.
@@ -80,9 +90,13 @@ async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFil
     tasks.spawn(crate::registry::conversions::keep(appliance.clone()));
     tasks.spawn(crate::registry::uploads::expire(appliance.clone()));
     announce(&appliance);
+    notify.ready();
+    let living = tokio::spawn(notify.clone().keep_alive(appliance.clone()));
 
     let outcome = until_stopped(&mut tasks, &mut flushing).await;
+    notify.stopping();
     appliance.shutdown.cancel();
+    living.await?;
     while tasks.join_next().await.is_some() {}
     if !flushing.is_finished() {
         stop_flusher.cancel();

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod error;
 mod image;
 pub(crate) mod import;
+mod inventory;
 mod lease;
 mod machine;
 mod metadata;
@@ -82,6 +83,11 @@ enum Command {
     /// Keep what is for machines alone: passwords, keys, certificates
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// The machines as an Ansible inventory
+    ///
+    /// A script of one line, `exec bennu inventory "$@"`, is an inventory that ansible -i takes. Hosts go by their label
+    /// `name`, or by their MAC; groups are label_KEY_VALUE, image_NAME_TAG, state_STATE and arch_ARCH.
+    Inventory(inventory::Asked),
     /// How the appliance is
     Status(Json),
     /// Look for what would keep machines from booting, and say how to mend it
@@ -166,6 +172,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Audit(command) => audit::run(&client, command).await,
             Command::Metadata(command) => metadata::run(&client, command).await,
             Command::Secret(command) => secret::run(&client, command).await,
+            Command::Inventory(asked) => inventory::run(&client, asked).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
                 Ok(())
@@ -273,6 +280,8 @@ pub(crate) mod tests {
             "bennu secret set tls --machine 52:54:00:00:00:01",
             "bennu secret list --json",
             "bennu secret remove tls",
+            "bennu inventory --list",
+            "bennu inventory --host web-1",
             "bennu status --json",
             "bennu doctor --config x.toml",
         ] {
@@ -302,6 +311,7 @@ pub(crate) mod tests {
             "bennu secret set tls --machine 52:54:00:00:00:01 --selector a=b",
             "bennu secret set tls --selector a=b --mode 0600",
             "bennu secret set ../tls --selector a=b",
+            "bennu inventory",
             "bennu image import dir:/srv/web web:v1 --level 40",
             "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {

@@ -11,6 +11,7 @@ mod imports;
 pub mod long;
 pub mod loss;
 pub mod metadata;
+mod packaging;
 mod power;
 mod privileges;
 mod proxy;
@@ -63,6 +64,7 @@ pub const LIVES: &[Life] = &[
     sources::UNIFIED,
     firmware::FOREIGN,
     bad_input::PACKETS,
+    packaging::PACKAGE,
     bad_input::KILLED_CLIENT,
     bad_input::IMPORTS,
     bad_input::COMMANDS,
