@@ -1,8 +1,8 @@
 //! What every server of the appliance shares.
 
 use crate::{
-    config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, metrics::Metrics, registry::Registry,
-    secrets::Keyring,
+    config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, logs::Logs, metrics::Metrics,
+    registry::Registry, secrets::Keyring,
 };
 use bennu_images::store::Store;
 use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
@@ -42,6 +42,8 @@ pub struct Appliance {
     pub counters: Counters,
     /// What is counted by kind, and how long things take.
     pub metrics: Metrics,
+    /// What machines said.
+    pub logs: Logs,
     /// When it started.
     pub started: Instant,
     /// Ends every task.

@@ -1,11 +1,13 @@
 //! The configuration file: as written (`Written`), and as used ([`Config`]).
 
 mod api;
+mod logs;
 mod retention;
 mod signatures;
 mod subnet;
 
 pub use api::{ApiSettings, CertificateFiles, DEFAULT_SOCKET};
+pub use logs::LogSettings;
 pub use signatures::TrustedKeys;
 
 use api::WrittenApi;
@@ -13,6 +15,7 @@ use bennu_rules::{
     image::ImageReference,
     settings::{BootpPolicy, DhcpMode, Settings},
 };
+use logs::WrittenLogs;
 use retention::WrittenRetention;
 use serde::Deserialize;
 use signatures::WrittenSignatures;
@@ -55,6 +58,8 @@ pub struct Config {
     pub import: ImportSettings,
     /// Whose signatures of images count.
     pub signatures: TrustedKeys,
+    /// What is kept of what machines say.
+    pub logs: LogSettings,
 }
 
 /// How images are made.
@@ -105,6 +110,8 @@ struct Written {
     signatures: WrittenSignatures,
     #[serde(default)]
     retention: WrittenRetention,
+    #[serde(default)]
+    logs: WrittenLogs,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -248,6 +255,7 @@ impl Config {
             settings: Arc::new(settings),
             import: ImportSettings { compression_level, kernel },
             signatures,
+            logs: written.logs.check()?,
         })
     }
 }

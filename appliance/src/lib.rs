@@ -13,6 +13,7 @@ mod http;
 mod interfaces;
 mod ledger;
 mod loaders;
+mod logs;
 mod memory;
 mod metrics;
 mod ndp;

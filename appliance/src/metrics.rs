@@ -46,6 +46,7 @@ pub struct Metrics {
     api_duration: Histogram,
     imports: IntCounterVec,
     import_duration: Histogram,
+    log_lines: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -113,6 +114,12 @@ impl Default for Metrics {
                 "Imports of images, by what became of them.",
                 "outcome",
                 &["complete", "failed"],
+            ),
+            log_lines: counters(
+                "bennu_log_lines_total",
+                "Syslog messages of machines, by what became of them.",
+                "outcome",
+                &crate::logs::Outcome::NAMES,
             ),
             import_duration: histogram("bennu_import_duration_seconds", "How long complete imports took.", SLOW),
         }
@@ -186,8 +193,14 @@ impl Metrics {
         }
     }
 
+    /// A machine said something.
+    pub fn log_line(&self, outcome: &'static str) {
+        self.log_lines.with_label_values(&[outcome]).inc();
+    }
+
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
+            Box::new(self.log_lines.clone()),
             Box::new(self.dhcp_answers.clone()),
             Box::new(self.dhcp_silences.clone()),
             Box::new(self.tftp_transfers.clone()),

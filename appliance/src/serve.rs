@@ -13,6 +13,7 @@ use crate::{
     interfaces::{Interface, Interfaces},
     ledger::{Fault, Ledger},
     loaders::{self, Loaders},
+    logs::Logs,
     metrics::Metrics,
     privileges,
     secrets::{KeyFile, Keyring},
@@ -62,13 +63,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(
-    config: Config,
-    socket: Socket,
-    mut network: Network,
-    key: KeyFile,
-    notify: Arc<Notify>,
-) -> Result<()> {
+async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFile, notify: Arc<Notify>) -> Result<()> {
     let appliance = Arc::new(open(config, &mut network, key)?);
     let mut tasks = JoinSet::new();
     // Bound before others are looked for: whoever is on this host is found at once.
@@ -116,6 +111,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
     let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
     let stage1 = store.put(loaders::STAGE1_INITRD)?;
+    let logs = Logs::open(state.join("logs"), config.logs)?;
     let appliance = Appliance {
         ledger,
         store,
@@ -127,6 +123,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
         remote,
         counters: Counters::default(),
         metrics: Metrics::default(),
+        logs,
         started: Instant::now(),
         shutdown: CancellationToken::new(),
         config,

@@ -29,6 +29,7 @@ pub mod secret;
 pub mod selector;
 pub mod settings;
 pub mod signature;
+pub mod syslog;
 pub mod tftp;
 pub mod time;
 pub mod token;

@@ -8,9 +8,10 @@ use super::{
 };
 use crate::http::api::{
     boots::{BootShown, BootSummary, TimelineEntry},
+    logs::LogShown,
     machines::MachineShown,
 };
-use crate::ledger::PushEvent;
+use crate::{ledger::PushEvent, logs::Kept};
 use bennu_rules::{
     MacAddress,
     boot::{BootId, State},
@@ -46,6 +47,19 @@ pub enum BootCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Print what a machine said during a boot: what its stage 1 and its system sent as syslog
+    Logs {
+        /// The boot's id, or a machine's MAC for its latest
+        boot: String,
+        /// The last so many lines
+        #[arg(long, default_value_t = 1000)]
+        lines: usize,
+        /// Go on with what it says from now on
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Print what machines do, as they do it
     Follow {
         /// One machine alone
@@ -60,6 +74,10 @@ pub async fn run(client: &Client, command: BootCommand) -> Done {
     match command {
         BootCommand::List { mac, limit, output } => list(client, mac, limit, output).await,
         BootCommand::Show { boot, output } => show(client, &boot, output).await,
+        BootCommand::Logs { boot, lines, follow, output } => tokio::select! {
+            done = logs(client, &boot, lines, follow, output) => done,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        },
         BootCommand::Follow { mac, output } => tokio::select! {
             done = follow(client, mac, output) => done,
             _ = tokio::signal::ctrl_c() => Ok(()),
@@ -102,16 +120,53 @@ pub fn listing(boots: &[BootSummary], with_machine: bool) -> Listing {
 }
 
 async fn show(client: &Client, boot: &str, output: Json) -> Done {
-    let id = match boot.parse::<MacAddress>() {
-        Ok(mac) => latest(client, mac).await?.to_string(),
-        Err(_) => boot.to_owned(),
-    };
-    let path = format!("/v1/boots/{}", encoded(&id).replace('/', "%2F"));
+    let path = path_of(client, boot).await?;
     if output.json {
         return say_json(&client.get::<Value>(&path).await?);
     }
     say(described(&client.get(&path).await?));
     Ok(())
+}
+
+/// The path of a boot, by its id or as the latest of a machine.
+async fn path_of(client: &Client, boot: &str) -> Done<String> {
+    let id = match boot.parse::<MacAddress>() {
+        Ok(mac) => latest(client, mac).await?.to_string(),
+        Err(_) => boot.to_owned(),
+    };
+    Ok(format!("/v1/boots/{}", encoded(&id).replace('/', "%2F")))
+}
+
+async fn logs(client: &Client, boot: &str, lines: usize, follow: bool, output: Json) -> Done {
+    let path = format!("{}/logs?lines={lines}", path_of(client, boot).await?);
+    if !follow && output.json {
+        return say_json(&client.get::<Value>(&path).await?["items"]);
+    }
+    if !follow {
+        let shown: LogShown = client.get(&path).await?;
+        shown.items.iter().for_each(|line| say(logged(line)));
+        return Ok(());
+    }
+    let mut body = client.send(Method::GET, &format!("{path}&follow=true"), None).await?.into_body();
+    let mut reader = EventReader::default();
+    reader.begin();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
+        for event in reader.take(&data) {
+            match (output.json, serde_json::from_str::<Kept>(&event)) {
+                (true, _) => say(event),
+                (false, Ok(line)) => say(logged(&line)),
+                (false, Err(_)) => eprintln!("lines were lost: {event}"),
+            }
+        }
+    }
+    Err(CliError::failed("the connection to the appliance is lost", "ask again"))
+}
+
+fn logged(line: &Kept) -> String {
+    let Kept { at, message } = line;
+    let program = if message.program.is_empty() { String::new() } else { format!("{}: ", message.program) };
+    format!("{at}  {:9}  {}", message.severity.to_string(), legible(&format!("{program}{}", message.text)))
 }
 
 async fn latest(client: &Client, mac: MacAddress) -> Done<BootId> {

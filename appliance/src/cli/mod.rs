@@ -264,6 +264,7 @@ pub(crate) mod tests {
             "bennu rule list --json",
             "bennu rule show web",
             "bennu rule remove web",
+            "bennu boot logs 52:54:00:00:00:01 --follow --lines 20",
             "bennu lease list",
             "bennu token create ci --scope read --scope images --limit rack=r1,env!=dev --expires 30",
             "bennu token list --json",
@@ -337,6 +338,27 @@ pub(crate) mod tests {
         assert_eq!(error.exit_code(), ExitCode::from(1));
         assert!(error.what.contains("there is no such socket"), "{error}");
         assert!(error.help.contains("bennu serve") || error.help.contains("api.socket"), "{error}");
+    }
+
+    /// What the manual says is run, so that it stays true.
+    #[tokio::test]
+    async fn the_manuals_examples_of_the_api_work() {
+        use std::process::Command;
+        let served = Served::new();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("installer.tar"), crate::http::api::tests::foreign_tar(7)).unwrap();
+        let manual = include_str!("../../../README.md");
+        let blocks = manual.split("```sh api\n").skip(1).filter_map(|rest| rest.split_once("\n```"));
+        let script: Vec<&str> = blocks.map(|(block, _)| block).collect();
+        assert!(script.concat().matches("http://bennu/").count() > 15, "the manual has examples of every job");
+        let socket = served.server.trim_start_matches("unix://").to_owned();
+        let script = script.join("\n").replace("/run/bennu/bennu.sock", &socket);
+        let mut shell = Command::new("sh");
+        shell.args(["-euxc", &script]).current_dir(directory.path());
+        let output = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(!said.contains("\"problem\""), "an import ended with a problem:\n{said}");
     }
 
     #[test]

@@ -49,6 +49,9 @@ fn rules(config: &Config) -> Result<RulesetCreated, RulesetError> {
         .scope(Scope::from_all(ABI_WANTED))?
         .create()?
         .add_rule(NetPort::new(config.settings.http_port, AccessNet::BindTcp))?;
+    if let Some(port) = config.logs.port {
+        rules = rules.add_rule(NetPort::new(port, AccessNet::BindTcp))?;
+    }
     for (path, access) in [(config.state_dir.clone(), all)]
         .into_iter()
         .chain(PROGRAMS.map(|path| (path.into(), run)))

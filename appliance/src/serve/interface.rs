@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     dhcp, http,
     interfaces::Interface,
-    ndp, tftp,
+    logs, ndp, tftp,
     wire::{Hints, Prober, Watch},
 };
 use anyhow::{Result, bail};
@@ -31,6 +31,7 @@ pub struct Bound {
     ndp: Option<ndp::Listener>,
     tftp: tftp::Listener,
     http: TcpListener,
+    logs: Option<logs::Listener>,
     wire: OnWire,
 }
 
@@ -62,6 +63,18 @@ fn opened<T>(interface: &Interface, otherwise: &str, outcome: io::Result<Option<
     })
 }
 
+/// Syslog's ports. A host's own syslog may have them, and machines boot without.
+fn listen(interface: &Interface, port: Option<u16>) -> Option<logs::Listener> {
+    logs::Listener::bind(interface, port).unwrap_or_else(|error| {
+        tracing::warn!(
+            interface = interface.name,
+            "what machines say is not kept: {error}; another syslog on this host may have the port, and [logs] port names \
+             another"
+        );
+        None
+    })
+}
+
 impl Bound {
     /// Binds every port that is served on an interface.
     pub fn bind(interface: &Interface, config: &Config) -> Result<Self> {
@@ -73,6 +86,7 @@ impl Bound {
             ndp: ndp::bind(interface, mode),
             tftp: tftp::bind(interface)?,
             http: http::connection::bind_tcp(http, &interface.name)?,
+            logs: listen(interface, config.logs.port),
             wire: OnWire::open(interface, &config.settings),
         })
     }
@@ -96,6 +110,9 @@ impl Bound {
         }
         if let Some(listener) = self.ndp {
             servers.spawn(ndp::serve(listener, appliance.clone(), stop.clone()).map(Ok));
+        }
+        if let Some(listener) = self.logs {
+            servers.spawn(logs::serve(listener, appliance.clone(), stop.clone()).map(Ok));
         }
         let (shared, until) = (appliance.clone(), stop.clone());
         servers.spawn(async move { Ok(tftp::serve(self.tftp, shared, until).await?) });

@@ -13,6 +13,7 @@ pub mod images;
 pub mod imports;
 pub mod leases;
 mod lines;
+pub mod logs;
 pub mod machines;
 pub mod metadata;
 pub mod problem;
@@ -62,6 +63,7 @@ pub fn router(appliance: Arc<Appliance>) -> Router {
         .route("/v1/machines/{mac}/explain", get(machines::explain))
         .route("/v1/boots", get(boots::list))
         .route("/v1/boots/{id}", get(boots::show))
+        .route("/v1/boots/{id}/logs", get(logs::show))
         .route("/v1/images", get(images::list))
         .route("/v1/images/{*reference}", get(images::show).merge(delete(images::remove)))
         .route("/v1/tags/{*name}", get(images::show_tag).put(images::tag).post(images::act))

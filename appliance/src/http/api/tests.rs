@@ -101,6 +101,7 @@ impl Bench {
             remote: None,
             counters: Counters::default(),
             metrics: Default::default(),
+            logs: crate::logs::Logs::open(directory.path().join("logs"), config.logs).unwrap(),
             started: Instant::now(),
             shutdown: CancellationToken::new(),
             config,
@@ -205,7 +206,7 @@ fn kernel(seed: u8) -> Vec<u8> {
     kernel
 }
 
-fn foreign_tar(seed: u8) -> Vec<u8> {
+pub(crate) fn foreign_tar(seed: u8) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in [("kernel", kernel(seed)), ("initrd-0", vec![seed; 9000])] {
         let mut header = tar::Header::new_gnu();

@@ -140,6 +140,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         remote: None,
         counters: Counters::default(),
         metrics: Default::default(),
+        logs: crate::logs::Logs::open(state.join("logs"), config.logs).unwrap(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
         config,
