@@ -46,8 +46,29 @@ fn main() {
         fail(&format!("cannot make {} of {}: {error}", initrd.display(), program.display()));
     }
     let _ = writeln!(code, "];\n/// Stage 1, packed.\npub static STAGE1_INITRD: &[u8] = include_bytes!({initrd:?});");
+    pack_browser(&out);
     let file = out.join("embedded.rs");
     fs::write(&file, code).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", file.display())));
+}
+
+/// The page that the API's description is browsed with: of Swagger UI's files the two that it needs, packed as they
+/// are sent.
+fn pack_browser(out: &Path) {
+    let archive = io::Cursor::new(utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED);
+    let packed = zip::ZipArchive::new(archive).map_err(io::Error::from).and_then(|mut archive| {
+        for name in ["swagger-ui-bundle.js", "swagger-ui.css"] {
+            let ending = format!("/dist/{name}");
+            let path =
+                archive.file_names().flatten().find(|path| path.ends_with(&ending)).map(|path| path.into_owned());
+            let path = path.ok_or_else(|| io::Error::other(format!("{name} is not in it")))?;
+            let file = fs::File::create(out.join(format!("{name}.gz")))?;
+            let mut packer = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+            io::copy(&mut archive.by_name(&path)?, &mut packer)?;
+            packer.finish()?;
+        }
+        Ok(())
+    });
+    packed.unwrap_or_else(|error| fail(&format!("cannot unpack Swagger UI: {error}")));
 }
 
 fn embed(code: &mut String, name: &str, path: &Path, version: &str, source: &str) {

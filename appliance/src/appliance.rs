@@ -51,11 +51,13 @@ pub struct Appliance {
 }
 
 /// Where the API is reached over the network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Remote {
     /// The addresses that it listens on.
+    #[schema(value_type = Vec<String>)]
     pub listen: Vec<SocketAddr>,
     /// The certificate's file on the appliance's host.
+    #[schema(value_type = String)]
     pub certificate: PathBuf,
     /// SHA-256 of the certificate.
     pub fingerprint: String,

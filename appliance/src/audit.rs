@@ -29,7 +29,8 @@ fn hash_of(record: &mut Value) -> Digest {
 }
 
 /// The first record that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AuditBad)]
 pub struct Bad {
     /// Which.
     pub seq: u64,
@@ -38,7 +39,8 @@ pub struct Bad {
 }
 
 /// What a walk over the log came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AuditVerified)]
 pub struct Verified {
     /// Whether nothing was edited, removed or moved.
     pub intact: bool,

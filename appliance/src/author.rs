@@ -64,7 +64,7 @@ impl Sight {
             return std::future::pending().await;
         };
         let name = format!("token {id}");
-        let mut events = ledger.follow();
+        let mut events = ledger.follow(None).live;
         let is_there = || ledger.read(|records, _| records.token(*id).is_some()).unwrap_or(true);
         while is_there() {
             let is_over = |at: Timestamp| ledger.now() >= at;
@@ -77,7 +77,9 @@ impl Sight {
             let told = tokio::time::timeout(left, async {
                 loop {
                     match events.recv().await {
-                        Ok(Event::Audit(record)) if record.target.to_string() == name => return true,
+                        Ok(told) if matches!(&told.event, Event::Audit(record) if record.target.to_string() == name) => {
+                            return true;
+                        }
                         Ok(_) => {}
                         Err(RecvError::Lagged(_)) => return false,
                         Err(RecvError::Closed) => return true,

@@ -25,7 +25,7 @@ use std::{fmt, path::PathBuf, sync::OnceLock};
 pub const NEEDED: [Capability; 2] = [Capability::CAP_NET_RAW, Capability::CAP_NET_BIND_SERVICE];
 
 /// How this process runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Privileges {
     /// Its user's id.
     pub uid: u32,

@@ -52,7 +52,8 @@ impl<'de> Deserialize<'de> for Assignment {
 }
 
 /// Where a decision came from, for `explain`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AssignmentOrigin)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The machine's own assignment.
@@ -77,7 +78,7 @@ impl fmt::Display for Origin {
 }
 
 /// What a machine shall boot, resolved to a digest where it is an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "target", rename_all = "snake_case")]
 pub enum Resolution {
     /// This image.
@@ -113,7 +114,7 @@ pub enum Resolution {
 }
 
 /// What is written for a machine, and where: its own assignment, else that of the first rule that means it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Chosen {
     /// What to boot; absent where the policy for unknown machines names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 
 /// Who wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AuditWho)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Who {
     /// A user of the appliance's host, over the local socket.
@@ -102,7 +103,8 @@ impl Author {
 }
 
 /// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AuditAction)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// It was not there before.
@@ -321,7 +323,7 @@ fn look_at_document(document: &Document) -> Value {
 }
 
 /// One write, as the log keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AuditRecord {
     /// Its place in the log: 1, 2, 3, …
     pub seq: u64,
@@ -337,6 +339,7 @@ pub struct AuditRecord {
     /// What was done.
     pub action: Action,
     /// To what.
+    #[schema(value_type = String)]
     pub target: TargetName,
     /// How it was; `null`: it was not there.
     pub before: Option<Value>,

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// A boot's name: sorts by time, unique by chance.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct BootId(pub String);
 
@@ -55,7 +55,8 @@ impl fmt::Debug for Token {
 }
 
 /// How far a boot came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = BootState)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// The firmware asked DHCP.
@@ -98,7 +99,7 @@ impl fmt::Display for State {
 }
 
 /// The image of a boot, resolved once and held for the whole boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Pinned {
     /// As written in the assignment or the policy.
     pub reference: ImageReference,

@@ -31,7 +31,7 @@ pub struct Contents {
 }
 
 /// What differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Difference {
     /// What the images say of themselves.
     pub facts: Vec<Changed>,
@@ -44,7 +44,7 @@ pub struct Difference {
 }
 
 /// One thing that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Changed {
     /// What.
     pub name: String,
@@ -55,7 +55,8 @@ pub struct Changed {
 }
 
 /// How files differ.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = DifferentFiles)]
 pub struct Files {
     /// How many are new.
     pub added: usize,
@@ -69,7 +70,7 @@ pub struct Files {
 }
 
 /// A file that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FileChange {
     /// Its path.
     pub path: String,

@@ -182,7 +182,7 @@ pub(crate) use serde_as_text;
 serde_as_text!(Digest, ImageName, ImageReference);
 
 /// A blob of the store that an image refers to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BlobRef {
     /// Identity.
     pub digest: Digest,
@@ -191,7 +191,7 @@ pub struct BlobRef {
 }
 
 /// dm-verity's tree of hashes over a root: the kernel refuses a block that it does not agree with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Verity {
     /// The tree, behind the superblock of `veritysetup format`.
     pub tree: BlobRef,
@@ -200,7 +200,7 @@ pub struct Verity {
 }
 
 /// What a root is made of: the kernel must be able to read it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileSystem {
     /// What imports make themselves.
@@ -226,7 +226,7 @@ impl FileSystem {
 }
 
 /// A file that a foreign system fetches by itself, by the URL that stands in its kernel arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NamedBlob {
     /// Its name, the last part of its URL.
     pub name: String,
@@ -236,7 +236,7 @@ pub struct NamedBlob {
 }
 
 /// What an image consists of, and so how a machine boots it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Content {
     /// A root filesystem of ours: stage 1 mounts it read-only.
@@ -334,7 +334,7 @@ impl Content {
 
 /// The image's config blob: everything that decides how it boots. The same source with the same tools
 /// gives the same bytes, so no time of import and no host name may enter it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImageConfig {
     /// Instruction set.
     pub architecture: Architecture,
@@ -365,7 +365,7 @@ pub struct ImageConfig {
 }
 
 /// What a container image was made into a bootable one from. With the architecture it decides the result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Derivation {
     /// The container image's manifest: what was pushed, what is signed.
     pub source: BlobRef,
@@ -380,7 +380,7 @@ pub struct Derivation {
 }
 
 /// A vendor's chain of loaders: its shim trusts its GRUB, and both trust its kernels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SignedLoaders {
     /// shim, signed by Microsoft.
     pub shim: BlobRef,
@@ -417,7 +417,7 @@ impl ImageConfig {
 }
 
 /// An image in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Image {
     /// Digest of its OCI manifest: its identity.
     pub digest: Digest,
@@ -453,7 +453,7 @@ impl Image {
 }
 
 /// A tag and where it pointed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Tag {
     /// Its name.
     pub name: ImageName,
@@ -467,7 +467,7 @@ pub struct Tag {
 }
 
 /// One move of a tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TagMove {
     /// When.
     pub at: Timestamp,

@@ -21,7 +21,7 @@ use std::{
 };
 
 /// One thing seen, on the wire or in a report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Observation {
     /// When, first.
     pub at: Timestamp,
@@ -48,7 +48,7 @@ impl Observation {
 }
 
 /// The kinds of boot script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum ScriptKind {
@@ -75,7 +75,7 @@ impl ScriptKind {
 }
 
 /// What can be seen. Byte counts are of this observation alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "seen", rename_all = "snake_case")]
 pub enum Seen {
     /// A DISCOVER, or a proxy's or INIT-REBOOT REQUEST that opens a conversation.
@@ -88,6 +88,7 @@ pub enum Seen {
     /// Our OFFER.
     DhcpOffer {
         /// The address; `None` in proxy mode.
+        #[schema(value_type = Option<String>, format = Ipv4)]
         address: Option<Ipv4Addr>,
         /// The boot file named.
         file: Option<String>,
@@ -95,6 +96,7 @@ pub enum Seen {
     /// Our ACK.
     DhcpAck {
         /// The address; `None` in proxy mode.
+        #[schema(value_type = Option<String>, format = Ipv4)]
         address: Option<Ipv4Addr>,
         /// The boot file named.
         file: Option<String>,
@@ -188,6 +190,7 @@ pub enum Seen {
     /// Stage 1 posted the key that owns the boot.
     SessionOpened {
         /// From where.
+        #[schema(value_type = String)]
         address: IpAddr,
     },
     /// Somebody acted as this boot who does not own it, and was refused.
@@ -195,6 +198,7 @@ pub enum Seen {
         /// What was tried.
         attempt: Attempt,
         /// From where.
+        #[schema(value_type = String)]
         address: IpAddr,
     },
 }
@@ -290,7 +294,7 @@ impl fmt::Display for Seen {
 }
 
 /// Why a boot failed, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Diagnosis {
     /// What happened.
     pub reason: String,

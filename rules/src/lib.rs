@@ -25,6 +25,7 @@ pub mod notice;
 pub mod profile;
 pub mod registry;
 pub mod rule;
+pub mod schema;
 pub mod secret;
 pub mod selector;
 pub mod settings;

@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for MacAddress {
 }
 
 /// A physical server: what is declared and what is known of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Machine {
     /// The first MAC seen or declared.
     pub id: MacAddress,
@@ -97,6 +97,7 @@ pub struct Machine {
     pub labels: BTreeMap<String, String>,
     /// An address held for this machine alone.
     #[serde(default)]
+    #[schema(value_type = Option<String>, format = Ipv4)]
     pub reservation: Option<Ipv4Addr>,
     /// What it boots; `None`: what the policy for unknown machines says.
     #[serde(default)]
@@ -106,6 +107,7 @@ pub struct Machine {
     pub arguments: String,
     /// DHCP options of this machine alone; they win over the subnet's.
     #[serde(default, skip_serializing_if = "SiteOptions::is_empty")]
+    #[schema(value_type = BTreeMap<String, crate::dhcp::OptionValue>)]
     pub options: SiteOptions,
     /// Its hardware.
     #[serde(default)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// One thing worth knowing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "notice", rename_all = "snake_case")]
 pub enum Notice {
     /// A DHCP server answered on our wire that the configuration does not allow there.
@@ -16,6 +16,7 @@ pub enum Notice {
         /// Where it was heard.
         interface: String,
         /// Its server identifier (option 54).
+        #[schema(value_type = String, format = Ipv4)]
         server: Ipv4Addr,
         /// What it was heard to say, such as `OFFER` or `ACK`.
         said: String,
@@ -25,11 +26,13 @@ pub enum Notice {
         /// Where it was heard.
         interface: String,
         /// Its address there.
+        #[schema(value_type = String, format = Ipv4)]
         server: Ipv4Addr,
     },
     /// An address of a range is used by somebody who did not get it from us.
     AddressTaken {
         /// Which.
+        #[schema(value_type = String, format = Ipv4)]
         address: Ipv4Addr,
         /// Whose card answers for it, where that is known.
         by: Option<MacAddress>,
@@ -60,6 +63,7 @@ pub enum Notice {
         /// Which.
         interface: String,
         /// Our address there.
+        #[schema(value_type = String, format = Ipv4)]
         address: Ipv4Addr,
     },
     /// Somebody acted as a machine's boot who does not own it, and was refused.
@@ -69,12 +73,13 @@ pub enum Notice {
         /// What was tried.
         attempt: Attempt,
         /// From where.
+        #[schema(value_type = String)]
         address: IpAddr,
     },
 }
 
 /// A notice as it is kept: the same one again is counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Noticed {
     /// When first.
     pub at: Timestamp,

@@ -41,7 +41,7 @@ pub struct Artifact {
 }
 
 /// A tag of the registry: what was pushed under it last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Push {
     /// Its name.
     pub name: ImageName,
@@ -56,7 +56,8 @@ pub struct Push {
 }
 
 /// What became of a push. Until it is an image, the tag stands for the image before for all machines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PushOutcome)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// It is being made into a bootable image, or waits for that.

@@ -44,12 +44,13 @@ impl FromStr for RuleName {
 serde_as_text!(RuleName);
 
 /// Machines that a selector means boot an image, unless they have an assignment of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Rule {
     /// Identity.
     pub name: RuleName,
     /// Which machines.
     #[serde(default)]
+    #[schema(value_type = String)]
     pub selector: Selector,
     /// What they boot: `name:tag`, `sha256:…` or `local`.
     pub image: Assignment,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
 /// How DHCP is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DhcpMode {
     /// Addresses and loaders.

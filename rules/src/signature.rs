@@ -41,7 +41,7 @@ impl fmt::Display for SignaturePolicy {
 }
 
 /// A trusted public key, as records and messages name it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KeyId {
     /// Its file's name without the ending, for people. Two keys may share one.
     pub name: String,
@@ -56,7 +56,7 @@ impl fmt::Display for KeyId {
 }
 
 /// Why one signature counts for nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Rejection {
     /// No key is trusted at all.
@@ -127,7 +127,8 @@ pub enum Rejection {
 }
 
 /// What verification came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = SignatureVerdict)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
     /// A trusted key signed exactly this image.

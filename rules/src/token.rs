@@ -116,7 +116,7 @@ impl FromStr for Scope {
 }
 
 /// What a caller may do, together.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct Scopes(BTreeSet<Scope>);
 

@@ -53,7 +53,7 @@ pub fn router() -> Router<Arc<Appliance>> {
 }
 
 /// What a machine would get at its next boot, for people.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Explanation {
     /// Image and origin.
     pub resolution: Resolution,
@@ -66,9 +66,11 @@ pub struct Explanation {
     /// The script, its token all zero.
     pub script: String,
     /// The plan for stage 1.
+    #[schema(value_type = Option<Object>)]
     pub plan: Option<Plan>,
     /// What its metadata documents come to, and which of them says what.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<MetadataShown>,
 }
 

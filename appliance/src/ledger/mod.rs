@@ -8,6 +8,7 @@
 mod audit;
 mod clock;
 mod disk;
+mod followers;
 mod records;
 mod redb_file;
 mod storage;
@@ -17,6 +18,7 @@ mod writer;
 mod tests;
 
 pub use audit::Extent;
+pub use followers::{EventId, Following, Told, Worded};
 pub use records::Stored;
 pub use storage::Fault;
 
@@ -34,6 +36,7 @@ use bennu_rules::{
     registry::Outcome,
     settings::Settings,
 };
+use followers::Followers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
@@ -42,7 +45,6 @@ use std::{
     time::Duration,
 };
 use storage::Storage;
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use writer::Writer;
 
@@ -81,7 +83,7 @@ pub struct PushEvent {
 }
 
 /// Something that happened in a boot.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct BootEvent {
     /// The boot it belongs to.
     pub boot: BootId,
@@ -115,7 +117,7 @@ pub(crate) struct Shared {
     volatile: Mutex<VolatileState>,
     settings: Arc<Settings>,
     clock: clock::Clock,
-    events: broadcast::Sender<Event>,
+    events: Followers,
     meters: LedgerMeters,
 }
 
@@ -156,7 +158,7 @@ impl Ledger {
             volatile: Mutex::new(VolatileState { live, tally, dirty: BTreeSet::new(), repeated: BTreeSet::new() }),
             settings,
             clock,
-            events: broadcast::Sender::new(4096),
+            events: Followers::default(),
             meters: LedgerMeters::default(),
         });
         let writer = Arc::new(Writer::start(shared.clone()));
@@ -225,7 +227,7 @@ impl Ledger {
     /// Tells those who follow of a push.
     pub fn announce(&self, name: &ImageName, digest: Digest, outcome: Outcome, step: &str) {
         let (at, name, step) = (self.now(), name.clone(), step.to_owned());
-        let _ = self.shared.events.send(Event::Push(PushEvent { at, name, digest, outcome, step }));
+        self.shared.events.send(Event::Push(PushEvent { at, name, digest, outcome, step }));
     }
 
     /// Looks at the state as it is now.
@@ -278,9 +280,9 @@ impl Ledger {
         &self.shared.meters
     }
 
-    /// What happens from now on.
-    pub fn follow(&self) -> broadcast::Receiver<Event> {
-        self.shared.events.subscribe()
+    /// What happens from now on, and after the event `last` if that is given.
+    pub fn follow(&self, last: Option<EventId>) -> Following {
+        self.shared.events.follow(last)
     }
 
     /// Where the audit log begins and ends.
@@ -477,7 +479,7 @@ impl Shared {
             advice if advice.is_empty() => tracing::info!("{}", told.notice),
             advice => tracing::warn!(advice, "{}", told.notice),
         }
-        let _ = self.events.send(Event::Notice(told.clone()));
+        self.events.send(Event::Notice(told.clone()));
     }
 
     /// Boots that could not be stored are stored at the next flush.
@@ -499,12 +501,9 @@ impl Shared {
         let mut repeats = false;
         if let Some(last) = boot.timeline.last() {
             repeats = last.repeated > 0;
-            if self.events.receiver_count() > 0 {
-                let observation = Observation::new(at, last.seen.clone());
-                let event = BootEvent { boot: boot.id.clone(), machine, state: boot.state, observation };
-                // Nobody listening any more is no fault.
-                let _ = self.events.send(Event::Boot(event));
-            }
+            let observation = Observation::new(at, last.seen.clone());
+            let event = BootEvent { boot: boot.id.clone(), machine, state: boot.state, observation };
+            self.events.send(Event::Boot(event));
         }
         if repeats {
             volatile.repeated.insert(machine);

@@ -156,9 +156,9 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
     }
 
     fn release(mut self: Box<Self>, outcome: Result<(), Fault>, shared: &Shared) {
-        if outcome.is_ok() && shared.events.receiver_count() > 0 {
+        if outcome.is_ok() {
             for record in self.audited.drain(..) {
-                let _ = shared.events.send(Event::Audit(Box::new(record)));
+                shared.events.send(Event::Audit(Box::new(record)));
             }
         }
         let answer = outcome.and_then(|()| match self.refused.take() {

@@ -26,7 +26,7 @@ const LEAST_FREE: u64 = 256 << 20;
 const MOST_READ: u64 = 8 << 20;
 
 /// A line as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Kept {
     /// When it came, by the appliance's clock.
     pub at: Timestamp,

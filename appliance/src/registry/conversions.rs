@@ -45,7 +45,8 @@ pub struct Conversions {
 }
 
 /// How far the push is that is being converted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PushProgress)]
 pub struct Now {
     /// Its tag.
     pub name: ImageName,

@@ -117,6 +117,7 @@ fn yes() -> bool {
 
 /// A container image's own program (OCI image specification, "Image Configuration").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// The program and its arguments: Entrypoint, then Cmd.
     pub args: Vec<String>,
@@ -221,6 +222,7 @@ pub struct PersistentMount {
 
 /// Which disk: all that is said must be so of one disk alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DiskWanted {
     /// A name in `/dev/disk/by-id`, such as `nvme-MODEL_SERIAL`, `ata-MODEL_SERIAL`, `wwn-0x…` or `virtio-SERIAL`.
@@ -278,6 +280,8 @@ pub struct Report {
 
 /// The steps of stage 1 and of the health reporter, in the order of a good boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(as = ReportStep))]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// Stage 1 runs.
@@ -308,6 +312,7 @@ pub enum Step {
 
 /// What discovery found in a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Inventory {
     /// SMBIOS system manufacturer.
@@ -332,6 +337,7 @@ pub struct Inventory {
 
 /// A block device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Disk {
     /// Kernel name, `sda`.
@@ -348,6 +354,7 @@ pub struct Disk {
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Nic {
     /// Kernel name, `eth0`.

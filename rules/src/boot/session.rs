@@ -45,7 +45,7 @@ pub struct SessionRequest {
 }
 
 /// What somebody tried who does not own the boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Attempt {
     /// Posted another key than the one that owns the boot.

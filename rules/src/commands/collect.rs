@@ -49,7 +49,8 @@ impl Collected {
 }
 
 /// What becomes of an image, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = GcVerdict)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Verdict {
     /// Stays: a tag points at it.

@@ -21,7 +21,7 @@ pub fn check_label(key: &str, value: Option<&str>) -> Result<(), Refusal> {
         return refuse("keys that begin with 'bennu.' are for what Bennu knows of the hardware");
     }
     match value {
-        Some(value) if value.len() > 255 => refuse("the value is longer than 255 bytes"),
+        Some(value) if value.chars().count() > 255 => refuse("the value is longer than 255 characters"),
         Some(value) if value.chars().any(char::is_control) => refuse("the value has a control character"),
         _ => Ok(()),
     }

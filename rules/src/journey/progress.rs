@@ -24,7 +24,7 @@ pub const MARKS: [(&str, u8); 14] = [
 ];
 
 /// The furthest thing seen of a boot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Furthest {
     /// One of [`MARKS`]; empty when nothing was seen.
     pub step: String,

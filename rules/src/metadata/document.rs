@@ -61,13 +61,15 @@ impl<'de> Deserialize<'de> for MetadataName {
 }
 
 /// What some machines get beside their image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = MetadataDocument)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// What it is called.
     pub name: MetadataName,
     /// Which machines it is for, by their labels; without, every machine.
     #[serde(default, skip_serializing_if = "Selector::is_everything")]
+    #[schema(value_type = String)]
     pub selector: Selector,
     /// The one machine that it is for, by any of its MACs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,7 +108,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// A file to lay down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileWritten {
     /// Where, from the root on.
@@ -130,7 +132,7 @@ fn root() -> String {
 }
 
 /// A file system that outlives boots. A disk that is blank gets it, any other disk stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Persistent {
     /// Which disk.

@@ -1,5 +1,6 @@
 //! The end-to-end tests: what the appliance promises, shown by machines that boot.
 
+mod api;
 mod bad_input;
 mod checks;
 mod clients;
@@ -75,7 +76,8 @@ pub const LIVES: &[Life] = &[
     wire::STRANGERS,
     wire::TWINS,
     wire::CABLES,
+    api::DESCRIBED,
 ];
 
 /// Lives of the long tests alone.
-pub const LONG_LIVES: &[Life] = &[loss::FIFTIETH, metadata::TEN_REIMAGES];
+pub const LONG_LIVES: &[Life] = &[loss::FIFTIETH, metadata::TEN_REIMAGES, api::DESCRIBED_AT_LENGTH];

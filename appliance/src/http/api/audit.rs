@@ -25,10 +25,12 @@ const MAX_LIMIT: usize = 1000;
 const MAX_LOOKED_AT: usize = 20_000;
 
 /// Which records.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Items at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// The number of the last record of the page before.
     after: Option<u64>,
@@ -53,6 +55,13 @@ impl Filter {
 }
 
 /// `GET /v1/audit`, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    tag = "audit",
+    params(Filter),
+    responses((status = OK, body = Page<AuditRecord>))
+)]
 pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<Json<Page<AuditRecord>>> {
     let extent = api.ledger.audit_extent()?;
     let newest = filter.after.map_or(extent.last, |after| after.saturating_sub(1).min(extent.last));
@@ -71,6 +80,13 @@ pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<
 }
 
 /// `GET /v1/audit/{seq}`
+#[utoipa::path(
+    get,
+    path = "/v1/audit/{seq}",
+    tag = "audit",
+    params(("seq" = u64, Path, description = "Its place in the log.")),
+    responses((status = OK, body = AuditRecord))
+)]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<AuditRecord>> {
     let seq: u64 = text
         .parse()
@@ -91,6 +107,12 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<A
 }
 
 /// `GET /v1/audit/export`: every record as it is stored, oldest first, one a line.
+#[utoipa::path(
+    get,
+    path = "/v1/audit/export",
+    tag = "audit",
+    responses((status = OK, content_type = "application/x-ndjson", body = AuditRecord, description = "JSON lines, one a record."))
+)]
 pub async fn export(State(api): Shared) -> Answer<Response> {
     let extent = api.ledger.audit_extent()?;
     let ledger = api.ledger.clone();
@@ -123,14 +145,22 @@ fn part(ledger: &Ledger, from: u64, last: u64) -> (Result<Bytes, std::io::Error>
 }
 
 /// The query of a verification.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Kept {
     /// A head that was kept elsewhere: some record must have this hash.
     head: Option<Digest>,
 }
 
 /// `GET /v1/audit/verify`
+#[utoipa::path(
+    get,
+    path = "/v1/audit/verify",
+    tag = "audit",
+    params(Kept),
+    responses((status = OK, body = Verified))
+)]
 pub async fn verify(State(api): Shared, Params(kept): Params<Kept>) -> Answer<Json<Verified>> {
     let ledger = api.ledger.clone();
     let walk = tokio::task::spawn_blocking(move || ledger.verify_audit(kept.head)).await;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A boot in one line.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BootSummary {
     /// Its name.
     pub id: BootId,
@@ -52,7 +52,7 @@ pub struct BootSummary {
 }
 
 /// One line of a timeline.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TimelineEntry {
     /// What was seen.
     #[serde(flatten)]
@@ -64,7 +64,7 @@ pub struct TimelineEntry {
 }
 
 /// A boot with all that was seen of it. Its token is nobody's to read.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BootShown {
     /// In one line.
     #[serde(flatten)]
@@ -117,15 +117,28 @@ impl BootShown {
 }
 
 /// What a listing of boots takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
+    /// Only this machine's, by any of its MACs.
+    #[param(value_type = Option<MacAddress>)]
     machine: Option<String>,
+    /// Items at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
+    /// The last item of the page before.
     after: Option<String>,
 }
 
 /// `GET /v1/boots`, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/boots",
+    tag = "boots",
+    params(Filter),
+    responses((status = OK, body = Page<BootSummary>))
+)]
 pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<Json<Page<BootSummary>>> {
     let boots = match &filter.machine {
         Some(text) => of_mac(&api, mac(text)?)?,
@@ -136,6 +149,13 @@ pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<
 }
 
 /// `GET /v1/machines/{mac}/boots`, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/machines/{mac}/boots",
+    tag = "boots",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine."), Paging),
+    responses((status = OK, body = Page<BootSummary>))
+)]
 pub async fn of_machine(
     State(api): Shared,
     Path(text): Path<String>,
@@ -145,6 +165,13 @@ pub async fn of_machine(
 }
 
 /// `GET /v1/boots/{id}`
+#[utoipa::path(
+    get,
+    path = "/v1/boots/{id}",
+    tag = "boots",
+    params(("id" = BootId, Path, description = "As listings show it.")),
+    responses((status = OK, body = BootShown))
+)]
 pub async fn show(State(api): Shared, Path(id): Path<String>) -> Answer<Json<BootShown>> {
     let boot = api.ledger.boot(&BootId(id.clone()))?;
     let boot = boot.ok_or_else(|| {

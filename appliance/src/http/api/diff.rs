@@ -21,12 +21,15 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// The query of a comparison.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// The image before.
+    #[param(value_type = ImageReference)]
     from: String,
     /// The image after.
+    #[param(value_type = ImageReference)]
     to: String,
     /// Whether every file is told of.
     #[serde(default)]
@@ -34,7 +37,7 @@ pub struct Wanted {
 }
 
 /// Two images, and what differs between them.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DiffShown {
     /// The image before.
     pub from: Digest,
@@ -46,6 +49,13 @@ pub struct DiffShown {
 }
 
 /// `GET /v1/diff`. Both roots are read; it ends when the client goes away.
+#[utoipa::path(
+    get,
+    path = "/v1/diff",
+    tag = "images",
+    params(Wanted),
+    responses((status = OK, body = DiffShown))
+)]
 pub async fn show(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Json<DiffShown>> {
     let (from, to) = (find(&api, &wanted.from)?, find(&api, &wanted.to)?);
     let cancelled = CancellationToken::new();

@@ -2,37 +2,64 @@
 
 use super::{
     Shared,
-    problem::Answer,
+    problem::{Answer, Kind, Problem},
     request::{Params, mac},
 };
 use crate::{
     author::Sight,
     http::access::Caller,
-    ledger::{BootEvent, Event},
+    ledger::{BootEvent, Event, EventId, Following, Told, Worded},
 };
 use axum::{
     extract::State,
     response::sse::{self, Sse},
 };
-use bennu_rules::{MacAddress, Records, boot::Boot};
+use bennu_rules::{MacAddress, Records, Timestamp, boot::Boot};
 use futures_util::{Stream, StreamExt, future, stream};
 use http::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::{collections::BTreeSet, convert::Infallible};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 /// Events of the past that a client who was away gets at most.
 const MAX_MISSED: usize = 2000;
 
+/// What was seen is told a moment later.
+const SLACK_MS: u64 = 1000;
+
 /// Which events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
+    /// Only this machine's boots, by any of its MACs.
+    #[param(value_type = Option<MacAddress>)]
     machine: Option<String>,
 }
 
-/// `GET /v1/events`: `event: boot` with a [`BootEvent`] as data, and, where no machine is named, `event: notice` with what
-/// concerns the wire or the host, and `event: push` with what becomes of pushes. `Last-Event-ID` brings what was missed of boots, as far as it is known.
+/// Where a client goes on.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)]
+pub struct LastEventId {
+    /// The id of the last event that was seen: what came after it comes first, as far as it is known.
+    #[param(rename = "Last-Event-ID")]
+    last_event_id: Option<String>,
+}
+
+/// `GET /v1/events`: what happens, as it happens
+///
+/// `event: boot` with what was seen of a boot as data, and, where no machine is named, `event: notice` with what concerns
+/// the wire or the host, `event: push` with what becomes of pushes and `event: audit` with what people wrote. Every event
+/// has an id. `Last-Event-ID` brings what was missed, from memory; where that was too long ago, or before a restart,
+/// `event: lost` says so, and what was seen of boots is looked up instead.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "events",
+    params(Filter, LastEventId),
+    responses((status = OK, content_type = "text/event-stream", body = String, description = "Server-sent events: `boot`, `notice`, `push`, `audit` and `lost`, each with a JSON document as data and an id to go on from."))
+)]
 pub async fn follow(
     State(api): Shared,
     caller: Caller,
@@ -46,60 +73,70 @@ pub async fn follow(
     };
     let sight = Sight::current();
     let (looking, seeing) = (api.ledger.clone(), sight.clone());
-    let is_seen = move |machine: MacAddress| {
-        seeing.is_whole() || looking.read(|records, _| seeing.takes_in_card(machine, records)).unwrap_or(false)
-    };
     // What belongs to no machine is for those who see all.
-    let all = only.is_none() && sight.is_whole();
-    // Subscribe first: what happens while the past is looked up comes twice, and is dropped the second time.
-    let live = BroadcastStream::new(api.ledger.follow());
-    let past = match last_event_id(&headers) {
-        Some(since) => {
-            let mut boots = api.ledger.boots(only)?;
-            boots.retain(|boot| is_seen(boot.machine));
-            missed(&boots, since)
-        }
-        None => Vec::new(),
+    let is_wanted = move |event: &Event| {
+        is_of(event, only)
+            && (seeing.is_whole()
+                || machine_of(event).is_some_and(|machine| {
+                    looking.read(|records, _| seeing.takes_in_card(machine, records)).unwrap_or(false)
+                }))
     };
-    let told: BTreeSet<_> = past.iter().map(|event| (event.boot.clone(), event.observation.at)).collect();
-    let live = live.filter_map(move |event| {
-        future::ready(match event {
-            Ok(Event::Boot(event)) if told.contains(&(event.boot.clone(), event.observation.at)) => None,
-            Ok(Event::Boot(event)) => (is_wanted(&event, only) && is_seen(event.machine)).then(|| sent(&event)),
-            Ok(Event::Notice(noticed)) => all.then(|| {
-                let data = serde_json::to_string(&noticed).unwrap_or_default();
-                sse::Event::default().event("notice").id(noticed.until.0.to_string()).data(data)
-            }),
-            Ok(Event::Push(push)) => all.then(|| {
-                let data = serde_json::to_string(&push).unwrap_or_default();
-                sse::Event::default().event("push").id(push.at.0.to_string()).data(data)
-            }),
-            Ok(Event::Audit(record)) => all.then(|| {
-                let data = serde_json::to_string(&record).unwrap_or_default();
-                sse::Event::default().event("audit").id(record.at.0.to_string()).data(data)
-            }),
+    let last = last_event_id(&headers)?;
+    let Following { missed, live } = api.ledger.follow(last);
+    // What happens while the past is looked up comes twice, and is dropped the second time.
+    let (past, told) = match (missed, last) {
+        (Some(missed), _) => {
+            let wanted = missed.iter().filter(|told| is_wanted(&told.event));
+            (wanted.map(|told| sent(told)).collect(), BTreeSet::new())
+        }
+        (None, Some(last)) => {
+            let lost = sse::Event::default().event("lost").data("{\"lost\":null}");
+            let mut seen = looked_up(&api.ledger.boots(only)?, Timestamp(last.at.0.saturating_sub(SLACK_MS)));
+            seen.retain(|event| is_wanted(&Event::Boot(event.clone())));
+            let told = seen.iter().map(|event| (event.boot.clone(), event.observation.at)).collect();
+            (std::iter::once(lost).chain(seen.iter().map(again)).collect(), told)
+        }
+        (None, None) => (Vec::new(), BTreeSet::new()),
+    };
+    let live = BroadcastStream::new(live).filter_map(move |told_now| {
+        future::ready(match told_now {
+            Ok(now) => match &now.event {
+                Event::Boot(event) if told.contains(&(event.boot.clone(), event.observation.at)) => None,
+                event => is_wanted(event).then(|| sent(&now)),
+            },
             Err(BroadcastStreamRecvError::Lagged(lost)) => {
                 Some(sse::Event::default().event("lost").data(format!("{{\"lost\":{lost}}}")))
             }
         })
     });
-    let past = stream::iter(past.iter().map(sent).collect::<Vec<_>>());
     let stop = api.shutdown.clone().cancelled_owned();
     let ends = Box::pin(sight.ends(api.ledger.clone(), caller.expires));
-    let events = past.chain(live).map(Ok).take_until(future::select(Box::pin(stop), ends));
+    let events = stream::iter(past).chain(live).map(Ok).take_until(future::select(Box::pin(stop), ends));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }
 
-fn is_wanted(event: &BootEvent, only: Option<MacAddress>) -> bool {
-    only.is_none_or(|machine| machine == event.machine)
+fn is_of(event: &Event, only: Option<MacAddress>) -> bool {
+    only.is_none() || machine_of(event) == only
 }
 
-/// An event's id is its time: what came after it is what a client has missed.
-fn last_event_id(headers: &HeaderMap) -> Option<u64> {
-    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
+/// The machine that an event is of, if it is of one.
+fn machine_of(event: &Event) -> Option<MacAddress> {
+    match event {
+        Event::Boot(event) => Some(event.machine),
+        Event::Notice(_) | Event::Push(_) | Event::Audit(_) => None,
+    }
 }
 
-fn missed(boots: &[Boot], since: u64) -> Vec<BootEvent> {
+/// An empty one is that of a client that has seen nothing (WHATWG HTML, "The `Last-Event-ID` header").
+fn last_event_id(headers: &HeaderMap) -> Answer<Option<EventId>> {
+    let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) else { return Ok(None) };
+    let refuse =
+        || Problem::new(Kind::Malformed, "Last-Event-ID is no event's id", "send the id of an event as it was");
+    id.to_str().ok().and_then(|id| id.parse().ok()).map(Some).ok_or_else(refuse)
+}
+
+/// What is on record of boots, from a moment on: what was seen in that moment may come twice, and is not missed.
+fn looked_up(boots: &[Boot], since: Timestamp) -> Vec<BootEvent> {
     let of_boot = |boot: &Boot| {
         let event = |observation: &bennu_rules::journey::Observation| BootEvent {
             boot: boot.id.clone(),
@@ -107,7 +144,7 @@ fn missed(boots: &[Boot], since: u64) -> Vec<BootEvent> {
             state: boot.state,
             observation: observation.clone(),
         };
-        boot.timeline.iter().filter(|seen| seen.at.0 > since).map(event).collect::<Vec<_>>()
+        boot.timeline.iter().filter(|seen| seen.at >= since).map(event).collect::<Vec<_>>()
     };
     let mut events: Vec<BootEvent> = boots.iter().flat_map(of_boot).collect();
     events.sort_by_key(|event| event.observation.at);
@@ -115,16 +152,18 @@ fn missed(boots: &[Boot], since: u64) -> Vec<BootEvent> {
     events
 }
 
-/// An event with what was seen as a sentence.
-#[derive(Serialize)]
-struct Told<'a> {
-    #[serde(flatten)]
-    event: &'a BootEvent,
-    text: String,
+fn sent(told: &Told) -> sse::Event {
+    let name = match told.event {
+        Event::Boot(_) => "boot",
+        Event::Notice(_) => "notice",
+        Event::Push(_) => "push",
+        Event::Audit(_) => "audit",
+    };
+    sse::Event::default().event(name).id(told.id.to_string()).data(told.json())
 }
 
-fn sent(event: &BootEvent) -> sse::Event {
-    let told = Told { event, text: event.observation.seen.to_string() };
-    let data = serde_json::to_string(&told).unwrap_or_default();
-    sse::Event::default().event("boot").id(event.observation.at.0.to_string()).data(data)
+fn again(event: &BootEvent) -> sse::Event {
+    let id = EventId { at: event.observation.at, run: 0, sequence: 0 };
+    let data = serde_json::to_string(&Worded::of(event)).unwrap_or_default();
+    sse::Event::default().event("boot").id(id.to_string()).data(data)
 }

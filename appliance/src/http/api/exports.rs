@@ -25,8 +25,9 @@ use tokio::sync::mpsc;
 const CHUNK: usize = 256 << 10;
 
 /// The query of an export.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// The container image that it was made of, instead.
     #[serde(default)]
@@ -37,6 +38,13 @@ pub struct Wanted {
 
 /// `GET /v1/exports/{reference}`: a tar. A body that breaks off before its length is no image: a blob was damaged, and
 /// the log says which.
+#[utoipa::path(
+    get,
+    path = "/v1/exports/{*reference}",
+    tag = "images",
+    params(("reference" = ImageReference, Path, description = "`name:tag` or a digest."), Wanted),
+    responses((status = OK, content_type = "application/x-tar", body = crate::http::api::openapi::Binary, description = "An OCI layout in a tar."))
+)]
 pub async fn create(State(api): Shared, Path(text): Path<String>, Params(wanted): Params<Wanted>) -> Answer<Response> {
     let reference: ImageReference = named(&text)?;
     if wanted.tag.as_deref().is_some_and(|tag| !is_ref_name(tag)) {

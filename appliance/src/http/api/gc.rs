@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What `POST /v1/gc` takes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = GcBody)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Only say what would go.
@@ -25,7 +26,7 @@ pub struct Wanted {
 }
 
 /// What went, or would go.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct GcShown {
     /// Whether nothing was changed.
     pub dry_run: bool,
@@ -40,7 +41,7 @@ pub struct GcShown {
 }
 
 /// An image, and what becomes of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Judged {
     /// The image.
     pub digest: Digest,
@@ -56,6 +57,13 @@ pub struct Judged {
 }
 
 /// `POST /v1/gc`
+#[utoipa::path(
+    post,
+    path = "/v1/gc",
+    tag = "images",
+    request_body = Wanted,
+    responses((status = OK, body = GcShown))
+)]
 pub async fn run(State(api): Shared, Body(wanted): Body<Wanted>) -> Answer<Json<GcShown>> {
     let dry_run = wanted.dry_run;
     let looking = api.clone();

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 /// An image, the tags that point at it, and who boots it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImageShown {
     /// Its record.
     #[serde(flatten)]
@@ -39,7 +39,7 @@ pub struct ImageShown {
 }
 
 /// An image as it is listed and shown: with what it costs and who runs it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImageListed {
     /// It.
     #[serde(flatten)]
@@ -53,7 +53,7 @@ pub struct ImageListed {
 }
 
 /// What `PUT /v1/tags/{name}` takes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TagBody {
     /// Where to point: another tag, or a digest.
@@ -61,7 +61,7 @@ pub struct TagBody {
 }
 
 /// What `POST /v1/tags/{name}` does.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TagAction {
     /// Points it at what it pointed at before.
@@ -69,7 +69,7 @@ pub enum TagAction {
 }
 
 /// What a removal came to.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RemovedShown {
     /// The tags that are gone.
     pub tags: Vec<ImageName>,
@@ -80,6 +80,13 @@ pub struct RemovedShown {
 }
 
 /// `GET /v1/images`, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/images",
+    tag = "images",
+    params(Paging),
+    responses((status = OK, body = Page<ImageListed>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageListed>>> {
     let (mut images, tags, machines, running) =
         api.ledger.read(|records, live| (records.images(), records.tags(), seen(records), running(live, records)))?;
@@ -90,6 +97,13 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 }
 
 /// `GET /v1/images/{reference}`
+#[utoipa::path(
+    get,
+    path = "/v1/images/{*reference}",
+    tag = "images",
+    params(("reference" = ImageReference, Path, description = "`name:tag` or a digest.")),
+    responses((status = OK, body = ImageListed))
+)]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<ImageListed>> {
     let reference: ImageReference = named(&text)?;
     let shown = api.ledger.read(|records, live| {
@@ -102,6 +116,13 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<I
 }
 
 /// `DELETE /v1/images/{reference}`: a digest goes with its tags, a tag alone unless it is the last one.
+#[utoipa::path(
+    delete,
+    path = "/v1/images/{*reference}",
+    tag = "images",
+    params(("reference" = ImageReference, Path, description = "`name:tag` or a digest.")),
+    responses((status = OK, body = RemovedShown))
+)]
 pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json<RemovedShown>> {
     let request = RemoveImage { reference: named(&text)? };
     let settling = api.registry.settling.lock().await;
@@ -112,6 +133,14 @@ pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json
 }
 
 /// `PUT /v1/tags/{name}`
+#[utoipa::path(
+    put,
+    path = "/v1/tags/{*name}",
+    tag = "images",
+    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    request_body = TagBody,
+    responses((status = OK, body = Tag))
+)]
 pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<TagBody>) -> Answer<Json<Tag>> {
     let request = MoveTag { name: named(&text)?, to: body.image };
     let settling = api.registry.settling.lock().await;
@@ -122,6 +151,13 @@ pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<
 }
 
 /// `GET /v1/tags/{name}`, with its history
+#[utoipa::path(
+    get,
+    path = "/v1/tags/{*name}",
+    tag = "images",
+    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    responses((status = OK, body = Tag))
+)]
 pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Json<Tag>> {
     let name: ImageName = named(&text)?;
     let reference = ImageReference::Name(name.clone());
@@ -133,6 +169,14 @@ pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Js
 }
 
 /// `POST /v1/tags/{name}`
+#[utoipa::path(
+    post,
+    path = "/v1/tags/{*name}",
+    tag = "images",
+    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    request_body = TagAction,
+    responses((status = OK, body = Tag))
+)]
 pub async fn act(State(api): Shared, Path(text): Path<String>, Body(action): Body<TagAction>) -> Answer<Json<Tag>> {
     let name = named(&text)?;
     let settling = api.registry.settling.lock().await;

@@ -34,7 +34,8 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Instant};
 
 /// What the body holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ImportKind)]
 #[serde(rename_all = "snake_case")]
 pub enum Kinds {
     /// A root filesystem that carries its kernel and modules.
@@ -55,7 +56,8 @@ pub enum Kinds {
 }
 
 /// What to do with access control lists, which a root filesystem cannot hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ImportAcls)]
 #[serde(rename_all = "snake_case")]
 pub enum AclsWanted {
     /// Refuse the import and name the file.
@@ -66,14 +68,18 @@ pub enum AclsWanted {
 }
 
 /// The query of an import.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// The tag to point at the image.
+    #[param(value_type = ImageName)]
     name: String,
     /// Where it comes from, as the person wrote it.
+    #[param(min_length = 1, max_length = 4096)]
     source: String,
     #[serde(default)]
+    #[param(inline)]
     kind: Kinds,
     /// Kernel arguments of the image.
     #[serde(default)]
@@ -81,6 +87,7 @@ pub struct Wanted {
     /// zstd level; the configuration's if absent.
     level: Option<u32>,
     #[serde(default)]
+    #[param(inline)]
     acls: AclsWanted,
     /// Which image of the archive, where it has several: a tag or a name.
     image: Option<String>,
@@ -91,7 +98,8 @@ pub struct Wanted {
 }
 
 /// One line of the answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ImportLine)]
 #[serde(untagged)]
 pub enum Line {
     /// How far the import is.
@@ -125,6 +133,14 @@ pub enum Line {
 type Lines = lines::Lines<Line>;
 
 /// `POST /v1/imports`
+#[utoipa::path(
+    post,
+    path = "/v1/imports",
+    tag = "images",
+    params(Wanted),
+    request_body(content = crate::http::api::openapi::Binary, content_type = "application/octet-stream", description = "A tar (of a root, a kernel, or a container image), a disk image, an ISO image or an EFI program, as `kind` says."),
+    responses((status = OK, content_type = "application/x-ndjson", body = Line, description = "JSON lines, as the work goes on; the last is the image or the problem."))
+)]
 pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Body) -> Answer<Response> {
     let name: ImageName = named(&wanted.name)?;
     if wanted.source.is_empty() || wanted.source.len() > 4096 || wanted.source.chars().any(char::is_control) {

@@ -13,15 +13,17 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// One binding of an address.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LeaseShown {
     /// The address.
+    #[schema(value_type = String, format = Ipv4)]
     pub address: Ipv4Addr,
     /// The card that holds it.
     pub mac: MacAddress,
     /// The machine whose card it is, if that is declared.
     pub machine: Option<MacAddress>,
     /// The subnet.
+    #[schema(value_type = String)]
     pub subnet: Ipv4Net,
     /// When it was last acknowledged.
     pub granted: bennu_rules::Timestamp,
@@ -36,6 +38,13 @@ pub struct LeaseShown {
 }
 
 /// `GET /v1/leases`, by address
+#[utoipa::path(
+    get,
+    path = "/v1/leases",
+    tag = "leases",
+    params(Paging),
+    responses((status = OK, body = Page<LeaseShown>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<LeaseShown>>> {
     let (now, sight) = (boots::now(), Sight::current());
     let mut leases = api.ledger.read(|records, _| {

@@ -5,7 +5,11 @@ use super::{
     problem::{Answer, Kind, Problem},
     request::Params,
 };
-use crate::logs::{Kept, Said};
+use crate::{
+    author::Sight,
+    http::access::Caller,
+    logs::{Kept, Said},
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -25,16 +29,20 @@ const MOST: usize = 20_000;
 const USUAL: usize = 1000;
 
 /// Which lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
+    /// How many of the last; 1000 unless told otherwise.
+    #[param(value_type = Option<usize>, maximum = 20000)]
     lines: Option<usize>,
+    /// Whether to go on with the next as they come, as server-sent events.
     #[serde(default)]
     follow: bool,
 }
 
 /// The last lines of a boot, oldest first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogShown {
     /// The boot.
     pub boot: BootId,
@@ -42,9 +50,23 @@ pub struct LogShown {
     pub items: Vec<Kept>,
 }
 
-/// `GET /v1/boots/{id}/logs`; with `follow=true` as server-sent events, each `event: log` with a line as data, and the next
-/// lines as they come.
-pub async fn show(State(api): Shared, Path(id): Path<String>, Params(wanted): Params<Wanted>) -> Answer<Response> {
+/// `GET /v1/boots/{id}/logs`
+///
+/// With `follow=true` as server-sent events, each `event: log` with a line as data, and the next lines as they come.
+#[utoipa::path(
+    get,
+    path = "/v1/boots/{id}/logs",
+    tag = "boots",
+    operation_id = "logs",
+    params(("id" = BootId, Path, description = "As listings show it."), Wanted),
+    responses((status = OK, body = LogShown))
+)]
+pub async fn show(
+    State(api): Shared,
+    caller: Caller,
+    Path(id): Path<String>,
+    Params(wanted): Params<Wanted>,
+) -> Answer<Response> {
     let lines = wanted.lines.unwrap_or(USUAL);
     if lines > MOST {
         return Err(Problem::new(Kind::Malformed, format!("query: lines is at most {MOST}"), ""));
@@ -82,7 +104,8 @@ pub async fn show(State(api): Shared, Path(id): Path<String>, Params(wanted): Pa
     });
     let past = stream::iter(items.iter().map(sent).collect::<Vec<_>>());
     let stop = api.shutdown.clone().cancelled_owned();
-    let events = past.chain(live).map(Ok::<_, Infallible>).take_until(stop);
+    let ends = Box::pin(Sight::current().ends(api.ledger.clone(), caller.expires));
+    let events = past.chain(live).map(Ok::<_, Infallible>).take_until(future::select(Box::pin(stop), ends));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()).into_response())
 }
 

@@ -3,8 +3,9 @@
 use super::{
     Api, Shared,
     boots::BootSummary,
+    openapi::changes,
     problem::{Answer, Kind, Problem},
-    request::{Body, Page, Paging, Params, expected, mac},
+    request::{Body, IfMatch, Page, Paging, Params, expected, mac},
 };
 use crate::author::Sight;
 use axum::{
@@ -21,14 +22,16 @@ use bennu_rules::{
     },
     dhcp::{OptionCode, OptionValue, site::BadOption},
     rule::Rule,
+    schema,
     selector::Selector,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, net::Ipv4Addr};
+use utoipa::openapi::Schema;
 
 /// A machine, and how it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MachineShown {
     /// Its record.
     #[serde(flatten)]
@@ -41,24 +44,37 @@ pub struct MachineShown {
 }
 
 /// What `PATCH` takes. A field that is absent stays as it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = MachinePatch)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     /// Labels to set; `null` removes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = label_changes)]
     pub labels: BTreeMap<String, Option<String>>,
     /// The address to hold; `null` holds none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv4)]
     pub reservation: Option<Option<Ipv4Addr>>,
     /// Kernel arguments of this machine alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(?!.*\\$\\{)[ -~]{0,1024}$")]
     pub arguments: Option<String>,
     /// DHCP options to set, by number, such as `"12": "text:web1"`; `null` removes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = option_changes)]
     pub options: BTreeMap<String, Option<String>>,
     /// MACs that are this machine's too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub join: Vec<MacAddress>,
+}
+
+fn label_changes() -> Schema {
+    changes(schema::LABEL_KEY, schema::LABEL_VALUE)
+}
+
+fn option_changes() -> Schema {
+    changes(schema::OPTION_CODE, schema::OPTION_VALUE)
 }
 
 /// Tells `null` from a field that is absent.
@@ -67,7 +83,7 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
 }
 
 /// What `PUT …/assignment` takes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssignmentBody {
     /// `name:tag`, `sha256:…` or `local`.
@@ -75,19 +91,29 @@ pub struct AssignmentBody {
 }
 
 /// Which machines are asked for, and which part of them.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Items at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// The last item of the page before.
     after: Option<String>,
     /// Which machines; all, if it is absent.
     #[serde(default)]
+    #[param(value_type = String)]
     selector: Selector,
 }
 
 /// `GET /v1/machines`
+#[utoipa::path(
+    get,
+    path = "/v1/machines",
+    tag = "machines",
+    params(Wanted),
+    responses((status = OK, body = Page<MachineShown>))
+)]
 pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Json<Page<MachineShown>>> {
     let Wanted { limit, after, selector } = wanted;
     let sight = Sight::current();
@@ -101,12 +127,27 @@ pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<
 }
 
 /// `GET /v1/machines/{mac}`
+#[utoipa::path(
+    get,
+    path = "/v1/machines/{mac}",
+    tag = "machines",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine.")),
+    responses((status = OK, body = MachineShown))
+)]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let machine = find(&api, mac(&text)?)?;
     with_etag(&api, machine)
 }
 
 /// `PATCH /v1/machines/{mac}`
+#[utoipa::path(
+    patch,
+    path = "/v1/machines/{mac}",
+    tag = "machines",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine."), IfMatch),
+    request_body = Patch,
+    responses((status = OK, body = MachineShown))
+)]
 pub async fn edit(
     State(api): Shared,
     Path(text): Path<String>,
@@ -132,6 +173,13 @@ fn checked(options: &BTreeMap<String, Option<String>>) -> Answer<BTreeMap<Option
 }
 
 /// `DELETE /v1/machines/{mac}`
+#[utoipa::path(
+    delete,
+    path = "/v1/machines/{mac}",
+    tag = "machines",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine."), IfMatch),
+    responses((status = NO_CONTENT))
+)]
 pub async fn forget(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<StatusCode> {
     let request = Forget { mac: mac(&text)?, expected: expected(&headers)? };
     api.ledger.decide(request, commands::forget).await??;
@@ -139,6 +187,14 @@ pub async fn forget(State(api): Shared, Path(text): Path<String>, headers: Heade
 }
 
 /// `PUT /v1/machines/{mac}/assignment`
+#[utoipa::path(
+    put,
+    path = "/v1/machines/{mac}/assignment",
+    tag = "machines",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine."), IfMatch),
+    request_body = AssignmentBody,
+    responses((status = OK, body = MachineShown))
+)]
 pub async fn assign(
     State(api): Shared,
     Path(text): Path<String>,
@@ -151,6 +207,13 @@ pub async fn assign(
 }
 
 /// `DELETE /v1/machines/{mac}/assignment`
+#[utoipa::path(
+    delete,
+    path = "/v1/machines/{mac}/assignment",
+    tag = "machines",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine."), IfMatch),
+    responses((status = OK, body = MachineShown))
+)]
 pub async fn unassign(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<Response> {
     let request = Assign { mac: mac(&text)?, assignment: None, expected: expected(&headers)? };
     let machine = api.ledger.decide(request, commands::assign).await??;
@@ -159,6 +222,13 @@ pub async fn unassign(State(api): Shared, Path(text): Path<String>, headers: Hea
 
 /// `GET /v1/machines/{mac}/explain`: what the machine would get now. Mints and stores nothing; a MAC that nobody
 /// knows gets what the policy for unknown machines says.
+#[utoipa::path(
+    get,
+    path = "/v1/machines/{mac}/explain",
+    tag = "machines",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine.")),
+    responses((status = OK, body = crate::http::boot::Explanation))
+)]
 pub async fn explain(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let explanation = crate::http::boot::explain(&api, mac(&text)?)?;
     Ok(Json(explanation).into_response())

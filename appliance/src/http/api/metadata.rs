@@ -3,7 +3,7 @@
 use super::{
     Api, Shared,
     problem::{Answer, Kind, Problem},
-    request::{LongBody, Page, Paging, Params, expected, mac},
+    request::{IfMatch, LongBody, Page, Paging, Params, expected, mac},
 };
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bennu_rules::{
-    Records,
+    MacAddress, Records,
     boot::explain,
     commands::{
         Refusal,
@@ -43,12 +43,26 @@ impl From<Result<Merged, Unrendered>> for MetadataShown {
 }
 
 /// `GET /v1/metadata`, by name
+#[utoipa::path(
+    get,
+    path = "/v1/metadata",
+    tag = "metadata",
+    params(Paging),
+    responses((status = OK, body = Page<Document>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<Document>>> {
     let documents = api.ledger.read(|records, _| records.all_metadata())?;
     Ok(Json(paging.page(documents, |document| document.name.to_string(), |document| document)))
 }
 
 /// `GET /v1/metadata/{name}`
+#[utoipa::path(
+    get,
+    path = "/v1/metadata/{name}",
+    tag = "metadata",
+    params(("name" = MetadataName, Path, description = "The document's name.")),
+    responses((status = OK, body = Document))
+)]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let name = named(&text)?;
     let document = api.ledger.read(|records, _| records.metadata(&name))?;
@@ -56,6 +70,14 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Respon
 }
 
 /// `PUT /v1/metadata/{name}`: adds or replaces
+#[utoipa::path(
+    put,
+    path = "/v1/metadata/{name}",
+    tag = "metadata",
+    params(("name" = MetadataName, Path, description = "The document's name."), IfMatch),
+    request_body = Document,
+    responses((status = OK, body = Document))
+)]
 pub async fn set(
     State(api): Shared,
     Path(text): Path<String>,
@@ -78,6 +100,13 @@ pub async fn set(
 }
 
 /// `DELETE /v1/metadata/{name}`
+#[utoipa::path(
+    delete,
+    path = "/v1/metadata/{name}",
+    tag = "metadata",
+    params(("name" = MetadataName, Path, description = "The document's name."), IfMatch),
+    responses((status = NO_CONTENT))
+)]
 pub async fn remove(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<StatusCode> {
     let request = RemoveMetadata { name: named(&text)?, expected: expected(&headers)? };
     api.ledger.decide(request, commands::remove).await??;
@@ -85,13 +114,20 @@ pub async fn remove(State(api): Shared, Path(text): Path<String>, headers: Heade
 }
 
 /// `GET /v1/machines/{mac}/metadata`: what a machine's documents would come to at its next boot
+#[utoipa::path(
+    get,
+    path = "/v1/machines/{mac}/metadata",
+    tag = "metadata",
+    params(("mac" = MacAddress, Path, description = "Any MAC of the machine.")),
+    responses((status = OK, body = Object, description = "What the documents come to, each value with the document that gives it, or why they do not."))
+)]
 pub async fn render(State(api): Shared, Path(text): Path<String>) -> Answer<Json<MetadataShown>> {
     let mac = mac(&text)?;
     super::machines::find(&api, mac)?;
     rendered(&api, mac).map(Json)
 }
 
-fn rendered(api: &Api, mac: bennu_rules::MacAddress) -> Answer<MetadataShown> {
+fn rendered(api: &Api, mac: MacAddress) -> Answer<MetadataShown> {
     let request = crate::http::boot::next_boot(api, mac);
     match api.ledger.ponder(&request, explain::metadata_of)?.answer {
         Some(rendered) => Ok(rendered.into()),

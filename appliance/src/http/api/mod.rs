@@ -5,6 +5,8 @@
 
 pub mod audit;
 pub mod boots;
+pub mod browser;
+mod conditional;
 pub mod diff;
 pub mod events;
 pub mod exports;
@@ -16,6 +18,7 @@ mod lines;
 pub mod logs;
 pub mod machines;
 pub mod metadata;
+pub mod openapi;
 pub mod problem;
 pub mod pushes;
 pub mod request;
@@ -27,13 +30,11 @@ pub mod tokens;
 pub mod trials;
 
 use crate::appliance::Appliance;
-use axum::{
-    Router,
-    extract::State,
-    routing::{delete, get, post, put},
-};
+use axum::{Router, extract::State, middleware};
+use openapi::Described;
 use problem::{Kind, Problem};
 use std::{ops::Deref, sync::Arc};
+use utoipa_axum::routes;
 
 /// What the handlers share.
 pub struct Api {
@@ -55,49 +56,59 @@ type Shared = State<Arc<Api>>;
 pub fn router(appliance: Arc<Appliance>) -> Router {
     let registry = super::registry::router(appliance.clone());
     let api = Arc::new(Api { appliance, trials: Default::default() });
-    let api_routes = Router::new()
-        .route("/v1/machines", get(machines::list))
-        .route("/v1/machines/{mac}", get(machines::show).patch(machines::edit).delete(machines::forget))
-        .route("/v1/machines/{mac}/assignment", put(machines::assign).delete(machines::unassign))
-        .route("/v1/machines/{mac}/boots", get(boots::of_machine))
-        .route("/v1/machines/{mac}/explain", get(machines::explain))
-        .route("/v1/boots", get(boots::list))
-        .route("/v1/boots/{id}", get(boots::show))
-        .route("/v1/boots/{id}/logs", get(logs::show))
-        .route("/v1/images", get(images::list))
-        .route("/v1/images/{*reference}", get(images::show).merge(delete(images::remove)))
-        .route("/v1/tags/{*name}", get(images::show_tag).put(images::tag).post(images::act))
-        .route("/v1/pushes", get(pushes::list))
-        .route("/v1/pushes/{*name}", get(pushes::show).post(pushes::act))
-        .route("/v1/scrub", get(scrub::run))
-        .route("/v1/imports", post(imports::create))
-        .route("/v1/exports/{*reference}", get(exports::create))
-        .route("/v1/diff", get(diff::show))
-        .route("/v1/gc", post(gc::run))
-        .route("/v1/tests", post(trials::create))
-        .route("/v1/leases", get(leases::list))
-        .route("/v1/events", get(events::follow))
-        .route("/v1/status", get(status::show))
-        .route("/v1/rules", get(rules::list))
-        .route("/v1/rules/{name}", get(rules::show).put(rules::put).delete(rules::remove))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{id}", delete(tokens::revoke))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/audit/export", get(audit::export))
-        .route("/v1/audit/verify", get(audit::verify))
-        .route("/v1/audit/{seq}", get(audit::show))
-        .route("/v1/metadata", get(metadata::list))
-        .route("/v1/metadata/{name}", get(metadata::show).put(metadata::set).merge(delete(metadata::remove)))
-        .route("/v1/machines/{mac}/metadata", get(metadata::render))
-        .route("/v1/secrets", get(secrets::list))
-        .route("/v1/secrets/{name}", get(secrets::show).put(secrets::set).delete(secrets::remove))
-        .route("/metrics", get(status::metrics))
-        .route("/healthz", get(status::healthy))
-        .route("/readyz", get(status::ready))
+    let (described, _) = routes().parts();
+    let api_routes = described
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(conditional::answer))
         .with_state(api);
     api_routes.merge(registry)
+}
+
+/// Every route with its description: a handler comes here with its `#[utoipa::path]`, and cannot without.
+fn routes() -> Described {
+    Described::default()
+        .routes(routes!(machines::list))
+        .routes(routes!(machines::show, machines::edit, machines::forget))
+        .routes(routes!(machines::assign, machines::unassign))
+        .routes(routes!(boots::of_machine))
+        .routes(routes!(machines::explain))
+        .routes(routes!(boots::list))
+        .routes(routes!(boots::show))
+        .routes(routes!(logs::show))
+        .routes(routes!(images::list))
+        .routes(routes!(images::show, images::remove))
+        .routes(routes!(images::show_tag, images::tag, images::act))
+        .routes(routes!(pushes::list))
+        .routes(routes!(pushes::show, pushes::act))
+        .routes(routes!(scrub::run))
+        .routes(routes!(imports::create))
+        .routes(routes!(exports::create))
+        .routes(routes!(diff::show))
+        .routes(routes!(gc::run))
+        .routes(routes!(trials::create))
+        .routes(routes!(leases::list))
+        .routes(routes!(events::follow))
+        .routes(routes!(status::show))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::show))
+        .routes(routes!(metadata::list))
+        .routes(routes!(metadata::show, metadata::set, metadata::remove))
+        .routes(routes!(metadata::render))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::show, secrets::set, secrets::remove))
+        .routes(routes!(rules::list))
+        .routes(routes!(rules::show, rules::put, rules::remove))
+        .routes(routes!(status::metrics))
+        .routes(routes!(status::healthy))
+        .routes(routes!(status::ready))
+        .routes(routes!(openapi::document))
+        .routes(routes!(browser::page))
+        .routes(routes!(browser::asset))
 }
 
 async fn nothing_here(uri: http::Uri) -> Problem {

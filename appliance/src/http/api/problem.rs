@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 /// A problem document. `advice` and `pointer` are extension members (RFC 9457 §3.2).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, utoipa::ToSchema)]
 #[error("{detail}")]
 pub struct Problem {
     /// What kind of problem: stable, for programs.
@@ -45,6 +45,8 @@ pub enum Kind {
     Precondition,
     /// The request's body is too long.
     TooLarge,
+    /// The body is of another kind than the resource takes.
+    MediaType,
     /// The source is no image.
     Import,
     /// The disk is full.
@@ -75,6 +77,7 @@ impl Kind {
                 ("precondition", "The resource is not as it was expected", StatusCode::PRECONDITION_FAILED)
             }
             Self::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::MediaType => ("media-type", "The body is of another kind", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::Import => ("import", "The source cannot be imported", StatusCode::UNPROCESSABLE_ENTITY),
             Self::DiskFull => ("disk-full", "The disk is full", StatusCode::INSUFFICIENT_STORAGE),
             Self::Unauthorized => ("unauthorized", "The request needs a valid token", StatusCode::UNAUTHORIZED),

@@ -19,7 +19,7 @@ use bennu_rules::{
 use serde::{Deserialize, Serialize};
 
 /// A push, and how far it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PushShown {
     /// Its record.
     #[serde(flatten)]
@@ -30,7 +30,7 @@ pub struct PushShown {
 }
 
 /// What `POST /v1/pushes/{name}` does.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PushAction {
     /// Tries again what came to nothing.
@@ -43,6 +43,13 @@ fn shown(push: Push, now: Option<&Now>) -> PushShown {
 }
 
 /// `GET /v1/pushes`, by name
+#[utoipa::path(
+    get,
+    path = "/v1/pushes",
+    tag = "pushes",
+    params(Paging),
+    responses((status = OK, body = Page<PushShown>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<PushShown>>> {
     let pushes = api.ledger.read(|records, _| records.pushes())?;
     let now = api.registry.conversions.now();
@@ -50,6 +57,13 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 }
 
 /// `GET /v1/pushes/{name}`
+#[utoipa::path(
+    get,
+    path = "/v1/pushes/{*name}",
+    tag = "pushes",
+    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    responses((status = OK, body = PushShown))
+)]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<PushShown>> {
     let name: ImageName = named(&text)?;
     let push = api.ledger.read(|records, _| records.push(&name))?.ok_or_else(|| unknown(&name))?;
@@ -57,6 +71,14 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<P
 }
 
 /// `POST /v1/pushes/{name}`
+#[utoipa::path(
+    post,
+    path = "/v1/pushes/{*name}",
+    tag = "pushes",
+    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    request_body = PushAction,
+    responses((status = OK, body = PushShown))
+)]
 pub async fn act(
     State(api): Shared,
     Path(text): Path<String>,

@@ -2,6 +2,7 @@
 
 use super::problem::{Kind, Problem};
 use axum::{
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::request::Parts,
 };
@@ -19,10 +20,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
-            Problem::new(Kind::TooLarge, format!("the body is longer than {MAX_BODY} bytes, or was cut short"), "")
-        })?;
-        parse(&bytes).map(Self)
+        parse(&received(request, MAX_BODY).await?).map(Self)
     }
 }
 
@@ -36,11 +34,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for LongBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_LONG_BODY).await.map_err(|_| {
-            let detail = format!("the body is longer than {MAX_LONG_BODY} bytes, or was cut short");
-            Problem::new(Kind::TooLarge, detail, "")
-        })?;
-        parse(&bytes).map(Self)
+        parse(&received(request, MAX_LONG_BODY).await?).map(Self)
     }
 }
 
@@ -77,6 +71,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Hidden<T> {
         };
         Body::from_request(request, state).await.map(|Body(value)| Self(value)).map_err(hidden)
     }
+}
+
+/// A body that is said to be JSON, or of which nothing is said.
+async fn received(request: Request, longest: usize) -> Result<Bytes, Problem> {
+    if is_other_than_json(request.headers()) {
+        let advice = "send the header Content-Type: application/json";
+        return Err(Problem::new(Kind::MediaType, "the body is said to be no JSON", advice));
+    }
+    let cut =
+        |_| Problem::new(Kind::TooLarge, format!("the body is longer than {longest} bytes, or was cut short"), "");
+    axum::body::to_bytes(request.into_body(), longest).await.map_err(cut)
+}
+
+/// Whether the body is said to be other than JSON (RFC 8259, or a type built on it: RFC 6839 §3.1). Where nothing is
+/// said, its bytes tell (RFC 9110 §8.3).
+fn is_other_than_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return false };
+    let kind = String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind != "application/json" && !(kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -140,24 +154,39 @@ pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
                 continue;
             }
             let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(refuse)?;
+            // What follows tells of more than the record: see `conditional`.
+            let version = version.split_once('-').map_or(version, |(version, _)| version);
             versions.push(version.to_owned());
         }
     }
     Ok(headers.contains_key(header::IF_MATCH).then_some(Expected::Version(versions)))
 }
 
+/// The precondition of writes.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)]
+pub struct IfMatch {
+    /// The ETag of what was looked at, or `*` for anything that is there. The write is refused with 412 where the
+    /// resource is another by now (RFC 9110 §13.1.1).
+    #[param(rename = "If-Match")]
+    if_match: Option<String>,
+}
+
 /// Which part of a listing is asked for.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Paging {
     /// Items at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// The last item of the page before.
     after: Option<String>,
 }
 
 /// Part of a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,

@@ -3,7 +3,7 @@
 use super::{
     Api, Shared,
     problem::{Answer, Kind, Problem},
-    request::{Body, Page, Paging, Params, expected},
+    request::{Body, IfMatch, Page, Paging, Params, expected},
 };
 use axum::{
     Json,
@@ -25,11 +25,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What `PUT` takes. What is absent is as it is by default: no priority, and every machine.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleBody {
     /// Which machines, such as `rack=r1,role in (web,api)`; every machine, if it is empty.
     #[serde(default)]
+    #[schema(value_type = String)]
     pub selector: Selector,
     /// What they boot: `name:tag`, `sha256:…` or `local`.
     pub image: Assignment,
@@ -42,7 +43,7 @@ pub struct RuleBody {
 }
 
 /// A rule, and whom it means.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RuleShown {
     /// The rule.
     #[serde(flatten)]
@@ -54,18 +55,40 @@ pub struct RuleShown {
 }
 
 /// `GET /v1/rules`, by name
+#[utoipa::path(
+    get,
+    path = "/v1/rules",
+    tag = "rules",
+    params(Paging),
+    responses((status = OK, body = Page<RuleShown>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<RuleShown>>> {
     let rules = shown(&api)?;
     Ok(Json(paging.page(rules, |shown| shown.rule.name.to_string(), |shown| shown)))
 }
 
 /// `GET /v1/rules/{name}`
+#[utoipa::path(
+    get,
+    path = "/v1/rules/{name}",
+    tag = "rules",
+    params(("name" = RuleName, Path, description = "The rule's name.")),
+    responses((status = OK, body = RuleShown))
+)]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let name = name(&text)?;
     with_etag(&api, &name)
 }
 
 /// `PUT /v1/rules/{name}`
+#[utoipa::path(
+    put,
+    path = "/v1/rules/{name}",
+    tag = "rules",
+    params(("name" = RuleName, Path, description = "The rule's name."), IfMatch),
+    request_body = RuleBody,
+    responses((status = OK, body = RuleShown))
+)]
 pub async fn put(
     State(api): Shared,
     Path(text): Path<String>,
@@ -79,6 +102,13 @@ pub async fn put(
 }
 
 /// `DELETE /v1/rules/{name}`
+#[utoipa::path(
+    delete,
+    path = "/v1/rules/{name}",
+    tag = "rules",
+    params(("name" = RuleName, Path, description = "The rule's name."), IfMatch),
+    responses((status = NO_CONTENT))
+)]
 pub async fn remove(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<StatusCode> {
     let request = RemoveRule { name: name(&text)?, expected: expected(&headers)? };
     api.ledger.decide(request, remove_rule).await??;

@@ -18,15 +18,18 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The query of a scrub.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Only this one.
+    #[param(value_type = Option<ImageReference>)]
     image: Option<String>,
 }
 
 /// One line of the answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ScrubLine)]
 #[serde(untagged)]
 pub enum Line {
     /// How far it is.
@@ -50,7 +53,7 @@ pub enum Line {
 }
 
 /// A blob that is not what it was, and what needs it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Damaged {
     /// Which.
     pub digest: Digest,
@@ -63,7 +66,8 @@ pub struct Damaged {
 }
 
 /// An image that needs a blob.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = BlobUse)]
 pub struct Use {
     /// The image.
     pub image: Digest,
@@ -81,6 +85,13 @@ pub struct Use {
 type Blobs = BTreeMap<Digest, (u64, Vec<Use>)>;
 
 /// `GET /v1/scrub`: JSON lines ([`Line`]). It ends when the client goes away.
+#[utoipa::path(
+    get,
+    path = "/v1/scrub",
+    tag = "images",
+    params(Wanted),
+    responses((status = OK, content_type = "application/x-ndjson", body = Line, description = "JSON lines, as the work goes on; the last is the end."))
+)]
 pub async fn run(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Response> {
     let reference: Option<ImageReference> = wanted.image.as_deref().map(named).transpose()?;
     let blobs = blobs(&api, reference.as_ref())?;

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 pub const MAX_VALUE: usize = 32 << 10;
 
 /// A secret, without what it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SecretShown {
     /// Its name.
     pub name: SecretName,
@@ -34,6 +34,7 @@ pub struct SecretShown {
     pub machine: Option<MacAddress>,
     /// The machines whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub selector: Option<Selector>,
     /// Where it is laid down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +52,7 @@ pub struct SecretShown {
 }
 
 /// What `PUT` takes. Not to be printed.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretBody {
     /// The machine whose it is: this or a selector.
@@ -59,6 +60,7 @@ pub struct SecretBody {
     pub machine: Option<MacAddress>,
     /// The machines whose it is, by their labels; empty: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub selector: Option<Selector>,
     /// Where stage 1 lays it down; without, only documents that name it do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,12 +80,26 @@ pub struct SecretBody {
 }
 
 /// `GET /v1/secrets`, by name
+#[utoipa::path(
+    get,
+    path = "/v1/secrets",
+    tag = "secrets",
+    params(Paging),
+    responses((status = OK, body = Page<SecretShown>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<SecretShown>>> {
     let secrets = api.ledger.read(|records, _| records.secrets())?;
     Ok(Json(paging.page(secrets, |secret| secret.name.to_string(), SecretShown::of)))
 }
 
 /// `GET /v1/secrets/{name}`
+#[utoipa::path(
+    get,
+    path = "/v1/secrets/{name}",
+    tag = "secrets",
+    params(("name" = SecretName, Path, description = "The secret's name.")),
+    responses((status = OK, body = SecretShown))
+)]
 pub async fn show(State(api): Shared, Path(name): Path<String>) -> Answer<Json<SecretShown>> {
     let name = named(&name)?;
     let secret = api.ledger.read(|records, _| records.secret(&name))?;
@@ -91,6 +107,14 @@ pub async fn show(State(api): Shared, Path(name): Path<String>) -> Answer<Json<S
 }
 
 /// `PUT /v1/secrets/{name}`
+#[utoipa::path(
+    put,
+    path = "/v1/secrets/{name}",
+    tag = "secrets",
+    params(("name" = SecretName, Path, description = "The secret's name.")),
+    request_body = SecretBody,
+    responses((status = OK, body = SecretShown))
+)]
 pub async fn set(
     State(api): Shared,
     caller: Caller,
@@ -112,6 +136,13 @@ pub async fn set(
 }
 
 /// `DELETE /v1/secrets/{name}`
+#[utoipa::path(
+    delete,
+    path = "/v1/secrets/{name}",
+    tag = "secrets",
+    params(("name" = SecretName, Path, description = "The secret's name.")),
+    responses((status = NO_CONTENT))
+)]
 pub async fn remove(State(api): Shared, caller: Caller, Path(name): Path<String>) -> Answer<StatusCode> {
     let name = named(&name)?;
     api.ledger.decide(RemoveSecret { name: name.clone() }, remove_secret).await??;

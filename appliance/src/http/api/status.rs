@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::atomic::Ordering};
 
 /// How the appliance is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// Of the service.
     pub version: String,
@@ -59,17 +59,25 @@ pub struct Status {
 }
 
 /// A provisioning interface.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct InterfaceShown {
     /// Its name.
     pub name: String,
     /// Our address.
+    #[schema(value_type = String, format = Ipv4)]
     pub address: Ipv4Addr,
     /// The network.
+    #[schema(value_type = String)]
     pub network: ipnet::Ipv4Net,
 }
 
 /// `GET /v1/status`
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    tag = "appliance",
+    responses((status = OK, body = Status))
+)]
 pub async fn show(State(api): Shared) -> Answer<Json<Status>> {
     Ok(Json(status(&api)?))
 }
@@ -138,17 +146,37 @@ fn counters(api: &Api) -> [(&'static str, u64); 24] {
 }
 
 /// `GET /metrics`, in Prometheus' text format
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "appliance",
+    responses((status = OK, content_type = "text/plain; version=0.0.4; charset=utf-8", body = String, description = "Prometheus' text format."))
+)]
 pub async fn metrics(State(api): Shared) -> Answer<Response> {
     let text = crate::metrics::text(&api)?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
 /// `GET /healthz`: the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "appliance",
+    responses((status = OK, body = String)),
+    security(())
+)]
 pub async fn healthy() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: the ledger takes writes.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "appliance",
+    responses((status = OK, body = String)),
+    security(())
+)]
 pub async fn ready(State(api): Shared) -> Answer<&'static str> {
     api.ledger.read(|records, _| records.tags().len())?;
     if api.ledger.is_full() {

@@ -20,7 +20,7 @@ use http::{HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 /// A token, without what only its bearer knows.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TokenShown {
     /// What it is known by.
     pub id: TokenId,
@@ -43,7 +43,7 @@ pub struct TokenShown {
 }
 
 /// A token that was just made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TokenMade {
     /// As listings show it.
     #[serde(flatten)]
@@ -53,7 +53,7 @@ pub struct TokenMade {
 }
 
 /// What `POST` takes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenBody {
     /// What to call it.
@@ -69,6 +69,13 @@ pub struct TokenBody {
 }
 
 /// `GET /v1/tokens`, by id
+#[utoipa::path(
+    get,
+    path = "/v1/tokens",
+    tag = "tokens",
+    params(Paging),
+    responses((status = OK, body = Page<TokenShown>))
+)]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<TokenShown>>> {
     let now = api.ledger.now();
     let tokens = api.ledger.read(|records, _| records.tokens())?;
@@ -76,6 +83,13 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 }
 
 /// `POST /v1/tokens`
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    tag = "tokens",
+    request_body = TokenBody,
+    responses((status = CREATED, body = TokenMade))
+)]
 pub async fn create(
     State(api): Shared,
     caller: Caller,
@@ -93,6 +107,13 @@ pub async fn create(
 }
 
 /// `DELETE /v1/tokens/{id}`
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens/{id}",
+    tag = "tokens",
+    params(("id" = TokenId, Path, description = "As listings show it.")),
+    responses((status = NO_CONTENT))
+)]
 pub async fn revoke(State(api): Shared, caller: Caller, Path(text): Path<String>) -> Answer<StatusCode> {
     let id = text.parse::<TokenId>().map_err(|error| Problem::told(Kind::Malformed, &error))?;
     let token = api.ledger.decide(RevokeToken { id }, revoke_token).await??;

@@ -41,7 +41,8 @@ impl Default for Trials {
 }
 
 /// What `POST /v1/tests` takes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = TestBody)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// Which image.
@@ -61,7 +62,8 @@ pub struct Asked {
 }
 
 /// One line of the answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = TestLine)]
 #[serde(untagged)]
 pub enum Line {
     /// How far it is.
@@ -84,7 +86,8 @@ pub enum Line {
 }
 
 /// What a test came to.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = TestEnded)]
 pub struct Ended {
     /// Whether the image does what it should.
     pub passed: bool,
@@ -108,6 +111,13 @@ pub struct Ended {
 pub type Lines = lines::Lines<Line>;
 
 /// `POST /v1/tests`: JSON lines ([`Line`]). It ends when the client goes away.
+#[utoipa::path(
+    post,
+    path = "/v1/tests",
+    tag = "images",
+    request_body = Asked,
+    responses((status = OK, content_type = "application/x-ndjson", body = Line, description = "JSON lines, as the test goes on; the last is what it came to."))
+)]
 pub async fn create(State(api): Shared, Body(asked): Body<Asked>) -> Answer<Response> {
     let memory = within(asked.memory.unwrap_or(MEMORY), MEMORIES, "memory", "MiB")?;
     let timeout = Duration::from_secs(within(asked.timeout.unwrap_or(TIMEOUT), TIMEOUTS, "timeout", "seconds")?);

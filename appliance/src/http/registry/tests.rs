@@ -419,7 +419,7 @@ async fn content_management() {
 #[tokio::test]
 async fn a_push_that_cannot_boot_says_why() {
     let lab = Lab::new();
-    let mut events = lab.bench.appliance.ledger.follow();
+    let mut events = lab.bench.appliance.ledger.follow(None).live;
     lab.push_image("web", "v1", 1).await;
     let shown = lab.bench.get("/v1/pushes/web:v1").await.json();
     assert_eq!(shown["outcome"]["outcome"], "waiting");
@@ -436,7 +436,7 @@ async fn a_push_that_cannot_boot_says_why() {
     assert!(shown["outcome"]["reason"].as_str().unwrap().contains("not a tar"), "{shown}");
     let mut told = Vec::new();
     while let Ok(event) = events.try_recv() {
-        let event = serde_json::to_value(event).unwrap();
+        let event = serde_json::to_value(&event.event).unwrap();
         // The writes themselves are told of as well.
         let Some(outcome) = event["outcome"].as_str() else { continue };
         told.push(format!("{outcome}{}", event["step"].as_str().unwrap_or_default()));

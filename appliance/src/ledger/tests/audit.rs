@@ -110,7 +110,7 @@ async fn records_that_are_removed_or_moved_in_the_file_are_named() {
 async fn writers_of_one_batch_get_records_that_follow_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(directory.path(), settings()).unwrap();
-    let mut events = ledger.follow();
+    let mut events = ledger.follow(None).live;
     let writes = (0..100_u8).map(|to| {
         let ledger = ledger.clone();
         tokio::spawn(author::by(ci(), async move { ledger.decide(to + 1, move_tag).await.unwrap() }))
@@ -125,8 +125,9 @@ async fn writers_of_one_batch_get_records_that_follow_each_other() {
     }
     assert!(ledger.verify_audit(None).unwrap().intact);
     for record in &log {
-        let Event::Audit(told) = events.recv().await.unwrap() else { panic!() };
-        assert_eq!(*told, *record);
+        let told = events.recv().await.unwrap();
+        let Event::Audit(told) = &told.event else { panic!() };
+        assert_eq!(**told, *record);
     }
     drop(ledger);
     assert_eq!(log_of(&Ledger::open(directory.path(), settings()).unwrap()), log);

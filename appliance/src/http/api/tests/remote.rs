@@ -8,7 +8,7 @@ use crate::http::{
 };
 use bennu_rules::{
     Change, Decision, Moment, Timestamp, View,
-    token::{Bearer, Scope, Token, TokenId},
+    token::{Bearer, Scope, Scopes, Token, TokenId},
 };
 use bytes::Bytes;
 use hyper::client::conn::http1;
@@ -416,4 +416,90 @@ async fn an_event_stream_is_limited_and_ends_with_its_token() {
     far.bench.write(Method::PATCH, "/v1/machines/52:54:00:00:00:02", r#"{"labels":{"a":"b"}}"#).await;
     far.bench.delete(&format!("/v1/tokens/{id}")).await;
     assert_eq!(next(&mut body).await, None, "neither another's write, nor more after the token was revoked");
+}
+
+/// Every operation of the description with every token that is not good for it: refused, and nothing is changed. A new
+/// route is tried without being named here.
+#[tokio::test]
+async fn no_operation_heeds_a_token_that_is_not_good_for_it() {
+    let bench = Bench::new();
+    bench.import("web:v1", 1).await;
+    bench.write(Method::PUT, "/v1/machines/52:54:00:00:00:01/assignment", r#"{"image":"web:v1"}"#).await;
+    let router = access::remote(super::super::router(bench.appliance.clone()), bench.appliance.clone());
+    let mut tokens = Vec::new();
+    for scope in Scope::ALL {
+        let body = format!(r#"{{"name":"{scope}","scopes":["{scope}"]}}"#);
+        let made = bench.write(Method::POST, "/v1/tokens", &body).await.json();
+        tokens.push((Scopes::from([scope]), format!("Bearer {}", made["token"].as_str().unwrap())));
+    }
+    let ended = expired(&bench).await;
+    let state = || async {
+        let mut state = Vec::new();
+        for path in ["/v1/machines", "/v1/images", "/v1/leases", "/v1/boots", "/v1/pushes", "/v1/tags/web:v1"] {
+            state.push(bench.get(path).await.text);
+        }
+        // That a token was used is noted, and is no change of what it may do.
+        let tokens = bench.get("/v1/tokens").await.json()["items"].as_array().unwrap().len();
+        (state, tokens, bench.blobs())
+    };
+    let before = state().await;
+    let description = super::super::routes().parts().1;
+    let (mut refused, mut tried) = (0, 0);
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+            let target = path
+                .replace("{mac}", "52:54:00:00:00:01")
+                .replace("{name}", "web:v1")
+                .replace("{reference}", "web:v1")
+                .replace("{id}", "01020304")
+                .replace("{file}", "start.js");
+            if bennu_rules::access::is_open(&method, &target) {
+                continue;
+            }
+            let is_weak = |scopes: &Scopes| !bennu_rules::access::allowed(scopes, &method, &target);
+            let weak =
+                tokens.iter().filter(|(scopes, _)| is_weak(scopes)).map(|(_, token)| (Some(token.as_str()), 403));
+            let strangers = [(None, 401), (Some(ended.as_str()), 401), (Some("Bearer nonsense"), 401)];
+            for (token, wanted) in weak.chain(strangers) {
+                // Each from an address of its own, or the guard would soon hear nobody.
+                let octets = [10_u8, 9, (tried >> 8) as u8, tried as u8];
+                tried += 1;
+                let mut request = Request::builder().method(method.as_str()).uri(&target);
+                if let Some(token) = token {
+                    request = request.header("authorization", token);
+                }
+                let mut request = request.body(Body::from(r#"{"image":"web:v1","do":"rollback"}"#)).unwrap();
+                let peer = SocketAddr::from((octets, 4242));
+                request.extensions_mut().insert(crate::http::connection::PeerAddr(peer));
+                let response = router.clone().oneshot(request).await.unwrap();
+                assert_eq!(response.status().as_u16(), wanted, "{method} {target} with {token:?}");
+                assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {target}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 130, "{refused}");
+    assert_eq!(state().await, before);
+}
+
+/// A token that has ended.
+async fn expired(bench: &Bench) -> String {
+    let (id, secret) = (TokenId([1, 2, 3, 4]), [7; 32]);
+    let token = Token {
+        id,
+        name: "ended".parse().unwrap(),
+        scopes: [Scope::Admin].into(),
+        limit: None,
+        secret: digest_of(&secret),
+        created: Timestamp(0),
+        by: "a test".into(),
+        expires: Some(Timestamp(1)),
+        last_used: None,
+    };
+    let put = |token: &Token, _: &View<'_>, _: &Moment| Decision {
+        changes: vec![Change::PutToken(token.clone())],
+        ..Decision::just(())
+    };
+    bench.appliance.ledger.decide(token, put).await.unwrap();
+    format!("Bearer {}", Bearer { id, secret }.reveal())
 }

@@ -87,8 +87,37 @@ async fn events_come_as_they_happen_and_again_to_who_was_away() {
         "{text}"
     );
     assert!(!text.contains("00:00:09"), "another machine's");
-    let again = events(follow(Some("1")).await.unwrap().into_body(), 2).await;
+    let again = events(follow(Some("1")).await.unwrap().into_body(), 3).await;
+    assert!(again.contains("event: lost"), "{again}");
     assert!(again.contains(r#""seen":"dhcp_discover""#) && again.contains(r#""seen":"reported""#), "{again}");
+    let first = text.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let rest = events(follow(Some(first)).await.unwrap().into_body(), 1).await;
+    assert!(
+        rest.contains(r#""seen":"reported""#) && !rest.contains("dhcp_discover"),
+        "only what came after it: {rest}"
+    );
+    assert_eq!(follow(Some("nonsense")).await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn notices_come_again_to_who_was_away() {
+    let bench = Bench::new();
+    let follow = |last: Option<String>| {
+        let mut request = Request::get("/v1/events");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        bench.router.clone().oneshot(request.body(Body::empty()).unwrap())
+    };
+    let response = follow(None).await.unwrap();
+    for interface in ["a", "b", "c"] {
+        bench.appliance.ledger.notice(bennu_rules::notice::Notice::InterfaceLost { interface: interface.into() });
+    }
+    let text = events(response.into_body(), 3).await;
+    let first = text.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let again = events(follow(Some(first)).await.unwrap().into_body(), 2).await;
+    assert!(again.contains(r#""interface":"b""#) && again.contains(r#""interface":"c""#), "{again}");
+    assert!(!again.contains(r#""interface":"a""#), "{again}");
 }
 
 #[tokio::test]
