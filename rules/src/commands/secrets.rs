@@ -92,7 +92,7 @@ fn bad(pointer: &'static str, reason: &str) -> Refusal {
 
 fn check_placement(file: &Placement) -> Result<(), Refusal> {
     let Placement { path, mode, owner } = file;
-    let parts = || path.trim_start_matches('/').split('/');
+    let parts = || path.strip_prefix('/').unwrap_or(path).split('/');
     let is_plain = path.starts_with('/') && parts().all(|part| !matches!(part, "" | "." | ".."));
     if !is_plain || path.len() > MAX_PATH || path.chars().any(char::is_control) {
         return Err(bad(
