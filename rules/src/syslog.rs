@@ -14,6 +14,7 @@ const MAX_PROGRAM: usize = 48;
 
 /// How bad it is (RFC 5424 table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = LogSeverity)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Severity {
@@ -59,6 +60,7 @@ impl fmt::Display for Severity {
 
 /// A message. When and by whom it was sent is not believed: the appliance's clock and the sender's address tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = LogMessage)]
 pub struct Message {
     /// How bad it is.
     pub severity: Severity,

@@ -10,6 +10,8 @@ pub struct CliError {
     pub what: String,
     /// What to do next.
     pub help: String,
+    /// Which part of what was sent is wrong, as the appliance says (RFC 6901).
+    pub pointer: Option<String>,
     code: u8,
 }
 
@@ -19,7 +21,7 @@ pub type Done<T = ()> = Result<T, CliError>;
 impl CliError {
     /// The command failed.
     pub fn failed(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into(), code: 1 }
+        Self { what: what.into(), help: help.into(), pointer: None, code: 1 }
     }
 
     /// The command failed with an error that says what to do itself.
@@ -30,12 +32,12 @@ impl CliError {
 
     /// The command was written wrongly.
     pub fn usage(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into(), code: 2 }
+        Self { what: what.into(), help: help.into(), pointer: None, code: 2 }
     }
 
     /// A dry run found something to do: that is no error, but has an exit code of its own.
     pub fn difference() -> Self {
-        Self { what: String::new(), help: String::new(), code: 3 }
+        Self { what: String::new(), help: String::new(), pointer: None, code: 3 }
     }
 
     /// The exit code.
@@ -60,7 +62,7 @@ impl From<Problem> for CliError {
             Some(pointer) if !pointer.is_empty() => format!("{} (at {pointer})", problem.detail),
             _ => problem.detail,
         };
-        Self::failed(what, problem.advice)
+        Self { pointer: problem.pointer, ..Self::failed(what, problem.advice) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: a client of the API, and the door to `serve` and `doctor`.
 
+mod apply;
 mod audit;
 mod boot;
 pub(crate) mod client;
@@ -65,6 +66,10 @@ enum Command {
     /// Say what machines boot by their labels and hardware
     #[command(subcommand)]
     Rule(rule::RuleCommand),
+    /// Make the configuration what files say
+    Apply(apply::ApplyArguments),
+    /// Write the configuration as files, which apply to nothing
+    Export(apply::ExportArguments),
     /// See what machines did when they booted
     #[command(subcommand)]
     Boot(boot::BootCommand),
@@ -166,6 +171,8 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Image(command) => image::run(&client, command).await,
             Command::Machine(command) => machine::run(&client, command).await,
             Command::Rule(command) => rule::run(&client, command).await,
+            Command::Apply(arguments) => apply::apply(&client, arguments).await,
+            Command::Export(arguments) => apply::export(&client, arguments).await,
             Command::Boot(command) => boot::run(&client, command).await,
             Command::Lease(command) => lease::run(&client, command).await,
             Command::Token(command) => token::run(&client, command).await,
@@ -262,6 +269,9 @@ pub(crate) mod tests {
             "bennu machine list --selector rack=r1,!retired --json",
             "bennu rule set web web:v1 --selector role=web --priority -5 --description racks",
             "bennu rule list --json",
+            "bennu apply -f rack -f - --dry-run --prune Rule,Machine --expect-revision 0123 --json",
+            "bennu apply --schema",
+            "bennu export rack",
             "bennu rule show web",
             "bennu rule remove web",
             "bennu boot logs 52:54:00:00:00:01 --follow --lines 20",
@@ -300,6 +310,8 @@ pub(crate) mod tests {
             "bennu image test web:v1 --promote W:",
             "bennu image test web:v1 --timeout soon",
             "bennu rule set web",
+            "bennu apply",
+            "bennu apply --schema -f rack",
             "bennu rule set -web local",
             "bennu machine list --selector rack=r1,",
             "bennu token create ci",

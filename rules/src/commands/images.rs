@@ -180,7 +180,7 @@ fn siblings(digest: &Digest, records: &dyn Records) -> BTreeMap<Architecture, Di
 }
 
 /// A tag that points at `digest`, and whether it did not before.
-fn moved(
+pub(super) fn moved(
     name: &ImageName,
     digest: Digest,
     others: BTreeMap<Architecture, Digest>,

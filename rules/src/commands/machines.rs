@@ -258,7 +258,8 @@ fn check_reservation(
     }
 }
 
-fn check_is_a_host(address: Ipv4Addr, own: &[Ipv4Addr], settings: &Settings) -> Result<(), Refusal> {
+/// An address of a configured network that a machine can have.
+pub(super) fn check_is_a_host(address: Ipv4Addr, own: &[Ipv4Addr], settings: &Settings) -> Result<(), Refusal> {
     let refuse = |reason: String| Err(Refusal::BadAddress { address, reason });
     let Some(subnet) = settings.subnet_of(address) else {
         return refuse("no configured boot.subnet holds it".into());

@@ -2,6 +2,7 @@
 //!
 //! Each has the shape of every rule, and its answer is a `Result`: a refusal changes nothing.
 
+pub mod apply;
 pub mod collect;
 pub mod images;
 pub mod machines;

@@ -3,6 +3,7 @@
 //! Points in time are milliseconds since 1970 (UTC). A listing is a page, `{"items": […], "next": …}`, and goes on with
 //! `?after=<next>&limit=<n>`.
 
+pub mod apply;
 pub mod audit;
 pub mod boots;
 pub mod browser;
@@ -101,6 +102,8 @@ fn routes() -> Described {
         .routes(routes!(metadata::render))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::show, secrets::set, secrets::remove))
+        .routes(routes!(apply::create))
+        .routes(routes!(apply::export))
         .routes(routes!(rules::list))
         .routes(routes!(rules::show, rules::put, rules::remove))
         .routes(routes!(status::metrics))

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Bodies of the API are a few fields.
 const MAX_BODY: usize = 64 << 10;
 
-/// A JSON body, every field of which is known.
-pub struct Body<T>(pub T);
+/// A JSON body of so many bytes at most, every field of which is known.
+pub struct Body<T, const LIMIT: usize = MAX_BODY>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for Body<T, LIMIT> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        parse(&received(request, MAX_BODY).await?).map(Self)
+        parse(&received(request, LIMIT).await?).map(Self)
     }
 }
 
@@ -69,7 +69,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Hidden<T> {
             },
             _ => problem,
         };
-        Body::from_request(request, state).await.map(|Body(value)| Self(value)).map_err(hidden)
+        Body::<T>::from_request(request, state).await.map(|Body(value)| Self(value)).map_err(hidden)
     }
 }
 

@@ -1,0 +1,90 @@
+//! `/v1/apply` and `/v1/export`: the configuration as documents.
+
+use super::{
+    Shared,
+    problem::{Answer, Kind, Problem},
+    request::Body,
+};
+use crate::http::access::Caller;
+use axum::{Json, extract::State};
+use bennu_rules::commands::apply::{self, Apply, Plan, Wrong, WrongKind};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Ten thousand machines with a dozen labels each.
+const MAX_DOCUMENTS: usize = 16 << 20;
+
+/// What `POST /v1/apply` takes.
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyBody {
+    /// The documents, each with its `kind` and its `name`.
+    #[schema(value_type = Vec<Object>)]
+    pub documents: Vec<Value>,
+    /// Kinds of which everything goes that no document names.
+    #[serde(default)]
+    pub prune: BTreeSet<String>,
+    /// Only says what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The revision of the configuration that was looked at; refused, if it is another now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+}
+
+/// The configuration as documents: what applies to nothing.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Exported {
+    /// Which configuration it is.
+    pub revision: String,
+    /// All of it.
+    #[schema(value_type = Vec<Object>)]
+    pub documents: Vec<Value>,
+}
+
+/// `POST /v1/apply`: all of it in one decision, or nothing
+#[utoipa::path(
+    post,
+    path = "/v1/apply",
+    tag = "configuration",
+    request_body = ApplyBody,
+    responses((status = OK, body = Plan))
+)]
+pub async fn create(
+    State(api): Shared,
+    caller: Caller,
+    Body(body): Body<ApplyBody, MAX_DOCUMENTS>,
+) -> Answer<Json<Plan>> {
+    let ApplyBody { documents, prune, dry_run, expected } = body;
+    let own_addresses = api.interfaces.now().iter().map(|interface| interface.address).collect();
+    let request = Apply { documents, prune, dry_run, expected, own_addresses, by: caller.who };
+    let plan = match dry_run {
+        true => api.ledger.ponder(&request, apply::apply)?.answer,
+        // Straight to where it is carried out: packets do not wait while it is looked at first.
+        false => api.ledger.store(request, apply::apply).await?,
+    };
+    Ok(Json(plan?))
+}
+
+/// `GET /v1/export`
+#[utoipa::path(get, path = "/v1/export", tag = "configuration", responses((status = OK, body = Exported)))]
+pub async fn export(State(api): Shared) -> Answer<Json<Exported>> {
+    let (revision, documents) = api.ledger.read(|records, _| (apply::revision(records), apply::export(records)))?;
+    Ok(Json(Exported { revision, documents }))
+}
+
+impl From<Wrong> for Problem {
+    fn from(wrong: Wrong) -> Self {
+        let kind = match wrong.kind {
+            WrongKind::Document => Kind::Unprocessable,
+            WrongKind::State => Kind::Conflict,
+            WrongKind::Stale => Kind::Precondition,
+        };
+        let problem = Self::new(kind, wrong.reason, wrong.advice);
+        match wrong.document {
+            Some(place) => problem.at(format!("/documents/{place}{}", wrong.field)),
+            None => problem,
+        }
+    }
+}
