@@ -187,8 +187,10 @@ impl Boot {
     fn of(boot: &BootShown, root: Option<u64>, now: Timestamp) -> Self {
         let summary = &boot.summary;
         let look = look(Some(summary.state), summary.diagnosis.is_some());
+        let word = |value: &dyn std::fmt::Debug| format!("{value:?}");
         let system = boot.system.map(|system| {
-            format!("{:?} {:?} by {:?}", system.architecture, system.firmware, system.transport).to_uppercase()
+            let (firmware, transport) = (word(&system.firmware).to_uppercase(), word(&system.transport).to_uppercase());
+            format!("{} {firmware}, {transport}", word(&system.architecture).to_lowercase())
         });
         Self {
             id: summary.id.clone(),
@@ -238,6 +240,9 @@ async fn explained(visitor: &Visitor, mac: MacAddress) -> Answer<Option<Next>> {
         other => other.to_owned(),
     };
     let why = match resolution["origin"].as_str() {
+        None if resolution["origin"]["rule"].is_object() => {
+            format!("by the rule {}", text(&resolution["origin"]["rule"]["name"]))
+        }
         Some("machine") => "by its own assignment".to_owned(),
         Some("unknown_policy") => "by the policy boot.unknown".to_owned(),
         Some(other) => format!("by {other}"),

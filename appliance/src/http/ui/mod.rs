@@ -15,6 +15,7 @@ mod leases;
 mod login;
 mod machine;
 mod rack;
+mod rules;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub fn router(api: Router) -> Router {
         .route("/ui/tags", post(images::changes::act))
         .route("/ui/pushes", post(images::changes::retry))
         .route("/ui/events", get(events::show))
+        .route("/ui/rules", get(rules::show).post(rules::change))
         .route("/ui/audit", get(audit::show))
         .route("/ui/tokens", get(tokens::show).post(tokens::change))
         .route("/ui/leases", get(leases::show))

@@ -236,6 +236,33 @@ async fn forms_do_what_they_say() {
 }
 
 #[tokio::test]
+async fn rules_are_set_and_removed() {
+    let far = Far::new();
+    far.declare().await;
+    far.bench.import("web:v1", 1).await;
+    let admin = far.browser("admin").await;
+    let set = "do=set&name=web-servers&selector=rack%3Dr1&image=web:v1&priority=5&description=%3Cimg+src%3Dx%3E";
+    assert_eq!(far.submit(&admin, "/ui/rules", set).await.header("location"), "/ui/rules?done=set");
+    let rule = far.bench.get("/v1/rules/web-servers").await.json();
+    assert_eq!((rule["selector"].as_str(), rule["priority"].as_i64()), (Some("rack=r1"), Some(5)));
+    let shown = far.open(&admin, "/ui/rules").await;
+    assert!(shown.text.contains("web-servers") && !shown.text.contains("<img"), "{}", shown.text);
+    let by_rule = far.open(&admin, &format!("/ui/machines/{MAC}")).await;
+    assert!(by_rule.text.contains("web-servers"), "the machine's page says by which rule: {}", by_rule.text);
+    for fields in [
+        "do=set&name=a&selector=((&image=web:v1",
+        "do=set&name=a&image=web:v1&priority=high",
+        "do=remove&name=web-servers",
+    ] {
+        assert!(far.submit(&admin, "/ui/rules", fields).await.status.is_client_error(), "{fields}");
+    }
+    assert_eq!(far.submit(&admin, "/ui/rules", "do=remove&name=web-servers&sure=yes").await.status, 303);
+    assert_eq!(far.bench.get("/v1/rules/web-servers").await.status, 404);
+    let reader = far.browser("read").await;
+    assert_eq!(far.submit(&reader, "/ui/rules", set).await.status, 403);
+}
+
+#[tokio::test]
 async fn a_new_token_is_shown_once() {
     let far = Far::new();
     let admin = far.browser("admin").await;

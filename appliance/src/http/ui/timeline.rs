@@ -68,6 +68,8 @@ fn span(entry: &TimelineEntry) -> (u64, u64) {
 fn kind(seen: &Seen) -> &'static str {
     match seen {
         Seen::DhcpNak { .. } | Seen::DhcpIgnored { .. } | Seen::NoLoader { .. } | Seen::LoaderNotRun { .. } => "bad",
+        // Firmware asks for a file's size before it fetches it.
+        Seen::LoaderRead { complete: false, bytes: 0, .. } => "loader",
         Seen::LoaderRead { complete: false, .. } | Seen::BlobRead { complete: false, .. } => "bad",
         Seen::Reported { step: Step::Failed | Step::Damaged, .. } => "bad",
         Seen::Reported { step: Step::Up, .. } => "good",

@@ -55,9 +55,10 @@ pub struct Chrome {
 }
 
 /// The menu: what a view is known by, its name, and its address.
-const VIEWS: [(&str, &str, &str); 6] = [
+const VIEWS: [(&str, &str, &str); 7] = [
     ("rack", "Rack", "/"),
     ("images", "Images", "/ui/images"),
+    ("rules", "Rules", "/ui/rules"),
     ("leases", "Leases", "/ui/leases"),
     ("events", "Events", "/ui/events"),
     ("audit", "Audit", "/ui/audit"),
