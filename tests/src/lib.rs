@@ -20,6 +20,7 @@
 //! network, so several may stand at a time.
 
 pub mod appliance;
+pub mod browser;
 pub mod cloud_image;
 pub mod command;
 pub mod conformance;

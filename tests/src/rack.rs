@@ -35,6 +35,11 @@ impl Rack {
         &self.home
     }
 
+    /// The same, for what outlives a borrow.
+    pub fn home_shared(&self) -> &Rc<Home> {
+        &self.home
+    }
+
     /// An appliance at 10.77.0.1, running.
     pub fn appliance(&self, config: Config) -> Result<Appliance> {
         self.appliance_with(config, &["prov0"], |_| Ok(()))

@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_input;
+mod browser;
 mod checks;
 mod clients;
 mod containers;
@@ -44,6 +45,7 @@ pub const LIVES: &[Life] = &[
     secrets::CANARY,
     metadata::STAGE1,
     metadata::CLOUD_INIT,
+    browser::BROWSER,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,
