@@ -75,11 +75,12 @@ fn hosts(machines: &[MachineShown], addresses: &BTreeMap<MacAddress, Ipv4Addr>) 
 }
 
 fn host(shown: &MachineShown, addresses: &BTreeMap<MacAddress, Ipv4Addr>) -> Host {
-    let MachineShown { machine, last_boot, .. } = shown;
+    let MachineShown { machine, next, last_boot } = shown;
     let address = machine.reservation.or_else(|| machine.macs.iter().find_map(|mac| addresses.get(mac).copied()));
     let state = last_boot.as_ref().map_or("never".to_owned(), |boot| boot.state.to_string());
     let runs = last_boot.as_ref().and_then(|boot| boot.image.as_ref());
-    let assigned = machine.assignment.as_ref().map(ToString::to_string);
+    // By its own assignment, by a rule or by the policy.
+    let assigned = next.image.as_ref().map(ToString::to_string);
     let image = assigned.clone().or_else(|| runs.map(|pinned| pinned.reference.to_string()));
     let architecture = machine.facts.architecture.and_then(|arch| serde_json::to_value(arch).ok());
     let mut groups: BTreeSet<String> =
@@ -137,21 +138,15 @@ fn listed(hosts: &BTreeMap<String, Host>) -> Value {
 mod tests {
     use super::*;
     use crate::cli::tests::{Served, run};
-    use bennu_rules::{Machine, Timestamp};
+    use bennu_rules::{Machine, Timestamp, assignment::choose, settings::Settings};
     use std::{path::Path, process::Command};
 
     fn machine(number: u8, labels: &[(&str, &str)]) -> MachineShown {
         let mut machine = Machine::new(MacAddress([2, 0, 0, 0, 0, number]), Timestamp(0));
         machine.labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         machine.assignment = Some("web:v1.2".parse().unwrap());
-        serde_json::from_value(serde_json::to_value(MachineShownAs { machine }).unwrap()).unwrap()
-    }
-
-    /// What the API shows of a machine that never booted, whatever else it comes to show.
-    #[derive(serde::Serialize)]
-    struct MachineShownAs {
-        #[serde(flatten)]
-        machine: Machine,
+        let next = choose(Some(&machine), &[], &Settings::default());
+        MachineShown { machine, next, last_boot: None }
     }
 
     #[test]
