@@ -29,7 +29,7 @@ pub fn text(appliance: &Appliance) -> Result<String, Fault> {
 /// What is counted without kinds.
 fn plain_counters(registry: &Registry, appliance: &Appliance) {
     let counters = &appliance.counters;
-    let all: [(&str, &str, &AtomicU64); 17] = [
+    let all: [(&str, &str, &AtomicU64); 19] = [
         ("bennu_dhcp_received_total", "DHCP packets received.", &counters.dhcp_received),
         ("bennu_dhcp_malformed_total", "Packets on DHCP's ports that were no DHCP requests.", &counters.dhcp_malformed),
         ("bennu_dhcp_unsent_total", "DHCP answers that could not be sent.", &counters.dhcp_unsent),
@@ -39,8 +39,10 @@ fn plain_counters(registry: &Registry, appliance: &Appliance) {
         ("bennu_ndp_malformed_total", "Packets that were no IPv6 router solicitations.", &counters.ndp_malformed),
         ("bennu_ndp_unsent_total", "Router advertisements that could not be sent.", &counters.ndp_unsent),
         ("bennu_tftp_started_total", "TFTP transfers begun.", &counters.tftp_started),
+        ("bennu_tftp_refused_total", "TFTP requests that were refused.", &counters.tftp_refused),
         ("bennu_tftp_ignored_total", "TFTP packets that got no answer.", &counters.tftp_ignored),
         ("bennu_tftp_malformed_total", "Datagrams that were no TFTP packets.", &counters.tftp_malformed),
+        ("bennu_http_refused_total", "Requests of booting machines that were refused.", &counters.http_refused),
         ("bennu_http_malformed_total", "Requests of booting machines that were no HTTP.", &counters.http_malformed),
         ("bennu_api_malformed_total", "Requests of the management plane that were no HTTP.", &counters.api_malformed),
         (
