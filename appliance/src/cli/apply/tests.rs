@@ -69,7 +69,11 @@ async fn what_is_wrong_is_told_with_file_document_and_field() {
             "kind: Rule\nname: a\nimage: local\n---\nkind: Rule\nname: b\nimag: local\n",
             "field.yaml, document 2, field imag: unknown field `imag`",
         ),
-        ("type.yaml", "kind: Machine\nname: 525400000001\nlabels:\n  a/b: 7\n", "type.yaml, document 1, field name: "),
+        (
+            "type.yaml",
+            "kind: Machine\nname: 525400000001\n",
+            "type.yaml, document 1, field name: invalid type: integer",
+        ),
         (
             "label.yaml",
             "kind: Machine\nname: '525400000001'\nlabels:\n  a/b: 7\n",
