@@ -9,7 +9,7 @@ use crate::{
     assignment::Assignment,
     dhcp::site::SiteOptions,
     image::{Digest, ImageName, serde_as_text},
-    metadata::{Document, MetadataName},
+    metadata::MetadataName,
     rule::RuleName,
     secret::{Secret, SecretName},
     selector::Selector,
@@ -256,6 +256,7 @@ impl<'a> Declared<'a> {
         let Machine {
             id: _,
             macs: _,
+            unvouched: _,
             labels,
             reservation,
             assignment,
@@ -299,27 +300,13 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             let Token { id: _, name, scopes, limit, secret: _, created, by, expires, last_used: _ } = token;
             json!({ "name": name, "scopes": scopes, "limit": limit, "created": created, "by": by, "expires": expires })
         }),
-        Target::Metadata(name) => records.metadata(name).map(|document| look_at_document(&document)),
+        Target::Metadata(name) => records.metadata(name).map(|document| json!(document)),
         // When it was set tells that it is another one.
         Target::Secret(name) => records.secret(name).map(|secret| {
             let Secret { name: _, target, file, value: _, set, by } = secret;
             json!({ "for": target, "file": file, "set": set, "by": by })
         }),
     }
-}
-
-/// Longer documents are told by their version: the log is no store of files.
-const SHOWN_DOCUMENT: usize = 16 << 10;
-
-fn look_at_document(document: &Document) -> Value {
-    let shown = json!(document);
-    let bytes = shown.to_string().len();
-    if bytes <= SHOWN_DOCUMENT {
-        return shown;
-    }
-    let Document { selector, machine, priority, .. } = document;
-    let version = crate::commands::metadata::version(document);
-    json!({ "selector": selector, "machine": machine, "priority": priority, "version": version, "bytes": bytes })
 }
 
 /// One write, as the log keeps it.

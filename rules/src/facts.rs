@@ -111,12 +111,17 @@ pub struct Facts {
     pub inventory: Option<Inventory>,
 }
 
+/// Control characters, and the two that YAML 1.1 takes as line breaks besides.
+pub fn ends_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 impl Facts {
     /// What iPXE said of the hardware, in the keys of the query that our entry script composes. Values are cut to a
     /// length and lose their control characters: they end up in records and on terminals.
     pub fn from_loader(said: &BTreeMap<String, String>) -> Self {
         let text = |key: &str| {
-            let value: String = said.get(key)?.trim().chars().filter(|c| !c.is_control()).take(128).collect();
+            let value: String = said.get(key)?.trim().chars().filter(|c| !ends_a_line(*c)).take(128).collect();
             (!value.is_empty()).then_some(value)
         };
         let firmware = match text("platform").as_deref() {

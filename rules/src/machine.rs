@@ -2,7 +2,12 @@
 
 use crate::{Timestamp, assignment::Assignment, dhcp::SiteOptions, facts::Facts};
 use serde::{Deserialize, Serialize, de};
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+    str::FromStr,
+};
 
 /// An Ethernet address. Written in lower case with colons; read in every form that tools write.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +97,10 @@ pub struct Machine {
     pub id: MacAddress,
     /// Every MAC that is this machine's, the id among them.
     pub macs: Vec<MacAddress>,
+    /// Those that joined by themselves, by the UUID that they said: firmware broadcasts it, so anybody may say it. They boot,
+    /// and get no secret until somebody joins them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unvouched: BTreeSet<MacAddress>,
     /// Key and value pairs that people give.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -125,6 +134,7 @@ impl Machine {
         Self {
             id,
             macs: vec![id],
+            unvouched: BTreeSet::new(),
             labels: BTreeMap::new(),
             reservation: None,
             assignment: None,

@@ -72,6 +72,12 @@ impl Selector {
         self.matches_subject(&Subject::of_labels(labels))
     }
 
+    /// Whether something with these labels may be meant, whatever its hardware is.
+    pub fn may_mean(&self, labels: &BTreeMap<String, String>) -> bool {
+        let subject = Subject::of_labels(labels);
+        self.requirements.iter().all(|requirement| is_reserved(&requirement.key) || requirement.is_met_by(&subject))
+    }
+
     /// Whether a machine is meant.
     pub fn matches_machine(&self, machine: &Machine, settings: &Settings) -> bool {
         self.matches_subject(&Subject::of_machine(machine, settings))

@@ -9,9 +9,11 @@ use crate::{
     Change, MacAddress, Machine, Records, View,
     audit::{TargetName, target},
     boot::BootId,
+    metadata::MetadataName,
+    secret::{self, SecretName},
     selector::Selector,
 };
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// What a path is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub fn is_within(reach: &Reach, limit: &Selector, view: &View<'_>) -> bool {
 
 /// Whether a limit takes in the machine that has `mac`.
 pub fn sees(limit: &Selector, mac: MacAddress, records: &dyn Records) -> bool {
-    records.machine(mac).map_or_else(|| limit.matches(&BTreeMap::new()), |machine| limit.matches(&machine.labels))
+    records.machine(mac).is_some_and(|machine| limit.matches(&machine.labels))
 }
 
 /// The first thing that `changes` would change beyond a limit. A machine must have the labels before and after: who is
@@ -80,13 +82,29 @@ pub fn beyond(changes: &[Change], limit: &Selector, records: &dyn Records) -> Op
     let stays =
         |machine: &Machine| limit.matches(&machine.labels) && machine.macs.iter().all(|mac| sees(limit, *mac, records));
     let is_within = |change: &Change| match change {
-        Change::PutMachine(machine) => stays(machine) && sees(limit, machine.id, records),
+        Change::PutMachine(machine) => stays(machine) && sees(limit, machine.id, records) && !gains(machine, records),
         Change::RemoveMachine(id) => sees(limit, *id, records),
         // What comes along with these: what the appliance keeps of machines.
         change => target(change).is_none(),
     };
     let first = changes.iter().find(|change| !is_within(change))?;
     target(first).map(|target| target.name())
+}
+
+/// Whether a machine would come by a secret or a document that it did not have: labels choose them too, and who may label
+/// is not who may give these.
+fn gains(machine: &Machine, records: &dyn Records) -> bool {
+    let before: Vec<Machine> = machine.macs.iter().filter_map(|mac| records.machine(*mac)).collect();
+    let had: BTreeSet<SecretName> =
+        before.iter().flat_map(|machine| secret::of_machine(machine, records)).map(|secret| secret.name).collect();
+    let documents = |machine: &Machine| {
+        let documents = records.metadata_for(&machine.macs);
+        let applying = documents.into_iter().filter(|document| document.selector.may_mean(&machine.labels));
+        applying.map(|document| document.name).collect::<BTreeSet<_>>()
+    };
+    let had_documents: BTreeSet<MetadataName> = before.iter().flat_map(documents).collect();
+    secret::of_machine(machine, records).iter().any(|secret| !had.contains(&secret.name))
+        || !documents(machine).is_subset(&had_documents)
 }
 
 #[cfg(test)]

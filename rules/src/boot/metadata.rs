@@ -81,6 +81,8 @@ pub struct MetadataRequest {
 
 /// What a boot was given. `None`: the token opens no boot, or no document applied to it.
 pub fn decide(request: &MetadataRequest, view: &View<'_>, _at: &Moment) -> Decision<Option<(Boot, Merged)>> {
-    let boot = view.live.boot_by_token(&request.token);
+    // The token stands in /proc/cmdline. Where stage 1 lays the data down for root alone, nobody else fetches it later.
+    let is_closed = |boot: &&Boot| boot.stage1.is_some() && super::session::is_over(boot);
+    let boot = view.live.boot_by_token(&request.token).filter(|boot| !is_closed(boot));
     Decision::just(boot.and_then(|boot| Some((boot.clone(), settled(boot, view.records)?))))
 }

@@ -161,6 +161,9 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
     machine.facts.absorb(&request.facts);
     if !machine.macs.contains(&request.mac) {
         machine.macs.push(request.mac);
+        if is_joining {
+            machine.unvouched.insert(request.mac);
+        }
     }
     let resolution = resolve(Some(&machine), view.records, &at.settings);
     if resolution == Resolution::Ignore {

@@ -3,10 +3,12 @@
 
 use super::{Boot, BootId, State, Token};
 use crate::{
-    Change, Decision, MacAddress, Moment, Records, Timestamp, View, Volatile,
+    Change, Decision, MacAddress, Machine, Moment, Records, Timestamp, View, Volatile,
     image::Content,
     journey::{Observation, Seen},
     notice::Notice,
+    secret,
+    settings::DhcpMode,
 };
 use bennu_plan::SessionKey;
 use serde::{Deserialize, Serialize};
@@ -92,18 +94,24 @@ pub enum Opened {
 /// Decides whether a key owns the boot of its token; the first one does from then on.
 pub fn decide(request: &SessionRequest, view: &View<'_>, at: &Moment) -> Decision<Opened> {
     let Some(boot) = view.live.boot_by_token(&request.token) else { return Decision::just(Opened::UnknownToken) };
-    if request.card.is_some_and(|card| !is_of(card, boot.machine, view.records)) {
+    let is_own = match request.card {
+        Some(card) => is_of(card, boot.machine, view.records),
+        // Where all addresses are ours, a machine has a lease or is a neighbour: who is neither came from elsewhere.
+        None => at.settings.dhcp != DhcpMode::Full,
+    };
+    if !is_own {
         return refuse(boot, Attempt::OtherCard, request.address, at);
     }
     match &boot.session {
         Some(session) if session.key != request.key => refuse(boot, Attempt::OtherKey, request.address, at),
         Some(_) if is_over(boot) => Decision::just(Opened::Over),
-        Some(_) if boot.is_on_record(view.records) => Decision::just(granted(boot, view.records)),
-        Some(_) => open(boot.clone(), view.records),
+        Some(_) if boot.is_on_record(view.records) => Decision::just(granted(boot, request.card, view.records)),
+        Some(_) => open(boot.clone(), request.card, view.records),
         None if !may_begin(boot, at.now) => refuse(boot, Attempt::OutOfTime, request.address, at),
         None => {
             let session = Session { key: request.key, opened: at.now, address: Some(request.address), sequence: 0 };
-            let mut decision = open(Boot { session: Some(Box::new(session)), ..boot.clone() }, view.records);
+            let mut decision =
+                open(Boot { session: Some(Box::new(session)), ..boot.clone() }, request.card, view.records);
             let seen = Seen::SessionOpened { address: request.address };
             decision.observed.push((boot.machine, Observation::new(at.now, seen)));
             decision
@@ -112,15 +120,16 @@ pub fn decide(request: &SessionRequest, view: &View<'_>, at: &Moment) -> Decisio
 }
 
 /// The boot and its owner are durable before the answer leaves.
-fn open(boot: Boot, records: &dyn Records) -> Decision<Opened> {
-    let answer = granted(&boot, records);
+fn open(boot: Boot, card: Option<MacAddress>, records: &dyn Records) -> Decision<Opened> {
+    let answer = granted(&boot, card, records);
     let changes = vec![Change::PutBoot(boot.clone())];
     Decision { changes, volatile: vec![Volatile::PutBoot(boot)], ..Decision::just(answer) }
 }
 
-fn granted(boot: &Boot, records: &dyn Records) -> Opened {
+fn granted(boot: &Boot, card: Option<MacAddress>, records: &dyn Records) -> Opened {
+    let is_vouched = card.is_none_or(|card| is_vouched(card, boot.machine, records));
     let image = boot.image.as_ref().and_then(|pinned| records.image(&pinned.digest));
-    let installs = image.is_some_and(|image| matches!(image.config.content, Content::Root { .. }));
+    let installs = is_vouched && image.is_some_and(|image| matches!(image.config.content, Content::Root { .. }));
     Opened::Granted { boot: boot.id.clone(), machine: boot.machine, installs }
 }
 
@@ -139,13 +148,23 @@ pub(super) fn alarm<A>(answer: A, boot: &Boot, attempt: Attempt, address: IpAddr
     }
 }
 
-fn is_of(card: MacAddress, machine: MacAddress, records: &dyn Records) -> bool {
-    card == machine || records.machine(machine).is_some_and(|machine| machine.macs.contains(&card))
+/// Whether a card is the machine's. One that joined it by itself boots, and where secrets are at stake it is no better than
+/// any other that says the same UUID.
+fn is_of(card: MacAddress, id: MacAddress, records: &dyn Records) -> bool {
+    let of_machine = |machine: Machine| {
+        machine.macs.contains(&card)
+            && (!machine.unvouched.contains(&card) || secret::of_machine(&machine, records).is_empty())
+    };
+    card == id || records.machine(id).is_some_and(of_machine)
+}
+
+fn is_vouched(card: MacAddress, id: MacAddress, records: &dyn Records) -> bool {
+    records.machine(id).is_none_or(|machine| !machine.unvouched.contains(&card))
 }
 
 /// Whether stage 1 has nothing more to ask: it handed over, or another boot took this one's place. After a failure it tries
 /// again.
-fn is_over(boot: &Boot) -> bool {
+pub(super) fn is_over(boot: &Boot) -> bool {
     !boot.is_open() || matches!(boot.state, State::Init | State::Up | State::Local | State::Superseded)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, find_image,
-    text::{check_arguments, check_label},
+    text::{check_arguments, check_label, check_labels},
 };
 use crate::{
     Change, Decision, MacAddress, Machine, Moment, Records, Timestamp, View, Volatile,
@@ -109,6 +109,7 @@ pub fn edit(request: &EditMachine, view: &View<'_>, at: &Moment) -> Decision<Ans
                 None => drop(machine.labels.remove(key)),
             }
         }
+        check_labels(machine.labels.len(), request.edit.labels.keys().next_back())?;
         if let Some(arguments) = &request.edit.arguments {
             check_arguments(arguments)?;
             machine.arguments = arguments.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -200,6 +201,7 @@ pub(super) fn check_bootable(reference: &ImageReference, records: &dyn Records) 
 
 /// Adds a MAC; returns the id of the machine whose it was, whose record is taken in.
 fn join(machine: &mut Machine, mac: MacAddress, records: &dyn Records) -> Result<Option<MacAddress>, Refusal> {
+    machine.unvouched.remove(&mac);
     if machine.macs.contains(&mac) {
         return Ok(None);
     }
@@ -222,6 +224,7 @@ fn join(machine: &mut Machine, mac: MacAddress, records: &dyn Records) -> Result
 
 fn absorb(machine: &mut Machine, other: Machine) -> MacAddress {
     machine.macs.extend(other.macs);
+    machine.unvouched.extend(other.unvouched);
     for (key, value) in other.labels {
         machine.labels.entry(key).or_insert(value);
     }

@@ -8,6 +8,8 @@ use crate::{
 
 /// Documents for every machine. Each boot reads them all.
 const MAX_SHARED: usize = 256;
+/// Documents for one machine.
+const MAX_OWN: usize = 16;
 
 /// The version of a document: changes whenever it does.
 pub fn version(document: &Document) -> String {
@@ -49,6 +51,12 @@ pub fn put(request: &PutMetadata, view: &View<'_>, _at: &Moment) -> Decision<Res
     let shared = |document: &Document| document.machine.is_none();
     if shared(document) && !old.as_ref().is_some_and(shared) && view.records.metadata_for(&[]).len() >= MAX_SHARED {
         return refuse(Refusal::TooMuchMetadata { most: MAX_SHARED });
+    }
+    if let (Some(machine), None) = (document.machine, &old) {
+        let own = view.records.metadata_for(&[machine]).iter().filter(|document| !shared(document)).count();
+        if own >= MAX_OWN {
+            return refuse(Refusal::TooMuchMetadata { most: MAX_OWN });
+        }
     }
     Decision { changes: vec![Change::PutMetadata(document.clone())], ..Decision::just(Ok(document.clone())) }
 }

@@ -100,7 +100,7 @@ pub enum Refusal {
     #[error("{reason}")]
     BadMetadata { pointer: String, reason: String },
     /// Each boot would read them all.
-    #[error("there are {most} metadata documents for more than one machine already")]
+    #[error("there are {most} such metadata documents already")]
     TooMuchMetadata { most: usize },
     /// No secret has this name.
     #[error("there is no secret {0}")]

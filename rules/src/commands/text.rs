@@ -27,6 +27,20 @@ pub fn check_label(key: &str, value: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
+/// How many labels a machine has. Every packet of its looks at its record.
+const MAX_LABELS: usize = 64;
+
+/// That a machine has no more labels than it may; `key` is one that was added.
+pub fn check_labels(count: usize, key: Option<&String>) -> Result<(), Refusal> {
+    match key {
+        Some(key) if count > MAX_LABELS => Err(Refusal::BadLabel {
+            key: key.chars().take(80).collect(),
+            reason: format!("with it the machine has more than {MAX_LABELS} labels"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Kernel arguments: they enter boot scripts, where a line break would begin a command and `${` a setting.
 pub fn check_arguments(arguments: &str) -> Result<(), Refusal> {
     let refuse = |reason: String| Err(Refusal::BadArguments(reason));

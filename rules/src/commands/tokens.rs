@@ -7,6 +7,7 @@ use crate::{
     selector::Selector,
     token::{Scope, Scopes, Token, TokenId, TokenName},
 };
+use std::collections::BTreeMap;
 
 /// Days that a token may last: ten years. Who wants more gives none.
 const MAX_DAYS: u32 = 3650;
@@ -73,6 +74,11 @@ fn unfit(limit: &Selector, scopes: &Scopes) -> Option<String> {
     }
     if limit.looks_at_hardware() {
         return Some("it looks at hardware, of which a machine can say anything; labels are people's alone".into());
+    }
+    if limit.matches(&BTreeMap::new()) {
+        return Some(
+            "it means machines without labels too, and so every card that comes; name a label that they have".into(),
+        );
     }
     let whole = scopes.iter().find(|scope| matches!(scope, Scope::Images | Scope::Admin))?;
     Some(format!("the scope {whole} is about more than machines"))

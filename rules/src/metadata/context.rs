@@ -50,7 +50,9 @@ fn facts(machine: &Machine) -> Json {
 
 fn tamed(value: Json) -> Json {
     match value {
-        Json::String(text) => Json::String(text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()),
+        Json::String(text) => {
+            Json::String(text.chars().filter(|c| !crate::facts::ends_a_line(*c)).take(MAX_TEXT).collect())
+        }
         Json::Array(items) => Json::Array(items.into_iter().take(MAX_ITEMS).map(tamed).collect()),
         Json::Object(fields) => {
             Json::Object(fields.into_iter().map(|(key, value)| (key, tamed(value))).collect::<Map<_, _>>())

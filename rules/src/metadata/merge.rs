@@ -1,8 +1,10 @@
 //! Several documents that match one machine become one.
 
 use super::{
-    BadTemplate, Document, MAX_RENDERED, MetadataName, Occasion, Persistent, context::context, document::is_public_key,
-    template,
+    BadTemplate, Document, MAX_RENDERED, MetadataName, Occasion, Persistent,
+    context::context,
+    document::is_public_key,
+    template::{self, Fuel},
 };
 use crate::{Machine, Records, selector::Subject, settings::Settings};
 use minijinja::Value;
@@ -116,9 +118,9 @@ pub fn render(
         return Ok(merged);
     }
     let context = context(machine, occasion);
-    let mut left = MAX_RENDERED;
+    let (mut left, mut fuel) = (MAX_RENDERED, Fuel::default());
     for document in documents {
-        let mut part = Part { document: &document, context: &context, left: &mut left };
+        let mut part = Part { document: &document, context: &context, left: &mut left, fuel: &mut fuel };
         part.take_into(&mut merged)?;
         merged.documents.push(document.name);
     }
@@ -131,6 +133,8 @@ struct Part<'a> {
     context: &'a Value,
     /// Bytes that all documents together may still come to.
     left: &'a mut usize,
+    /// Steps that all their templates together may still take.
+    fuel: &'a mut Fuel,
 }
 
 impl Part<'_> {
@@ -192,7 +196,7 @@ impl Part<'_> {
     }
 
     fn rendered(&mut self, field: &str, text: &str) -> Result<Given<String>, Unrendered> {
-        let rendered = template::render(text, self.context)
+        let rendered = template::render(text, self.context, self.fuel)
             .map_err(|BadTemplate { line, reason }| self.refuse(&format!("{field}, line {line}"), reason))?;
         *self.left = self.left.checked_sub(rendered.len()).ok_or_else(|| {
             let reason = format!(

@@ -2,7 +2,7 @@
 //! template may say keeps its cost in bounds: see [`super::syntax`].
 
 use super::syntax;
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, filters, functions, tests};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, filters, tests, value::Kwargs};
 use std::io;
 
 /// Bytes that one template may come to.
@@ -30,13 +30,26 @@ pub fn check(text: &str) -> Result<(), BadTemplate> {
     environment().template_from_str(text).map(drop).map_err(|error| told(&error, text))
 }
 
+/// What the templates of one machine may take together.
+#[derive(Debug)]
+pub struct Fuel(u64);
+
+impl Default for Fuel {
+    fn default() -> Self {
+        Self(10 * FUEL)
+    }
+}
+
 /// Renders a template over what is known of a machine.
-pub fn render(text: &str, context: &Value) -> Result<String, BadTemplate> {
+pub fn render(text: &str, context: &Value, fuel: &mut Fuel) -> Result<String, BadTemplate> {
     syntax::check(text)?;
-    let environment = environment();
+    let mut environment = environment();
+    environment.set_fuel(Some(fuel.0.min(FUEL)));
     let template = environment.template_from_str(text).map_err(|error| told(&error, text))?;
     let mut rendered = Bounded(Vec::new());
-    template.render_captured_to(context.clone(), &mut rendered).map_err(|error| told(&error, text))?;
+    let done = template.render_captured_to(context.clone(), &mut rendered).map_err(|error| told(&error, text))?;
+    fuel.0 = fuel.0.saturating_sub(done.state().fuel_levels().map_or(0, |(used, _)| used));
+    drop(done);
     String::from_utf8(rendered.0).map_err(|error| BadTemplate { line: 1, reason: error.to_string() })
 }
 
@@ -48,19 +61,19 @@ fn environment<'a>() -> Environment<'a> {
     environment.set_recursion_limit(RECURSION);
     environment.set_debug(true);
     environment.set_syntax(syntax::delimiters());
-    environment.add_function("range", functions::range);
+    environment.add_function("range", range);
     environment.add_filter("default", filters::default);
     environment.add_filter("first", filters::first);
     environment.add_filter("indent", indent);
     environment.add_filter("int", filters::int);
-    environment.add_filter("items", filters::items);
+    environment.add_filter("items", items);
     environment.add_filter("join", join);
     environment.add_filter("last", filters::last);
     environment.add_filter("length", filters::length);
     environment.add_filter("lower", filters::lower);
     environment.add_filter("replace", replace);
-    environment.add_filter("sort", filters::sort);
-    environment.add_filter("split", filters::split);
+    environment.add_filter("sort", sort);
+    environment.add_filter("split", split);
     environment.add_filter("tojson", tojson);
     environment.add_filter("trim", filters::trim);
     environment.add_filter("upper", filters::upper);
@@ -72,9 +85,53 @@ fn environment<'a>() -> Environment<'a> {
     environment
 }
 
+/// Lists are this long at most: a step of the engine makes or orders a whole one, and its fuel counts the step alone.
+const LONGEST_LIST: usize = 64;
+/// Texts that lists are made of, and in which something is replaced.
+const LONGEST_TEXT: usize = 4096;
+
+fn too_long(what: &str, limit: usize, of: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{what} is for up to {limit} {of}"))
+}
+
+fn range(start: i64, stop: Option<i64>, step: Option<i64>) -> Result<Vec<i64>, Error> {
+    let ((start, stop), step) = (stop.map_or((0, start), |stop| (start, stop)), step.unwrap_or(1));
+    let step = u64::try_from(step).ok().filter(|step| *step > 0);
+    let step = step.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "range goes up, in steps of 1 or more"))?;
+    let count = stop.saturating_sub(start).max(0).unsigned_abs().div_ceil(step);
+    if count > LONGEST_LIST as u64 {
+        return Err(too_long("range", LONGEST_LIST, "numbers"));
+    }
+    Ok((start..stop).step_by(usize::try_from(step).unwrap_or(usize::MAX)).collect())
+}
+
+fn split(text: &str, by: Option<&str>) -> Result<Vec<String>, Error> {
+    if text.len() > LONGEST_TEXT {
+        return Err(too_long("split", LONGEST_TEXT, "bytes"));
+    }
+    let parts: Vec<String> = match by {
+        Some("") => return Err(Error::new(ErrorKind::InvalidOperation, "split needs a text to split at")),
+        Some(by) => text.split(by).take(LONGEST_LIST + 1).map(str::to_owned).collect(),
+        None => text.split_whitespace().take(LONGEST_LIST + 1).map(str::to_owned).collect(),
+    };
+    if parts.len() > LONGEST_LIST { Err(too_long("split", LONGEST_LIST, "parts")) } else { Ok(parts) }
+}
+
+fn is_short(value: &Value) -> bool {
+    value.len().is_none_or(|length| length <= LONGEST_LIST)
+}
+
+fn sort(state: &State, value: Value, options: Kwargs) -> Result<Value, Error> {
+    if is_short(&value) { filters::sort(state, value, options) } else { Err(too_long("sort", LONGEST_LIST, "items")) }
+}
+
+fn items(value: &Value) -> Result<Value, Error> {
+    if is_short(value) { filters::items(value) } else { Err(too_long("items", LONGEST_LIST, "items")) }
+}
+
 /// Replaces in a text that is short, so that replacements of replacements stay in bounds.
 fn replace(text: &str, from: &str, to: &str) -> Result<String, Error> {
-    const LONGEST: usize = 4096;
+    const LONGEST: usize = LONGEST_TEXT;
     let replaced = if from.is_empty() { text.to_owned() } else { text.replace(from, to) };
     match replaced.len() <= LONGEST && text.len() <= LONGEST {
         true => Ok(replaced),

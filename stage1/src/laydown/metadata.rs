@@ -5,8 +5,8 @@ use crate::scoped;
 use crate::user::{self, Account};
 use bennu_plan::{Metadata, NoCloud, PlannedFile};
 use std::fs;
-use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown};
 use std::path::Path;
 
 /// Where cloud-init takes its data from without asking anybody (cloud-init documentation, "NoCloud").
@@ -65,7 +65,7 @@ fn account(root: &Path, user: &str) -> Result<Account, String> {
 fn authorize(root: &Path, account: &Account, keys: &[String]) -> Result<(), LaydownError> {
     let home = account.home.trim_matches('/');
     let path = if home.is_empty() { ".ssh/authorized_keys".to_owned() } else { format!("{home}/.ssh/authorized_keys") };
-    let before = scoped::resolve(root, &path).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let before = keys_of(root, &path, account);
     let mut lines: Vec<&str> = before.lines().collect();
     for key in keys {
         if !lines.contains(&key.as_str()) {
@@ -78,10 +78,50 @@ fn authorize(root: &Path, account: &Account, keys: &[String]) -> Result<(), Layd
         if !home.is_empty() && !scoped::exists(root, home) {
             make_directory(root, home, account, 0o700)?;
         }
-        make_directory(root, directory, account, 0o700)
+        make_own_directory(root, directory, account)
     };
     own().map_err(failed(directory))?;
     write_owned(root, &path, text.as_bytes(), 0o600, account)
+}
+
+/// The keys that an account has. Its home may be on a disk that outlives boots, where the account put what it wanted: a
+/// link there is nobody's keys.
+fn keys_of(root: &Path, path: &str, account: &Account) -> String {
+    let read = || -> io::Result<String> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or_default();
+        let (home, own) = directory.rsplit_once('/').unwrap_or(("", directory));
+        let home = scoped::resolve(root, home).ok_or(io::ErrorKind::NotFound)?;
+        if !fs::symlink_metadata(home.join(own))?.is_dir() {
+            return Ok(String::new());
+        }
+        let place = home.join(own).join(name);
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let mut file = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(place)?;
+        let there = file.metadata()?;
+        let mut text = String::new();
+        if there.is_file() && [0, account.uid].contains(&there.uid()) {
+            file.read_to_string(&mut text)?;
+        }
+        Ok(text)
+    };
+    read().unwrap_or_default()
+}
+
+/// `.ssh` of an account: a directory that is its own or root's already, else made anew. What it put there instead, such as
+/// a link to a directory of the system's, is not given to it.
+fn make_own_directory(root: &Path, path: &str, account: &Account) -> io::Result<()> {
+    let place = place(root, path)?;
+    match fs::symlink_metadata(&place) {
+        Ok(there) if there.is_dir() && [0, account.uid].contains(&there.uid()) => {}
+        Ok(there) if there.is_dir() => return Err(io::Error::other("it is another user's directory")),
+        Ok(_) => {
+            fs::remove_file(&place)?;
+            fs::create_dir(&place)?;
+        }
+        Err(_) => fs::create_dir(&place)?,
+    }
+    lchown(&place, Some(account.uid), Some(account.gid))?;
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o700))
 }
 
 /// A directory of an account's own. sshd reads no keys from one that others may write.
@@ -192,6 +232,28 @@ mod tests {
         assert_eq!(mode(root, "home/me/.ssh/authorized_keys"), 0o600);
         lay_down_metadata(root, root, &keys("me", &["key two", "key three"])).unwrap();
         assert_eq!(text(root, "home/me/.ssh/authorized_keys"), "key one\nkey two\nkey three\n");
+    }
+
+    /// A home on a disk that outlives boots holds what its user left there.
+    #[test]
+    fn links_that_a_user_left_lead_nowhere() {
+        let (place, _) = image();
+        let root = place.path();
+        fs::create_dir_all(root.join("home/me")).unwrap();
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/shadow"), "root:secret").unwrap();
+        fs::set_permissions(root.join("etc"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("/etc", root.join("home/me/.ssh")).unwrap();
+        lay_down_metadata(root, root, &keys("me", &["key"])).unwrap();
+        assert_eq!((mode(root, "etc"), text(root, "home/me/.ssh/authorized_keys")), (0o755, "key\n".into()));
+        assert!(!root.join("etc/authorized_keys").exists());
+        let keys_file = root.join("home/me/.ssh/authorized_keys");
+        fs::remove_file(&keys_file).unwrap();
+        symlink("/etc/shadow", &keys_file).unwrap();
+        symlink(root.join("etc/shadow"), root.join("home/me/other")).unwrap();
+        lay_down_metadata(root, root, &keys("me", &["key"])).unwrap();
+        assert_eq!(text(root, "home/me/.ssh/authorized_keys"), "key\n");
+        assert_eq!(text(root, "etc/shadow"), "root:secret");
     }
 
     #[test]

@@ -7,6 +7,11 @@ use std::os::unix::fs::FileExt;
 
 /// At both ends of a disk.
 const MARGIN: u64 = 1 << 20;
+/// At its beginning: partitions begin 1 or 8 MiB into a disk, and the tables of LVM, RAID and encryption come before that.
+const HEAD: u64 = 16 << 20;
+/// Places all over a disk, and how much of each is looked at.
+const SAMPLES: u64 = 1024;
+const PAGE: u64 = 4096;
 
 /// What is known of what lies on a disk or a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +86,11 @@ pub fn look(device: &File, size: u64) -> io::Result<Found> {
         }
     }
     // A disk that is smaller than both margins is looked at twice, which does no harm.
-    for from in [0, size.saturating_sub(MARGIN)] {
-        if !is_zero(device, from, MARGIN.min(size))? {
+    let margins = [(0, HEAD.min(size)), (size.saturating_sub(MARGIN), MARGIN.min(size))];
+    // Where a table of partitions was wiped, what they held is still there.
+    let samples = (0..SAMPLES).map(|n| (size / SAMPLES * n / PAGE * PAGE, PAGE.min(size)));
+    for (from, length) in margins.into_iter().chain(samples) {
+        if !is_zero(device, from, length.min(size.saturating_sub(from)))? {
             return Ok(Found::Other("data of a kind that is not known here"));
         }
     }

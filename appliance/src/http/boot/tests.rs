@@ -14,6 +14,7 @@ use bennu_rules::{
     Change, Decision, MacAddress, Machine, Moment, View,
     facts::Architecture,
     image::{BlobRef, Content, Digest, FileSystem, Image, ImageConfig, ImageName, Tag},
+    lease::{Lease, LeaseKey},
 };
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -116,5 +117,14 @@ fn assigned() -> Vec<Change> {
     let mut machine = Machine::new(MAC, bennu_rules::Timestamp(0));
     machine.assignment = Some("web:v1".parse().unwrap());
     let tag = Tag { name, digest, others: Default::default(), history: Vec::new() };
-    vec![Change::PutImage(image), Change::PutTag(tag), Change::PutMachine(machine)]
+    // It came by DHCP: that is how the appliance tells whose an address is that is on no wire of its own.
+    let lease = Lease {
+        key: LeaseKey { subnet: "10.77.0.0/24".parse().unwrap(), mac: MAC },
+        address: "10.77.0.50".parse().unwrap(),
+        granted: bennu_rules::Timestamp(0),
+        expires: bennu_rules::Timestamp(u64::MAX),
+        hostname: None,
+        declined: false,
+    };
+    vec![Change::PutImage(image), Change::PutTag(tag), Change::PutMachine(machine), Change::PutLease(lease)]
 }

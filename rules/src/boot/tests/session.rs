@@ -63,14 +63,14 @@ fn the_first_key_owns_the_boot_and_may_ask_again() {
 #[test]
 fn another_key_is_refused_and_everybody_knows() {
     let mut world = World::in_stage1();
-    world.asks(OURS, None);
-    let request = SessionRequest { token: world.token(), key: THEIRS, address: ADDRESS, card: None };
+    world.asks(OURS, Some(MAC));
+    let request = SessionRequest { token: world.token(), key: THEIRS, address: ADDRESS, card: Some(MAC) };
     let view = View { records: &world.memory, live: &world.live };
     let noticed = session::decide(&request, &view, &world.moment()).noticed;
     assert_eq!(noticed, [Notice::Intrusion { machine: MAC, attempt: Attempt::OtherKey, address: ADDRESS }]);
     assert!(noticed[0].to_string().contains("ALARM") && !noticed[0].advice().is_empty());
     for _ in 0..3 {
-        let (opened, changes) = world.asks(THEIRS, None);
+        let (opened, changes) = world.asks(THEIRS, Some(MAC));
         assert_eq!((opened, changes.len()), (Opened::Refused(Attempt::OtherKey), 0));
     }
     let boot = world.boot();
@@ -78,7 +78,7 @@ fn another_key_is_refused_and_everybody_knows() {
     assert_eq!(boot.timeline.last().unwrap().repeated, 2, "one line of the timeline holds them all");
     let diagnosis = diagnose(&boot, Timestamp(world.now)).unwrap();
     assert!(diagnosis.reason.contains("ALARM") && diagnosis.reason.contains("3 times"), "{diagnosis:?}");
-    assert!(is_granted(&world.asks(OURS, None).0), "the machine itself goes on");
+    assert!(is_granted(&world.asks(OURS, Some(MAC)).0), "the machine itself goes on");
     assert_eq!(world.says(Step::Up, Some(Proof { key: OURS, sequence: 1 })), Taken::Noted);
     assert!(diagnose(&world.boot(), Timestamp(world.now)).is_some(), "what comes later does not take the alarm back");
 }
@@ -100,23 +100,27 @@ fn keys_are_taken_only_while_stage_1_may_ask() {
     for step in [Step::HandedOver, Step::Up, Step::Failed] {
         let mut world = World::in_stage1();
         world.report(step, "");
-        assert_eq!(world.asks(OURS, None).0, late, "{step:?}");
+        assert_eq!(world.asks(OURS, Some(MAC)).0, late, "{step:?}");
     }
     let mut world = World::in_stage1();
     world.now += SESSION_WINDOW_MS;
-    assert_eq!(world.asks(OURS, None).0, late);
+    assert_eq!(world.asks(OURS, Some(MAC)).0, late);
     boot_script(world.script());
-    assert!(is_granted(&world.asks(OURS, None).0), "another script is another chance");
+    assert!(is_granted(&world.asks(OURS, Some(MAC)).0), "another script is another chance");
 
     let proof = |sequence| Some(Proof { key: OURS, sequence });
     world.now += 100 * SESSION_WINDOW_MS;
-    assert!(is_granted(&world.asks(OURS, None).0), "its owner waits as long as it must");
+    assert!(is_granted(&world.asks(OURS, Some(MAC)).0), "its owner waits as long as it must");
     assert_eq!(world.says(Step::Failed, proof(1)), Taken::Noted);
-    assert!(is_granted(&world.asks(OURS, None).0), "and stage 1 tries again after a failure");
+    assert!(is_granted(&world.asks(OURS, Some(MAC)).0), "and stage 1 tries again after a failure");
     assert_eq!(world.says(Step::HandedOver, proof(2)), Taken::Noted);
     let before = world.boot().intrusions;
-    assert_eq!((world.asks(OURS, None).0, world.boot().intrusions), (Opened::Over, before), "no alarm over its owner");
-    assert_eq!(world.asks(THEIRS, None).0, Opened::Refused(Attempt::OtherKey));
+    assert_eq!(
+        (world.asks(OURS, Some(MAC)).0, world.boot().intrusions),
+        (Opened::Over, before),
+        "no alarm over its owner"
+    );
+    assert_eq!(world.asks(THEIRS, Some(MAC)).0, Opened::Refused(Attempt::OtherKey));
 }
 
 #[test]
@@ -124,29 +128,60 @@ fn a_boot_without_our_stage_1_has_no_session() {
     let mut world = World::in_stage1();
     let boot = Boot { stage1: None, ..world.boot() };
     world.live.apply(Volatile::PutBoot(boot));
-    assert_eq!(world.asks(THEIRS, None).0, Opened::Refused(Attempt::OutOfTime));
+    assert_eq!(world.asks(THEIRS, Some(MAC)).0, Opened::Refused(Attempt::OutOfTime));
+}
+
+#[test]
+fn who_cannot_be_told_is_refused_where_the_addresses_are_ours() {
+    let mut world = World::in_stage1();
+    assert_eq!(world.asks(THEIRS, None).0, Opened::Refused(Attempt::OtherCard));
+    assert!(is_granted(&world.asks(OURS, Some(MAC)).0));
+}
+
+#[test]
+fn a_card_that_joined_by_itself_gets_no_files_and_no_session_where_secrets_are_at_stake() {
+    let mut world = World::in_stage1();
+    let mut machine = world.memory.machine(MAC).unwrap();
+    machine.macs.push(OTHER_CARD);
+    machine.unvouched.insert(OTHER_CARD);
+    world.memory.apply(Change::PutMachine(machine.clone()));
+    let installs = |opened: &Opened| matches!(opened, Opened::Granted { installs: true, .. });
+    let (opened, _) = world.asks(THEIRS, Some(OTHER_CARD));
+    assert!(matches!(opened, Opened::Granted { installs: false, .. }), "{opened:?}");
+
+    let mut world = World::in_stage1();
+    world.memory.apply(Change::PutMachine(machine.clone()));
+    let target = crate::secret::Target::Machine(MAC);
+    let value = crate::secret::Sealed { key: "k".into(), text: "t".into() };
+    let (name, set) = ("password".parse().unwrap(), Timestamp(1));
+    let secret = crate::secret::Secret { name, target, file: None, value, set, by: "a test".into() };
+    world.memory.apply(Change::PutSecret(secret));
+    assert_eq!(world.asks(THEIRS, Some(OTHER_CARD)).0, Opened::Refused(Attempt::OtherCard));
+    machine.unvouched.clear();
+    world.memory.apply(Change::PutMachine(machine));
+    assert!(installs(&world.asks(OURS, Some(OTHER_CARD)).0), "somebody joined it");
 }
 
 #[test]
 fn a_new_boot_begins_fresh_and_the_old_token_is_worth_nothing() {
     let mut world = World::in_stage1();
-    world.asks(OURS, None);
+    world.asks(OURS, Some(MAC));
     let old = world.token();
     world.firmware_starts();
     boot_script(world.script());
-    let request = SessionRequest { token: old, key: OURS, address: ADDRESS, card: None };
+    let request = SessionRequest { token: old, key: OURS, address: ADDRESS, card: Some(MAC) };
     assert_eq!(world.run(&request, session::decide).0, Opened::UnknownToken);
-    assert!(is_granted(&world.asks(THEIRS, None).0));
+    assert!(is_granted(&world.asks(THEIRS, Some(MAC)).0));
 }
 
 #[test]
 fn an_owner_that_is_not_on_record_is_written_before_it_is_answered() {
     let mut world = World::in_stage1();
-    let request = SessionRequest { token: world.token(), key: OURS, address: ADDRESS, card: None };
+    let request = SessionRequest { token: world.token(), key: OURS, address: ADDRESS, card: Some(MAC) };
     world.run_uncommitted(&request, session::decide);
-    let (opened, changes) = world.asks(OURS, None);
+    let (opened, changes) = world.asks(OURS, Some(MAC));
     assert!(is_granted(&opened) && matches!(&changes[..], [Change::PutBoot(_)]), "{opened:?} {changes:?}");
-    assert!(world.asks(OURS, None).1.is_empty());
+    assert!(world.asks(OURS, Some(MAC)).1.is_empty());
 }
 
 #[test]
@@ -157,14 +192,14 @@ fn nothing_is_given_to_lay_down_before_there_is_a_root() {
         Content::Kernel { kernel: blob(1), modules: blob(2), kernel_release: "6.1.0".into(), layer: None },
     );
     boot_script(world.script());
-    assert!(matches!(world.asks(OURS, None).0, Opened::Granted { installs: false, .. }));
+    assert!(matches!(world.asks(OURS, Some(MAC)).0, Opened::Granted { installs: false, .. }));
 }
 
 #[test]
 fn reports_need_the_proof_once_there_is_a_session() {
     let mut world = World::in_stage1();
     assert_eq!(world.says(Step::Started, None), Taken::Noted, "a stage 1 that opens none goes on");
-    world.asks(OURS, None);
+    world.asks(OURS, Some(MAC));
     assert_eq!(world.says(Step::Up, None), Taken::Refused);
     assert_eq!(world.says(Step::Up, Some(Proof { key: THEIRS, sequence: 5 })), Taken::Refused);
     assert_eq!(world.says(Step::Network, Some(Proof { key: OURS, sequence: 5 })), Taken::Noted);
@@ -209,7 +244,7 @@ proptest! {
                     let card = card.map(|its_own| if its_own { MAC } else { OTHER_CARD });
                     let opened = world.asks(key, card).0;
                     if matches!(opened, Opened::Granted { .. }) {
-                        prop_assert!(card != Some(OTHER_CARD));
+                        prop_assert!(card == Some(MAC), "a card that cannot be told is nobody's where the addresses are ours");
                         prop_assert_eq!(*owner.get_or_insert(key), key);
                     } else if opened != Opened::Over {
                         prop_assert_eq!(world.boot().intrusions, before.intrusions + 1);

@@ -7,7 +7,7 @@ use crate::{
     commands::{
         Refusal,
         machines::check_is_a_host,
-        text::{check_arguments, check_label},
+        text::{check_arguments, check_label, check_labels},
     },
     dhcp::{OptionCode, OptionValue, SiteOptions},
     facts::Facts,
@@ -154,6 +154,8 @@ impl Machines {
             let refuse = |refusal| Wrong::refused(place, format!("/labels/{}", escaped(key)), &refusal);
             check_label(key, Some(value)).map_err(refuse)?;
         }
+        check_labels(document.labels.len(), document.labels.keys().next_back())
+            .map_err(|refusal| Wrong::refused(place, "/labels", &refusal))?;
         check_arguments(&document.arguments).map_err(|refusal| Wrong::refused(place, "/arguments", &refusal))?;
         if let Some(assignment) = &document.image {
             desk.check_assignment(place, assignment)?;

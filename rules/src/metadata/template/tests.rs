@@ -37,17 +37,18 @@ fn what_people_write_is_rendered() {
         ("{% raw %}{{ kept }}{% endraw %}\n", "{{ kept }}"),
         ("{{ 'b' if labels.rack == 'r2' else labels.role }}", "web"),
     ] {
-        assert_eq!(render(template, &known()).unwrap(), expected, "{template}");
+        assert_eq!(render(template, &known(), &mut Fuel::default()).unwrap(), expected, "{template}");
         assert_eq!(check(template), Ok(()), "{template}");
     }
 }
 
 #[test]
 fn a_missing_label_is_named_with_its_line() {
-    let error = render("a\nb: {{ labels.room }}\n", &known()).unwrap_err();
+    let error = render("a\nb: {{ labels.room }}\n", &known(), &mut Fuel::default()).unwrap_err();
     assert_eq!(error.line, 2);
     assert!(error.reason.contains("labels.room") && error.reason.contains("default"), "{error}");
-    let error = render("{% for d in facts.inventory.fans %}{{ d }}{% endfor %}", &known()).unwrap_err();
+    let error =
+        render("{% for d in facts.inventory.fans %}{{ d }}{% endfor %}", &known(), &mut Fuel::default()).unwrap_err();
     assert!(error.reason.contains("facts.inventory.fans"), "{error}");
 }
 
@@ -74,7 +75,7 @@ fn what_is_wrong_for_every_machine_is_told_when_it_is_written() {
     ] {
         let error = check(template).unwrap_err();
         assert!(error.line == line && error.reason.contains(part), "{template}: {error}");
-        assert!(render(template, &known()).is_err(), "{template}");
+        assert!(render(template, &known(), &mut Fuel::default()).is_err(), "{template}");
     }
 }
 
@@ -82,8 +83,13 @@ fn what_is_wrong_for_every_machine_is_told_when_it_is_written() {
 fn costs_are_bounded() {
     let long = "a".repeat(1000);
     for (template, part) in [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(), "loops"),
-        (format!("{{% for a in range(1000) %}}{long}{{% endfor %}}"), "bytes"),
+        ("{% for a in range(64) %}{% for b in range(64) %}{% for c in range(64) %}{% endfor %}{% endfor %}{% endfor %}".to_owned(), "loops"),
+        (format!("{{% for a in range(64) %}}{{% for b in range(64) %}}{long}{{% endfor %}}{{% endfor %}}"), "bytes"),
+        ("{% for a in range(99999) %}{% endfor %}".to_owned(), "range"),
+        (format!("{{% set a = '{}' | split('x') %}}", "x".repeat(65)), "split"),
+        (format!("{{% set a = '{}' | split('x') %}}", "a".repeat(4097)), "split"),
+        ("{% set a = 'abc' | split('') %}".to_owned(), "split"),
+        (format!("{{% set a = [{}] | sort %}}", "1,".repeat(65)), "sort"),
         ("{{ facts ~ facts }}".repeat(20_000), "256 times"),
         ("{{ facts }}".repeat(20_000), "bytes"),
         ("{{ 'x' | indent(9999999999) }}".to_owned(), "columns"),
@@ -92,7 +98,7 @@ fn costs_are_bounded() {
         (format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000)), ""),
         (format!("{}{}", "{% if 1 %}".repeat(2000), "{% endif %}".repeat(2000)), ""),
     ] {
-        let error = render(&template, &known()).unwrap_err();
+        let error = render(&template, &known(), &mut Fuel::default()).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
 }
@@ -103,9 +109,9 @@ proptest! {
         prop::sample::select(vec!["{{", "}}", "{%", "%}", "labels", "facts", ".rack", "|", "~", "for", "in", "set", "a",
             "=", "if", "endif", "endfor", "range(9)", "default(", ")", "join", "indent(3)", "tojson", "[", "]", ",", "'x'"]), 0..24,
     )) {
-        let _ = render(&text, &known());
+        let _ = render(&text, &known(), &mut Fuel::default());
         let sentence = words.join(" ");
-        if let Ok(rendered) = render(&sentence, &known()) {
+        if let Ok(rendered) = render(&sentence, &known(), &mut Fuel::default()) {
             prop_assert_eq!(check(&sentence), Ok(()));
             prop_assert!(rendered.len() <= MAX_RENDERED);
         }
