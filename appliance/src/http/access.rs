@@ -286,7 +286,7 @@ impl Guard {
 
 /// Reads on for a moment, so that a client that is still sending reads its refusal instead of a broken connection
 /// (RFC 9112 §9.6).
-fn read_on(mut body: Body) {
+pub fn read_on(mut body: Body) {
     const MOMENT: Duration = Duration::from_secs(2);
     if body.is_end_stream() {
         return;

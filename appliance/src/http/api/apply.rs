@@ -49,7 +49,7 @@ pub struct Exported {
     path = "/v1/apply",
     tag = "configuration",
     request_body = ApplyBody,
-    responses((status = OK, body = Plan))
+    responses((status = OK, body = Plan), (status = PRECONDITION_FAILED, content_type = "application/problem+json", body = Problem, description = "The configuration is another than was looked at"))
 )]
 pub async fn create(
     State(api): Shared,

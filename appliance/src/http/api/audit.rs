@@ -3,7 +3,7 @@
 use super::{
     Shared,
     problem::{Answer, Kind, Problem},
-    request::{Page, Params},
+    request::{Limit, Page, Params},
 };
 use crate::{audit::Verified, ledger::Ledger};
 use axum::{
@@ -18,9 +18,6 @@ use http::header;
 use serde::Deserialize;
 use std::ops::ControlFlow;
 
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
-
 /// Records looked at for one page: a filter that nothing passes ends in a page that says where to go on.
 const MAX_LOOKED_AT: usize = 20_000;
 
@@ -30,8 +27,8 @@ const MAX_LOOKED_AT: usize = 20_000;
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Items at most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<Limit>,
     /// The number of the last record of the page before.
     after: Option<u64>,
     /// About the machine that has this MAC, or had it.
@@ -65,7 +62,7 @@ impl Filter {
 pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<Json<Page<AuditRecord>>> {
     let extent = api.ledger.audit_extent()?;
     let newest = filter.after.map_or(extent.last, |after| after.saturating_sub(1).min(extent.last));
-    let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    let limit = Limit::or_usual(filter.limit);
     let (mut items, mut last) = (Vec::new(), None);
     let numbers = (extent.first..=newest).rev().take(MAX_LOOKED_AT);
     api.ledger.audit_records(numbers, |record| {

@@ -3,7 +3,7 @@
 use super::{
     Api, Shared,
     problem::{Answer, Kind, Problem},
-    request::{Page, Paging, Params, mac},
+    request::{Limit, Page, Paging, Params, mac},
 };
 use crate::author::Sight;
 use axum::{
@@ -125,8 +125,8 @@ pub struct Filter {
     #[param(value_type = Option<MacAddress>)]
     machine: Option<String>,
     /// Items at most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<Limit>,
     /// The last item of the page before.
     after: Option<String>,
 }

@@ -33,6 +33,7 @@ pub struct Wanted {
     #[serde(default)]
     source: bool,
     /// Its name in the layout.
+    #[param(pattern = "^[A-Za-z0-9]([A-Za-z0-9._:@/+-]{0,253}[A-Za-z0-9])?$")]
     tag: Option<String>,
 }
 

@@ -14,13 +14,20 @@ use super::{
 };
 use crate::{
     author,
-    http::body::{BodyReader, pump},
+    http::{
+        access::read_on,
+        body::{BodyReader, pump},
+    },
     registry::{
         convert::{self, Converted, convert, trusted},
         trust,
     },
 };
-use axum::{body::Body, extract::State, response::Response};
+use axum::{
+    body::{Body, HttpBody},
+    extract::State,
+    response::Response,
+};
 use bennu_images::{
     import::{self, Acls, ImportError, ImportStep, Imported, Meter, Options, Progress, root_from_tar},
     oci::read_archive,
@@ -76,7 +83,7 @@ pub struct Wanted {
     #[param(value_type = ImageName)]
     name: String,
     /// Where it comes from, as the person wrote it.
-    #[param(min_length = 1, max_length = 4096)]
+    #[param(min_length = 1, max_length = 4096, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     source: String,
     #[serde(default)]
     #[param(inline)]
@@ -132,6 +139,17 @@ pub enum Line {
 
 type Lines = lines::Lines<Line>;
 
+fn checked(wanted: Wanted, body: &Body) -> Answer<(Wanted, ImageName)> {
+    let name: ImageName = named(&wanted.name)?;
+    if wanted.source.is_empty() || wanted.source.chars().count() > 4096 || wanted.source.chars().any(char::is_control) {
+        return Err(Problem::new(Kind::Malformed, "query: source is empty, too long or no line of text", ""));
+    }
+    if body.is_end_stream() {
+        return Err(Problem::new(Kind::Malformed, "there is no body", "send what is to be imported as the body"));
+    }
+    Ok((wanted, name))
+}
+
 /// `POST /v1/imports`
 #[utoipa::path(
     post,
@@ -141,11 +159,14 @@ type Lines = lines::Lines<Line>;
     request_body(content = crate::http::api::openapi::Binary, content_type = "application/octet-stream", description = "A tar (of a root, a kernel, or a container image), a disk image, an ISO image or an EFI program, as `kind` says."),
     responses((status = OK, content_type = "application/x-ndjson", body = Line, description = "JSON lines, as the work goes on; the last is the image or the problem."))
 )]
-pub async fn create(State(api): Shared, Params(wanted): Params<Wanted>, body: Body) -> Answer<Response> {
-    let name: ImageName = named(&wanted.name)?;
-    if wanted.source.is_empty() || wanted.source.len() > 4096 || wanted.source.chars().any(char::is_control) {
-        return Err(Problem::new(Kind::Malformed, "query: source is empty, too long or no line of text", ""));
-    }
+pub async fn create(State(api): Shared, wanted: Result<Params<Wanted>, Problem>, body: Body) -> Answer<Response> {
+    let (wanted, name) = match wanted.and_then(|Params(wanted)| checked(wanted, &body)) {
+        Ok(checked) => checked,
+        Err(problem) => {
+            read_on(body);
+            return Err(problem);
+        }
+    };
     let (lines, answer) = lines::answer();
     let (chunks, body_reader) = BodyReader::new();
     let pump = tokio::spawn(pump(body, chunks));

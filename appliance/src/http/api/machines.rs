@@ -5,7 +5,7 @@ use super::{
     boots::BootSummary,
     openapi::changes,
     problem::{Answer, Kind, Problem},
-    request::{Body, IfMatch, Page, Paging, Params, expected, mac},
+    request::{Body, IfMatch, Limit, Page, Paging, Params, expected, mac},
 };
 use crate::author::Sight;
 use axum::{
@@ -96,8 +96,8 @@ pub struct AssignmentBody {
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Items at most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<Limit>,
     /// The last item of the page before.
     after: Option<String>,
     /// Which machines; all, if it is absent.

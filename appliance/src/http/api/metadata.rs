@@ -21,6 +21,34 @@ use bennu_rules::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
+
+/// A document as `PUT` takes it: the name may be left out, since the path has it.
+struct DocumentBody;
+
+impl PartialSchema for DocumentBody {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = Document::schema();
+        if let RefOr::T(Schema::Object(document)) = &mut schema {
+            document.required.retain(|field| field != "name");
+        }
+        schema
+    }
+}
+
+impl ToSchema for DocumentBody {
+    fn name() -> Cow<'static, str> {
+        "MetadataBody".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Document::schemas(schemas);
+    }
+}
 
 /// What a machine's documents come to, or why they do not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,7 +103,7 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Respon
     path = "/v1/metadata/{name}",
     tag = "metadata",
     params(("name" = MetadataName, Path, description = "The document's name."), IfMatch),
-    request_body = Document,
+    request_body = DocumentBody,
     responses((status = OK, body = Document))
 )]
 pub async fn set(
@@ -119,7 +147,7 @@ pub async fn remove(State(api): Shared, Path(text): Path<String>, headers: Heade
     path = "/v1/machines/{mac}/metadata",
     tag = "metadata",
     params(("mac" = MacAddress, Path, description = "Any MAC of the machine.")),
-    responses((status = OK, body = Object, description = "What the documents come to, each value with the document that gives it, or why they do not."))
+    responses((status = CONFLICT, content_type = "application/problem+json", body = Problem, description = "It boots no image of its own, and only with one it is given metadata"), (status = OK, body = Object, description = "What the documents come to, each value with the document that gives it, or why they do not."))
 )]
 pub async fn render(State(api): Shared, Path(text): Path<String>) -> Answer<Json<MetadataShown>> {
     let mac = mac(&text)?;

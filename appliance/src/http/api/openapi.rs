@@ -35,7 +35,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 /// Bytes that are no text.
 #[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
+#[schema(value_type = String, format = Binary, min_length = 1)]
 #[allow(dead_code)]
 pub struct Binary(Vec<u8>);
 
@@ -138,7 +138,50 @@ fn complete(mut document: Value) -> Value {
         (path, item)
     });
     document["paths"] = Value::Object(paths.collect());
+    widen(&mut document);
     document
+}
+
+/// A parameter that is not given is absent: there is no `null` in a path, a query or a header.
+fn absent_is_no_null(schema: &mut Value) {
+    if let Some(types) = schema["type"].as_array() {
+        let types: Vec<&Value> = types.iter().filter(|of| **of != "null").collect();
+        if let [only] = types[..] {
+            schema["type"] = only.clone();
+        }
+    }
+    let choices = schema["oneOf"].as_array().cloned().unwrap_or_default();
+    let choices: Vec<Value> = choices.into_iter().filter(|choice| choice["type"] != "null").collect();
+    if let [only] = &choices[..] {
+        *schema = only.clone();
+    } else if !choices.is_empty() {
+        schema["oneOf"] = Value::Array(choices);
+    }
+    // Looking leaves `null` behind.
+    if let Some(fields) = schema.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+}
+
+/// `int64` and `int32` end where numbers without a sign go on.
+fn widen(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let is_unsigned = fields.get("minimum") == Some(&json!(0));
+            let greatest = match fields.get("format").and_then(Value::as_str) {
+                Some("int32") if is_unsigned => Some(u64::from(u32::MAX)),
+                Some("int64") if is_unsigned => Some(u64::MAX),
+                _ => None,
+            };
+            if let Some(greatest) = greatest {
+                fields.remove("format");
+                fields.entry("maximum").or_insert(json!(greatest));
+            }
+            fields.values_mut().for_each(widen);
+        }
+        Value::Array(items) => items.iter_mut().for_each(widen),
+        _ => {}
+    }
 }
 
 fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Value>) {
@@ -151,7 +194,11 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
     if !is_open {
         operation.insert("x-bennu-scopes".to_owned(), json!(bennu_rules::access::needed(method, path)));
     }
-    let parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    parameters.iter_mut().for_each(|parameter| absent_is_no_null(&mut parameter["schema"]));
+    if !parameters.is_empty() {
+        operation.insert("parameters".to_owned(), Value::Array(parameters.clone()));
+    }
     let has = |key: &str, value: &str| parameters.iter().any(|parameter| parameter[key] == value);
     let has_body = operation.contains_key("requestBody");
     let conditional = method == "GET" && answers_json(operation);
@@ -187,7 +234,6 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
         let description = "What the answer is known by. As `If-Match` it stands for the resource's record.";
         responses["200"]["headers"]["ETag"] = json!({"description": description, "schema": {"type": "string"}});
         responses["304"] = json!({"description": "It is what the client has (RFC 9110 §15.4.5)"});
-        let mut parameters = parameters;
         parameters.push(json!({
             "name": "If-None-Match", "in": "header", "required": false, "schema": {"type": "string"},
             "description": "ETags of answers that the client has: 304 where nothing has changed (RFC 9110 §13.1.2)."

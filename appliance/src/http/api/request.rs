@@ -94,14 +94,46 @@ fn is_other_than_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde takes a list of values for an object of fields.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(
+            Problem::new(Kind::Malformed, "the body is a list", "send a JSON object of the documented fields").at("")
+        );
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(malformed)?;
+    let value = match serde_path_to_error::deserialize(&mut json) {
+        Ok(value) => value,
+        Err(error) => return whole_numbers(bytes).map_or_else(|| Err(malformed(error)), read),
+    };
     match json.end() {
         Ok(()) => Ok(value),
         Err(error) => {
             Err(Problem::new(Kind::Malformed, error.to_string(), "send one JSON object and nothing after it"))
         }
     }
+}
+
+/// The same with numbers such as `300.0` as the integers that they are to JSON (JSON Schema 2020-12, core §4.2.1), which
+/// serde takes for fractions; `None`: there is none.
+fn whole_numbers(bytes: &[u8]) -> Option<serde_json::Value> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    fn mend(value: &mut serde_json::Value) -> bool {
+        use serde_json::Value;
+        match value {
+            Value::Object(fields) => fields.values_mut().fold(false, |mended, value| mend(value) | mended),
+            Value::Array(items) => items.iter_mut().fold(false, |mended, value| mend(value) | mended),
+            Value::Number(number) if number.is_f64() => match number.as_f64() {
+                Some(whole) if whole.fract() == 0.0 && whole.abs() < EXACT => {
+                    *number = (whole as i64).into();
+                    true
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+    let mut value = serde_json::from_slice(bytes).ok()?;
+    mend(&mut value).then_some(value)
 }
 
 /// A path as a JSON pointer (RFC 6901 §3).
@@ -146,14 +178,20 @@ pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     for value in headers.get_all(header::IF_MATCH) {
         let refuse =
             || Problem::new(Kind::Malformed, "If-Match is no list of ETags", "send the ETag of a GET as it was");
-        for tag in value.to_str().map_err(|_| refuse())?.split(',').map(str::trim) {
-            if tag == "*" {
-                return Ok(Some(Expected::Exists));
+        let value = value.to_str().map_err(|_| refuse())?;
+        if value.trim() == "*" {
+            return Ok(Some(Expected::Exists));
+        }
+        // Empty elements are passed over (RFC 9110 §5.6.1.2), and an empty list matches nothing.
+        for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+            let strong = tag.strip_prefix("W/").unwrap_or(tag);
+            let version = strong.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(refuse)?;
+            if !version.bytes().all(|byte| matches!(byte, b'!' | b'#'..=b'~')) {
+                return Err(refuse());
             }
-            if tag.starts_with("W/") {
+            if strong.len() < tag.len() {
                 continue;
             }
-            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(refuse)?;
             // What follows tells of more than the record: see `conditional`.
             let version = version.split_once('-').map_or(version, |(version, _)| version);
             versions.push(version.to_owned());
@@ -169,7 +207,7 @@ pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
 pub struct IfMatch {
     /// The ETag of what was looked at, or `*` for anything that is there. The write is refused with 412 where the
     /// resource is another by now (RFC 9110 §13.1.1).
-    #[param(rename = "If-Match")]
+    #[param(rename = "If-Match", pattern = "^(\\*|(W/)?\"[!#-+\\--~]*\"(, ?(W/)?\"[!#-+\\--~]*\")*)?$")]
     if_match: Option<String>,
 }
 
@@ -179,8 +217,8 @@ pub struct IfMatch {
 #[into_params(parameter_in = Query)]
 pub struct Paging {
     /// Items at most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<Limit>,
     /// The last item of the page before.
     after: Option<String>,
 }
@@ -198,15 +236,38 @@ pub struct Page<T> {
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
+/// How many items a page has at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Limit(usize);
+
+impl TryFrom<usize> for Limit {
+    type Error = String;
+
+    fn try_from(limit: usize) -> Result<Self, String> {
+        match limit {
+            1..=MAX_LIMIT => Ok(Self(limit)),
+            _ => Err(format!("limit is {limit}; write 1 to {MAX_LIMIT}")),
+        }
+    }
+}
+
+impl Limit {
+    /// The number, where it is not said the usual one.
+    pub fn or_usual(limit: Option<Self>) -> usize {
+        limit.map_or(DEFAULT_LIMIT, |Self(limit)| limit)
+    }
+}
+
 impl Paging {
     /// A page's size and the key that it comes after.
-    pub fn new(limit: Option<usize>, after: Option<String>) -> Self {
+    pub fn new(limit: Option<Limit>, after: Option<String>) -> Self {
         Self { limit, after }
     }
 
     /// The page of `all`, each item known by its key; shown as `show` does.
     pub fn page<T, U>(&self, all: Vec<T>, key: impl Fn(&T) -> String, show: impl FnMut(T) -> U) -> Page<U> {
-        let limit = self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+        let limit = Limit::or_usual(self.limit);
         let start = match &self.after {
             None => 0,
             Some(after) => all.iter().position(|item| key(item) == *after).map_or(all.len(), |index| index + 1),
@@ -240,8 +301,17 @@ mod tests {
             let problem = parse::<Example>(body.as_bytes()).unwrap_err();
             assert_eq!(problem.pointer.as_deref(), Some(pointer), "{problem:?}");
         }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Counted {
+            count: u32,
+        }
+        assert_eq!(parse(br#"{"count":300.0}"#), Ok(Counted { count: 300 }));
+        for wrong in [r#"{"count":300.5}"#, r#"{"count":-1.0}"#, r#"{"count":1e99}"#, r#"{"count":1.0} {}"#] {
+            assert!(parse::<Counted>(wrong.as_bytes()).is_err(), "{wrong}");
+        }
         assert!(parse::<Example>(br#"{"labels":{}} {}"#).is_err());
         assert!(parse::<Example>(b"no json").is_err());
+        assert!(parse::<Example>(b" [{}]").is_err());
     }
 
     #[test]
@@ -254,14 +324,17 @@ mod tests {
         assert_eq!(expected(&HeaderMap::new()), Ok(None));
         assert_eq!(read("*"), Ok(Some(Expected::Exists)));
         assert_eq!(read(r#""a", W/"b", "c""#), Ok(Some(Expected::Version(vec!["a".into(), "c".into()]))));
-        assert!(read("bare").is_err());
+        assert_eq!(read(""), Ok(Some(Expected::Version(Vec::new()))), "a list of none");
+        for wrong in ["bare", "\"a b\"", "\"a\", *", "null"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
     fn pages_follow_one_another() {
         let all: Vec<u32> = (0..5).collect();
         let page = |after: Option<&str>| {
-            Paging::new(Some(2), after.map(str::to_owned)).page(all.clone(), u32::to_string, |item| item)
+            Paging::new(Some(Limit(2)), after.map(str::to_owned)).page(all.clone(), u32::to_string, |item| item)
         };
         assert_eq!((page(None).items, page(None).next.as_deref()), (vec![0, 1], Some("1")));
         assert_eq!(page(Some("1")).items, [2, 3]);
