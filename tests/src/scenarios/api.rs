@@ -44,7 +44,7 @@ fn described(bennu: &Appliance, dir: &std::path::Path, seconds: u64) -> Result<S
     for mac in ["52:54:00:00:00:01", "52:54:00:00:00:02"] {
         bennu.bennu(["machine", "label", mac, "rack=r1"])?;
     }
-    let token = text(&bennu.json(["token", "create", "schemathesis", "--role", "admin"])?, "token")?;
+    let token = text(&bennu.json(["token", "create", "schemathesis", "--scope", "admin"])?, "token")?;
     let certificate = bennu.state().join("tls/cert.pem");
     let report = dir.join("schemathesis.json");
     fs::write(dir.join("schemathesis.toml"), SETTINGS)?;
