@@ -87,7 +87,7 @@ pub struct Secret {
     pub name: SecretName,
     /// Whose it is.
     pub target: Target,
-    /// Where it is laid down by itself; `None`: where documents that name it say.
+    /// Where it is laid down by itself; `None`: nowhere yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Placement>,
     /// What it is.

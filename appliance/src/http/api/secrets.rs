@@ -62,7 +62,7 @@ pub struct SecretBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub selector: Option<Selector>,
-    /// Where stage 1 lays it down; without, only documents that name it do.
+    /// Where stage 1 lays it down; without, it is kept and laid down nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Permission bits in octal; 0600 if absent.
