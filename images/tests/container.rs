@@ -19,6 +19,7 @@ use bennu_rules::{
     image::{BlobRef, Content, Digest},
 };
 use common::*;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
 /// Entries of a layer: `d` directory, `f` file with its own path as content, `s path>target`, `h path>target`,
@@ -418,4 +419,51 @@ fn a_layout_is_held_to_its_digests() {
     assert!(matches!(error, ImportError::Oci(OciError::Mismatch { .. })), "{error}");
     let error = arrive(&pack(tree().path()), None, &other).unwrap_err().to_string();
     assert!(error.contains("neither index.json"), "{error}");
+}
+
+#[test]
+fn a_layout_brings_its_signatures_however_its_tool_names_them() {
+    let (_dir, store) = store();
+    let manifest = |extra: Value| {
+        let empty = json!({"mediaType": OCI_CONFIG, "digest": digest_of(b"{}"), "size": 2});
+        let mut manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": []});
+        manifest.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        manifest.to_string()
+    };
+    let image = manifest(json!({}));
+    let digest = digest_of(image.as_bytes());
+    let subject = json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": image.len()});
+    let kinds = "application/vnd.dev.cosign.artifact.sig.v1+json";
+    let signature = manifest(json!({"annotations": {"of": "tag"}}));
+    let referrer = manifest(json!({"artifactType": kinds, "subject": subject}));
+    let entry = |text: &str, extra: Value| {
+        let mut entry = json!({"mediaType": OCI_MANIFEST, "digest": digest_of(text.as_bytes()), "size": text.len()});
+        entry.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        entry
+    };
+    let name = |name: &str| json!({"annotations": {"org.opencontainers.image.ref.name": name}});
+    let kind = |kind: &str| json!({"annotations": {"kind": format!("dev.cosignproject.cosign/{kind}")}});
+    let arrived = |first: Value, second: Value| {
+        let index = json!({"schemaVersion": 2, "manifests": [first, second]}).to_string();
+        let blob = |text: &str| format!("blobs/sha256/{}", digest_of(text.as_bytes()).hex());
+        let names = [blob(&image), blob(&signature), blob(&referrer)];
+        let files: [(&str, &[u8]); 4] = [
+            ("index.json", index.as_bytes()),
+            (&names[0], image.as_bytes()),
+            (&names[1], signature.as_bytes()),
+            (&names[2], referrer.as_bytes()),
+        ];
+        let mut meter = Meter::new(&(), ImportStep::Read, None);
+        let arrived = read_archive(tar_of(&files, &[]).as_slice(), None, &store, &mut meter).unwrap();
+        assert_eq!(arrived.document.digest, digest);
+        let [signature] = arrived.signatures.try_into().unwrap_or_else(|found| panic!("{found:?}"));
+        assert_eq!(signature.image, digest);
+        (signature.manifest.digest, signature.is_tagged)
+    };
+    let [tagged, referring] = [digest_of(signature.as_bytes()), digest_of(referrer.as_bytes())];
+    let by_tag = entry(&signature, name(&format!("sha256-{}.sig", digest.hex())));
+    assert_eq!(arrived(entry(&image, name("v1")), by_tag), (tagged, true));
+    assert_eq!(arrived(entry(&image, kind("image")), entry(&signature, kind("sigs"))), (tagged, true));
+    let by_subject = entry(&referrer, json!({"artifactType": kinds}));
+    assert_eq!(arrived(entry(&image, json!({})), by_subject), (referring, false));
 }

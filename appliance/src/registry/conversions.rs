@@ -2,7 +2,7 @@
 
 use super::{
     convert::{Converted, Wanted, convert, trusted},
-    trust,
+    trust::{self, Arriving},
 };
 use crate::{
     appliance::Appliance,
@@ -159,7 +159,7 @@ async fn settle(
             let source = format!("push {name}");
             let (mut images, holds): (Vec<_>, Vec<_>) =
                 converted.images.into_iter().map(|made| parted(made, &source)).unzip();
-            trust::judge_new(&mut images, appliance);
+            trust::judge_new(&mut images, &Arriving::default(), appliance);
             (Ok(images), holds)
         }
         Err(problem) => {

@@ -12,6 +12,7 @@ use bennu_rules::{
     Records,
     assignment::lookup_for,
     boot::chain::SHIM,
+    commands::images::Signature,
     facts::Architecture,
     image::{BlobRef, Content, ImageReference},
     registry::Artifact,
@@ -38,6 +39,8 @@ pub struct Converted {
     pub images: Vec<Imported>,
     /// What the registry holds from now on: the document, then the manifests in it.
     pub source: Vec<Artifact>,
+    /// Signatures that came with it.
+    pub signatures: Vec<Signature>,
 }
 
 /// Converts. Blocks, for as long as the image's compression takes.
@@ -54,7 +57,11 @@ pub fn convert(
         && is_ours(manifest)
     {
         // It is on record as an image, and needs no second record.
-        return Ok(Converted { images: vec![adopt(&wanted.document.digest, store)?], source: Vec::new() });
+        return Ok(Converted {
+            images: vec![adopt(&wanted.document.digest, store)?],
+            source: Vec::new(),
+            signatures: Vec::new(),
+        });
     }
     let mut found = variants(&wanted.document.digest, &wanted.media_type, store)?;
     found.sort_by_key(|(architecture, _)| (*architecture != Architecture::X86_64, *architecture));
@@ -87,7 +94,7 @@ pub fn convert(
     }
     match (images.is_empty(), first_error) {
         (true, Some(error)) => Err(error),
-        _ => Ok(Converted { images, source }),
+        _ => Ok(Converted { images, source, signatures: Vec::new() }),
     }
 }
 

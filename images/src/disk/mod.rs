@@ -161,11 +161,11 @@ const CHUNK: usize = 1 << 20;
 const STRETCH: usize = 64 << 10;
 static ZEROS: [u8; STRETCH] = [0; STRETCH];
 
-/// Writes a stream to a scratch file, with holes for its zeros. `told` hears how much came.
+/// Writes a stream to a scratch file, with holes for its zeros. The meter hears how much came.
 pub fn spool(
     mut source: impl io::Read,
     store: &Store,
-    told: &mut dyn FnMut(u64) -> Result<(), crate::import::Cancelled>,
+    mut meter: crate::import::Meter<'_>,
 ) -> Result<File, crate::import::ImportError> {
     let file = store.spool()?;
     let mut buffer = vec![0; CHUNK];
@@ -181,11 +181,13 @@ pub fn spool(
             }
         }
         at += count as u64;
-        told(at)?;
+        meter.at(at);
+        meter.check()?;
         if count < buffer.len() {
             break;
         }
     }
+    meter.done(at);
     file.set_len(at).map_err(|e| store.failed("write to", store.tmp(), e))?;
     Ok(file)
 }

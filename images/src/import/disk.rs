@@ -32,7 +32,10 @@ pub fn disk(
 ) -> Result<Imported, ImportError> {
     root::check(options)?;
     let hold = store.hold();
-    let disk = Rc::new(Disk::open(received(reader, options, store, progress)?)?);
+    let unreadable = |source| ImportError::Read { what: "disk image".to_owned(), source };
+    let plain = decompress::sniff(reader).map_err(unreadable)?;
+    let meter = Meter::new(progress, ImportStep::Read, options.source_size);
+    let disk = Rc::new(Disk::open(disk::spool(plain, store, meter)?)?);
     let partitions = disk::partitions(&disk)?;
     let Chosen { partition, part, facts, files } = choose(&disk, &partitions)?;
     progress.note(&format!("the root is {}, an ext4 of {}", partition.describe(), crate::store::bytes(facts.size)));
@@ -59,25 +62,6 @@ pub fn disk(
     let cmdline = options.cmdline.trim().to_owned();
     let config = ImageConfig { cmdline, signed, os, tools, ..ImageConfig::of(kernel.architecture, content) };
     manifest::seal(config, store, hold)
-}
-
-fn received(
-    reader: impl Read,
-    options: &Options,
-    store: &Store,
-    progress: &dyn Progress,
-) -> Result<std::fs::File, ImportError> {
-    let unreadable = |source| ImportError::Read { what: "disk image".to_owned(), source };
-    let plain = decompress::sniff(reader).map_err(unreadable)?;
-    let mut meter = Meter::new(progress, ImportStep::Read, options.source_size);
-    let mut last = 0;
-    let file = disk::spool(plain, store, &mut |done| {
-        meter.at(done);
-        last = done;
-        meter.check()
-    })?;
-    meter.done(last);
-    Ok(file)
 }
 
 /// The root partition.

@@ -36,8 +36,8 @@ pub fn iso(
 ) -> Result<Imported, ImportError> {
     foreign::check_cmdline(&options.cmdline)?;
     let hold = store.hold();
-    let file = received(reader, options, store, progress)?;
-    let disc = Disc::open(file)?;
+    let meter = Meter::new(progress, ImportStep::Read, options.source_size);
+    let disc = Disc::open(disk::spool(reader, store, meter)?)?;
     let os = disc.text(".disk/info", LONGEST_INFO).map(|text| crate::archive::show(text.trim().as_bytes()));
     let os = os.filter(|text| !text.is_empty());
     let take = |part: &Part, what: &str| match part {
@@ -72,18 +72,6 @@ pub fn iso(
     foreign::check_cmdline(&cmdline)?;
     let tools = BTreeMap::from([("bennu".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     manifest::seal(ImageConfig { cmdline, os, tools, ..ImageConfig::of(architecture, content) }, store, hold)
-}
-
-fn received(reader: impl Read, options: &Options, store: &Store, progress: &dyn Progress) -> Result<File, ImportError> {
-    let mut meter = Meter::new(progress, ImportStep::Read, options.source_size);
-    let mut last = 0;
-    let file = disk::spool(reader, store, &mut |done| {
-        meter.at(done);
-        last = done;
-        meter.check()
-    })?;
-    meter.done(last);
-    Ok(file)
 }
 
 fn said(live: &Live, progress: &dyn Progress) {

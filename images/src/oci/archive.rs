@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     archive::{Entry, EntryKind, Reader, TarError, decompress, show},
+    cosign::{SIGNATURE_ARTIFACT, is_signature_tag},
     import::{ARTIFACT_TYPE, ImportError, Meter},
     store::Store,
 };
@@ -26,6 +27,21 @@ pub struct Arrived {
     pub document: BlobRef,
     /// Its media type.
     pub media_type: String,
+    /// What the archive holds of signatures, of whichever image.
+    pub signatures: Vec<Attached>,
+}
+
+/// A signature's manifest in an archive. What it signs, and whether it counts, only verification says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The image that it is said to be about.
+    pub image: Digest,
+    /// Whether it lies under cosign's tag for that image; else it is a referrer.
+    pub is_tagged: bool,
+    /// Its manifest.
+    pub manifest: BlobRef,
+    /// The manifest's media type.
+    pub media_type: String,
 }
 
 /// Reads an archive into the store. `wanted` names one of several images: a tag, or a whole name.
@@ -38,7 +54,7 @@ pub fn read_archive(
     let files = Files::read(source, store, meter)?;
     let bytes = |name: &str| files.small(name, store);
     if let Some(index) = bytes("index.json")? {
-        return Ok(from_layout(&index, wanted)?);
+        return Ok(from_layout(&index, wanted, store)?);
     }
     match bytes("manifest.json")? {
         Some(list) => from_docker(&list, wanted, &files, store),
@@ -159,7 +175,7 @@ fn check(name: &[u8], blob: &BlobRef) -> Result<(), OciError> {
     Err(OciError::Mismatch { name: show(name), found: blob.digest })
 }
 
-fn from_layout(index: &[u8], wanted: Option<&str>) -> Result<Arrived, OciError> {
+fn from_layout(index: &[u8], wanted: Option<&str>, store: &Store) -> Result<Arrived, OciError> {
     let refuse = |why: String| OciError::Archive(format!("the layout's index.json cannot be used: {why}"));
     let Document::Index(Index { manifests, .. }) = Document::parse(index, None).map_err(refuse)? else {
         return Err(refuse("it is no index".to_owned()));
@@ -170,17 +186,48 @@ fn from_layout(index: &[u8], wanted: Option<&str>) -> Result<Arrived, OciError> 
         None => manifests.iter().filter(|descriptor| !is_attached(descriptor)).collect(),
     };
     let chosen = *choose(&images, wanted, |descriptor| vec![name(descriptor)])?;
-    Ok(Arrived { document: chosen.blob(), media_type: chosen.media_type.clone() })
+    let signatures = manifests.iter().filter_map(|descriptor| signature(descriptor, &chosen.digest, store)).collect();
+    Ok(Arrived { document: chosen.blob(), media_type: chosen.media_type.clone(), signatures })
 }
 
-/// Whether it is about an image, as a signature is: by its type, or by cosign's name for it.
+/// What `cosign save` writes on each manifest of its layout, which have no names there.
+const COSIGN_KIND: &str = "kind";
+const COSIGN_KINDS: &str = "dev.cosignproject.cosign/";
+
+/// The tag in a descriptor's name.
+fn tag(descriptor: &Descriptor) -> Option<&str> {
+    let name = descriptor.annotations.get(REF_NAME)?;
+    Some(name.rsplit_once(':').map_or(name.as_str(), |(_, tag)| tag))
+}
+
+/// Whether it is about an image, as a signature is: by its type, or by cosign's name or kind for it.
 fn is_attached(descriptor: &Descriptor) -> bool {
-    let is_named = descriptor.annotations.get(REF_NAME).is_some_and(|name| {
-        let tag = name.rsplit_once(':').map_or(name.as_str(), |(_, tag)| tag);
-        let about = tag.strip_prefix("sha256-").and_then(|rest| rest.split_once('.'));
-        about.is_some_and(|(hex, _)| Digest::from_hex(hex).is_ok())
-    });
-    is_named || descriptor.artifact_type.as_deref().is_some_and(|kind| !kind.is_empty() && kind != ARTIFACT_TYPE)
+    let about = tag(descriptor).and_then(|tag| tag.strip_prefix("sha256-")).and_then(|rest| rest.split_once('.'));
+    let is_named = about.is_some_and(|(hex, _)| Digest::from_hex(hex).is_ok());
+    let kind = descriptor.annotations.get(COSIGN_KIND).and_then(|kind| kind.strip_prefix(COSIGN_KINDS));
+    let is_of_kind = kind.is_some_and(|kind| !matches!(kind, "image" | "imageIndex"));
+    let is_artifact = descriptor.artifact_type.as_deref().is_some_and(|kind| !kind.is_empty() && kind != ARTIFACT_TYPE);
+    is_named || is_of_kind || is_artifact
+}
+
+/// The signatures that a descriptor of a layout names, if any; those of `cosign save` are its only image's.
+fn signature(descriptor: &Descriptor, chosen: &Digest, store: &Store) -> Option<Attached> {
+    let attached = |image, is_tagged| {
+        let (manifest, media_type) = (descriptor.blob(), descriptor.media_type.clone());
+        Some(Attached { image, is_tagged, manifest, media_type })
+    };
+    if let Some(image) = tag(descriptor).and_then(is_signature_tag) {
+        return attached(image, true);
+    }
+    if descriptor.annotations.get(COSIGN_KIND).is_some_and(|kind| *kind == format!("{COSIGN_KINDS}sigs")) {
+        return attached(*chosen, true);
+    }
+    if descriptor.artifact_type.as_deref() != Some(SIGNATURE_ARTIFACT) {
+        return None;
+    }
+    // One that is damaged or missing is a signature less; its lack is told where signatures are wanted.
+    let document = Document::open(store, &descriptor.digest, Some(&descriptor.media_type)).ok()?;
+    attached(document.subject()?.digest, false)
 }
 
 /// Takes the one image there is, or the one that was named.
@@ -242,7 +289,7 @@ fn from_docker(list: &[u8], wanted: Option<&str>, files: &Files, store: &Store) 
         annotations: BTreeMap::new(),
     };
     let json = serde_json::to_vec(&manifest).map_err(ImportError::Json)?;
-    Ok(Arrived { document: store.put(&json)?, media_type: OCI_MANIFEST.to_owned() })
+    Ok(Arrived { document: store.put(&json)?, media_type: OCI_MANIFEST.to_owned(), signatures: Vec::new() })
 }
 
 /// What a layer's media type says of its compression. Docker's are plain; others write gzip.

@@ -213,13 +213,19 @@ impl Document {
         }
     }
 
+    /// The manifest that it is about, where it says so.
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Manifest(manifest) => manifest.subject.as_ref(),
+            Self::Index(index) => index.subject.as_ref(),
+        }
+    }
+
     /// Its record, as it was pushed to a repository under a media type.
     pub fn artifact(&self, blob: &BlobRef, media_type: &str, repository: &str) -> Artifact {
-        let (kind, annotations, subject) = match self {
-            Self::Manifest(manifest) => (manifest.kind(), &manifest.annotations, &manifest.subject),
-            Self::Index(index) => {
-                (index.artifact_type.as_deref().unwrap_or_default(), &index.annotations, &index.subject)
-            }
+        let (kind, annotations) = match self {
+            Self::Manifest(manifest) => (manifest.kind(), &manifest.annotations),
+            Self::Index(index) => (index.artifact_type.as_deref().unwrap_or_default(), &index.annotations),
         };
         Artifact {
             digest: blob.digest,
@@ -228,7 +234,7 @@ impl Document {
             kind: kind.to_owned(),
             annotations: annotations.clone(),
             parts: self.parts().into_iter().map(Descriptor::blob).collect(),
-            subject: subject.as_ref().map(|subject| subject.digest),
+            subject: self.subject().map(|subject| subject.digest),
             repositories: [repository.to_owned()].into(),
             pushed: Timestamp::default(),
         }

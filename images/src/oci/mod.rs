@@ -8,7 +8,7 @@ mod archive;
 mod document;
 mod export;
 
-pub use archive::{Arrived, read_archive};
+pub use archive::{Arrived, Attached, read_archive};
 pub use document::{Config, Descriptor, Document, Index, Manifest, Platform, Run};
 pub use export::{Export, ExportError, LAYOUT, REF_NAME};
 

@@ -29,6 +29,17 @@ pub struct AddImages {
     pub name: ImageName,
     /// The container image they were made of, then the manifests in it: what a push would have brought.
     pub source: Vec<Artifact>,
+    /// Signatures that came along.
+    pub signatures: Vec<Signature>,
+}
+
+/// A signature's manifest that came with an image, as a push would have brought it.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// The tag that cosign makes of the image's digest; none where the manifest itself says what it is about.
+    pub name: Option<ImageName>,
+    /// Its manifest.
+    pub artifact: Artifact,
 }
 
 /// What an import came to.
@@ -47,6 +58,17 @@ pub fn add_images(request: &AddImages, view: &View<'_>, at: &Moment) -> Decision
     let by = request.images.first().map_or_else(String::new, |image| format!("import {}", image.source));
     let (added, mut changes) = add(&request.images, &request.name, by.clone(), view, at);
     changes.extend(request.source.iter().filter_map(|artifact| merged(artifact, view, at)).map(Change::PutArtifact));
+    for Signature { name, artifact } in &request.signatures {
+        changes.extend(merged(artifact, view, at).map(Change::PutArtifact));
+        let kept = |name: &ImageName| Push {
+            name: name.clone(),
+            digest: artifact.digest,
+            at: at.now,
+            by: by.clone(),
+            outcome: Outcome::Kept,
+        };
+        changes.extend(name.as_ref().map(|name| Change::PutPush(kept(name))));
+    }
     let earlier = view.records.push(&request.name);
     match request.source.first() {
         Some(pushed) => {

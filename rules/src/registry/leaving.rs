@@ -21,15 +21,18 @@ pub struct Leaving {
     pub name: Option<String>,
 }
 
-/// The bootable image that `reference` stands for, under a name.
+/// The bootable image that `reference` stands for, under a name; then the signatures on that image itself.
 pub fn image_leaving(
     reference: &ImageReference,
     name: Option<String>,
     records: &dyn Records,
-) -> Result<Leaving, Refusal> {
+) -> Result<Vec<Leaving>, Refusal> {
     let image = image(reference, records)?;
     let blob = BlobRef { digest: image.digest, size: image.manifest_size };
-    Ok(Leaving { blob, media_type: None, kind: None, name })
+    let first = Leaving { blob, media_type: None, kind: None, name };
+    let mut leaving = said_of([image.digest].into(), records);
+    leaving.insert(0, first);
+    Ok(leaving)
 }
 
 /// The container image that `reference` was made of, as it was pushed, under a name; then what was said of it, such as
@@ -45,24 +48,30 @@ pub fn source_leaving(
         None => image(reference, records)?.config.derived.ok_or_else(none)?.source.digest,
     };
     let source = records.artifact(&digest).ok_or_else(none)?;
+    let subjects = source.parts.iter().map(|part| part.digest).chain([digest]).collect();
+    let mut leaving = said_of(subjects, records);
+    leaving.insert(0, leave(&source, name));
+    Ok(leaving)
+}
+
+/// What was said of manifests, such as their signatures, and what was said of that.
+fn said_of(mut subjects: BTreeSet<Digest>, records: &dyn Records) -> Vec<Leaving> {
     let is_about = |subjects: &BTreeSet<Digest>, of: Option<Digest>| of.is_some_and(|of| subjects.contains(&of));
-    let mut subjects: BTreeSet<Digest> = source.parts.iter().map(|part| part.digest).chain([digest]).collect();
     let (artifacts, pushes) = (records.artifacts(), records.pushes());
-    let mut leaving = vec![leave(&source, name)];
+    let mut leaving = Vec::new();
     let mut listed = subjects.clone();
     for push in pushes.iter().filter(|push| is_about(&subjects, about(&push.name))) {
         let Some(artifact) = records.artifact(&push.digest) else { continue };
         listed.insert(artifact.digest);
         leaving.push(leave(&artifact, Some(push.name.tag().to_owned())));
     }
-    // Of signatures there may be signatures.
     loop {
         let next = artifacts.iter().find(|artifact| {
             is_about(&subjects, artifact.subject)
                 && !subjects.contains(&artifact.digest)
                 && records.image(&artifact.digest).is_none()
         });
-        let Some(next) = next else { return Ok(leaving) };
+        let Some(next) = next else { return leaving };
         subjects.insert(next.digest);
         if listed.insert(next.digest) {
             leaving.push(leave(next, None));
@@ -191,8 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn an_image_leaves_alone() {
-        let leaving = image_leaving(&"web:v1".parse().unwrap(), None, &records()).unwrap();
-        assert_eq!((leaving.blob.digest, leaving.name), (Digest([1; 32]), None));
+    fn an_image_leaves_with_its_own_signatures_alone() {
+        let mut records = records();
+        let leaving = |records: &Memory| {
+            let leaving = image_leaving(&"web:v1".parse().unwrap(), None, records).unwrap();
+            leaving.into_iter().map(|leaving| (leaving.blob.digest.0[0], leaving.name)).collect::<Vec<_>>()
+        };
+        assert_eq!(leaving(&records), [(1, None)]);
+        let tag = format!("sha256-{}.sig", Digest([1; 32]).hex());
+        records.apply(Change::PutArtifact(artifact(40, "application/x-signature", None, &[])));
+        records.apply(push(&format!("web:{tag}"), 40, Outcome::Kept));
+        assert_eq!(leaving(&records), [(1, None), (40, Some(tag))]);
     }
 }

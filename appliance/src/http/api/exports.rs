@@ -54,7 +54,7 @@ pub async fn create(State(api): Shared, Path(text): Path<String>, Params(wanted)
     }
     let leaving = api.ledger.read(|records, _| match wanted.source {
         true => source_leaving(&reference, wanted.tag, records),
-        false => image_leaving(&reference, wanted.tag, records).map(|image| vec![image]),
+        false => image_leaving(&reference, wanted.tag, records),
     })??;
     let store = api.store.clone();
     let looked = tokio::task::spawn_blocking(move || Export::of(&leaving, &store)).await;

@@ -20,7 +20,7 @@ use crate::{
     },
     registry::{
         convert::{self, Converted, convert, trusted},
-        trust,
+        trust::{self, Arriving},
     },
 };
 use axum::{
@@ -217,8 +217,9 @@ async fn run(api: &Arc<Api>, wanted: Wanted, name: ImageName, body: BodyReader, 
 /// The one proposal that adds the images and moves the tag.
 async fn record(api: &Arc<Api>, made: Converted, name: ImageName, source: String) -> Answer<Line> {
     let (mut images, holds): (Vec<Image>, Vec<_>) = made.images.into_iter().map(|made| parted(made, &source)).unzip();
-    trust::judge_new(&mut images, api);
-    let request = AddImages { images, name: name.clone(), source: made.source };
+    let (source, signatures) = (made.source, trust::better(made.signatures, api)?);
+    trust::judge_new(&mut images, &Arriving { source: &source, signatures: &signatures }, api);
+    let request = AddImages { images, name: name.clone(), source, signatures };
     let added = api.ledger.decide(request, add_images).await?;
     drop(holds);
     for image in &added {
@@ -270,7 +271,7 @@ fn import(wanted: &Wanted, api: &Api, body: BodyReader, progress: &Teller) -> An
         Kinds::Disk => import::disk(body, &options, &api.store, progress)?,
         Kinds::Root | Kinds::Kernel => root_from_tar(body, &options, &api.store, progress)?,
     };
-    Ok(Converted { images: vec![image], source: Vec::new() })
+    Ok(Converted { images: vec![image], source: Vec::new(), signatures: Vec::new() })
 }
 
 fn options(wanted: &Wanted, api: &Api) -> Options {
@@ -308,7 +309,14 @@ fn import_container(
         repository: name.name().to_owned(),
         kernel: wanted.kernel.clone(),
     };
-    let converted = convert(&wanted, options, api, progress)?;
+    let mut converted = convert(&wanted, options, api, progress)?;
+    let found = trust::attached(&arrived.signatures, &wanted, &converted.source, api);
+    for (attached, signature) in arrived.signatures.iter().zip(found) {
+        match signature {
+            Ok(signature) => converted.signatures.extend(signature),
+            Err(why) => progress.note(&format!("the signature {} is left out: {why}", attached.manifest.digest)),
+        }
+    }
     drop(hold);
     Ok(converted)
 }

@@ -78,7 +78,9 @@ impl Bench {
 
     /// With more in its configuration.
     pub fn with(config: &str) -> Self {
-        Self::of(Config::parse(&format!("{CONFIG}\n{config}")).unwrap())
+        let mut config = Config::parse(&format!("{CONFIG}\n{config}")).unwrap();
+        config.signatures.read().unwrap();
+        Self::of(config)
     }
 
     pub fn of(config: Config) -> Self {

@@ -505,7 +505,7 @@ async fn an_image_made_elsewhere_is_not_signed_by_what_it_says_of_itself() {
         adopted,
     };
     let mut images = [image(false), image(true)];
-    crate::registry::trust::judge_new(&mut images, &lab.bench.appliance);
+    crate::registry::trust::judge_new(&mut images, &Default::default(), &lab.bench.appliance);
     assert!(matches!(images[0].verdict, Some(Verdict::Signed { .. })), "{:?}", images[0].verdict);
     assert_eq!(images[1].verdict, Some(Verdict::Unsigned));
 }

@@ -128,6 +128,7 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
                 images: vec![image_numbered(number)],
                 name: format!("web:v{number}").parse().unwrap(),
                 source: Vec::new(),
+                signatures: Vec::new(),
             };
             ledger.decide(request, add_images).await?;
             Ok(Some(Promise::Imported(Digest([number; 32]))))
@@ -144,7 +145,12 @@ pub async fn operate(ledger: &Ledger, n: u32, mut chance: Chance) -> Result<Opti
         2 | 3 => {
             ledger
                 .decide(
-                    AddImages { images: vec![image_numbered(1)], name: "base:v1".parse().unwrap(), source: Vec::new() },
+                    AddImages {
+                        images: vec![image_numbered(1)],
+                        name: "base:v1".parse().unwrap(),
+                        source: Vec::new(),
+                        signatures: Vec::new(),
+                    },
                     add_images,
                 )
                 .await?;

@@ -76,7 +76,12 @@ fn mac(last: u8) -> MacAddress {
 }
 
 fn add(records: &mut Memory, name: &str, seed: u8, ms: u64) -> Added {
-    let request = AddImages { images: vec![image(seed)], name: name.parse().unwrap(), source: Vec::new() };
+    let request = AddImages {
+        images: vec![image(seed)],
+        name: name.parse().unwrap(),
+        source: Vec::new(),
+        signatures: Vec::new(),
+    };
     let decision = add_images(&request, &View { records, live: &Live::default() }, &at(ms));
     decision.changes.into_iter().for_each(|change| records.apply(change));
     decision.answer.into_iter().next().unwrap()

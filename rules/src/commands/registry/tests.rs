@@ -181,11 +181,17 @@ fn an_import_brings_what_a_push_would_have() {
         images: vec![derived(101, 1)],
         name: "web:v".parse().unwrap(),
         source: vec![index, artifact(1, &[11], None)],
+        signatures: Vec::new(),
     };
     world.run(1, |view, at| add_images(&request, view, at));
     assert_eq!(world.outcome("web:v"), Outcome::Image { images: vec![digest(101)] });
     assert!(orphans(&world.0.artifacts(), &world.0.pushes(), &world.0.images()).is_empty());
-    let request = AddImages { images: vec![image(102)], name: "web:v".parse().unwrap(), source: Vec::new() };
+    let request = AddImages {
+        images: vec![image(102)],
+        name: "web:v".parse().unwrap(),
+        source: Vec::new(),
+        signatures: Vec::new(),
+    };
     world.run(2, |view, at| add_images(&request, view, at));
     assert_eq!(world.0.push(&"web:v".parse().unwrap()), None, "the tag is that image now");
 }

@@ -166,6 +166,40 @@ async fn a_source_leaves_as_it_was_pushed_and_umoci_unpacks_it() {
     assert!(error.what.contains("no container image"), "{error}");
 }
 
+/// What was signed at one appliance boots at another that trusts the signer, with nothing but the archive between them.
+#[tokio::test]
+async fn a_signature_goes_along_with_its_image() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).display().to_string();
+    for name in ["ci", "other"] {
+        let private = at(&format!("{name}.key"));
+        tool(&["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &private]);
+        tool(&["openssl", "pkey", "-in", &private, "-pubout", "-out", &at(&format!("{name}.pub"))]);
+    }
+    let requiring = |key: &str| Served::with(&format!("[signatures]\npolicy = \"require\"\nkeys = [\"{key}\"]\n"));
+    let here = Served::new();
+    here.bench.import("team/web:v1", 1).await;
+    let export = |name: &str| format!("image export team/web:v1 oci-archive:{}", at(name));
+    bennu(&here, &export("unsigned.tar")).await.unwrap();
+    bennu(&here, &format!("image sign team/web:v1 --key {}", at("ci.key"))).await.unwrap();
+    bennu(&here, &export("signed.tar")).await.unwrap();
+    let trusting = requiring(&at("ci.pub"));
+    for (file, verdict) in [("unsigned.tar", "unsigned"), ("signed.tar", "signed"), ("unsigned.tar", "signed")] {
+        bennu(&trusting, &format!("image import oci-archive:{}:v1 web:v1", at(file))).await.unwrap();
+        let shown = trusting.bench.get("/v1/images/web:v1").await.json();
+        assert_eq!(shown["verdict"]["verdict"], verdict, "{file}: {shown}");
+    }
+    let pushes = trusting.bench.get("/v1/pushes").await.json();
+    assert_eq!(pushes["items"].as_array().unwrap().len(), 1, "the signature lies in the registry: {pushes}");
+    bennu(&trusting, &format!("image export web:v1 oci-archive:{}:v1", at("again.tar"))).await.unwrap();
+    let [file, again] = ["signed.tar", "again.tar"].map(|name| std::fs::read(at(name)).unwrap());
+    assert!(file == again, "it leaves as it came");
+    let doubting = requiring(&at("other.pub"));
+    bennu(&doubting, &format!("image import oci-archive:{}:v1 web:v1", at("signed.tar"))).await.unwrap();
+    let shown = doubting.bench.get("/v1/images/web:v1").await.json();
+    assert_eq!(shown["verdict"]["verdict"], "not_trusted", "{shown}");
+}
+
 #[tokio::test]
 async fn a_damaged_image_leaves_nothing_behind() {
     let here = Served::new();

@@ -75,7 +75,8 @@ async fn record(bench: &Bench, name: &str, root: &Path, release: &str) {
         verdict: None,
         adopted: false,
     };
-    let request = AddImages { images: vec![image], name: name.parse().unwrap(), source: Vec::new() };
+    let request =
+        AddImages { images: vec![image], name: name.parse().unwrap(), source: Vec::new(), signatures: Vec::new() };
     bench.record(request, add_images).await;
 }
 
