@@ -18,7 +18,6 @@ use bennu_rules::{
 };
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Read},
 };
 
