@@ -369,6 +369,12 @@ fn owner(boot: &Boot) -> Option<bennu_plan::SessionKey> {
     boot.session.as_ref().map(|session| session.key)
 }
 
+/// Whether what was seen would take a boot back to where it was before, or to a failure that it got over.
+fn moves_back(boot: &Boot, seen: &Seen) -> bool {
+    let is_damage = matches!(seen, Seen::Reported { step: Step::Damaged, .. });
+    !is_damage && next_state(seen).is_some_and(|next| next < boot.state || next == State::Failed)
+}
+
 /// Where an observation moves a boot, if it moves it at all.
 fn next_state(seen: &Seen) -> Option<State> {
     match seen {

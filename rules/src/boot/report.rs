@@ -6,7 +6,7 @@ use crate::{
     journey::{Observation, Seen},
 };
 use bennu_plan::{Report, SessionKey};
-use session::{Attempt, Session};
+use session::Attempt;
 use std::net::IpAddr;
 
 /// A machine reports.
@@ -48,19 +48,21 @@ const MAX_MESSAGE: usize = 2000;
 /// Takes note of a report. Once a session owns the boot, only that session's reports count.
 pub fn decide(request: &ReportRequest, view: &View<'_>, at: &Moment) -> Decision<Taken> {
     let Some(boot) = view.live.boot_by_token(&request.token) else { return Decision::just(Taken::UnknownToken) };
-    let session = match (&boot.session, request.proof) {
-        (None, _) => None,
-        (Some(session), Some(proof)) if session.key == proof.key && proof.sequence > session.sequence => {
-            Some(Session { sequence: proof.sequence, ..(**session).clone() })
-        }
-        (Some(_), _) => return session::alarm(Taken::Refused, boot, Attempt::Report, request.address, at),
-    };
+    let proof = request.proof.filter(|proof| boot.session.as_ref().is_some_and(|session| session.key == proof.key));
+    let believed = boot.session.as_ref().zip(proof).and_then(|(session, proof)| session.believing(proof.sequence));
+    if boot.session.is_some() && believed.is_none() {
+        return session::alarm(Taken::Refused, boot, Attempt::Report, request.address, at);
+    }
+    let is_overtaken = believed.as_ref().zip(proof).is_some_and(|(session, proof)| proof.sequence < session.sequence);
     let report = &request.report;
     let message: String = report.message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
     let seen = Seen::Reported { step: report.step, message, progress: report.bytes };
     let mut decision = Decision::just(Taken::Noted);
-    decision.observed.push((boot.machine, Observation::new(at.now, seen)));
-    if let Some(session) = session {
+    // What a later report has moved on from moves nothing back.
+    if !(is_overtaken && super::moves_back(boot, &seen)) {
+        decision.observed.push((boot.machine, Observation::new(at.now, seen)));
+    }
+    if let Some(session) = believed {
         decision.volatile.push(Volatile::PutBoot(Boot { session: Some(Box::new(session)), ..boot.clone() }));
     }
     if let Some(inventory) = &report.inventory

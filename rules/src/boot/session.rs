@@ -28,9 +28,45 @@ pub struct Session {
     /// From where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// The sequence of the last report that was believed.
+    /// The greatest sequence of a report that was believed.
     #[serde(default)]
     pub sequence: u64,
+    /// The sequences that were believed of late, ascending: of two reports that crossed on their way the earlier one comes
+    /// second, and only what came before is a replay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<u64>,
+    /// No sequence up to this is believed.
+    #[serde(default)]
+    pub floor: u64,
+}
+
+/// Sequences that a session remembers.
+const RECENT: usize = 32;
+
+/// A report that others overtook by more than this did not just cross them. Sequences count nanoseconds.
+const CROSSING: u64 = 30_000_000_000;
+
+impl Session {
+    /// A session that just opened.
+    pub fn new(key: SessionKey, opened: Timestamp, address: IpAddr) -> Self {
+        Self { key, opened, address: Some(address), sequence: 0, recent: Vec::new(), floor: 0 }
+    }
+
+    /// The session once a report of `sequence` is believed; `None`: it was before, or comes too late to tell.
+    pub fn believing(&self, sequence: u64) -> Option<Self> {
+        // A session of before these were remembered knows only the greatest.
+        let floor = if self.recent.is_empty() { self.floor.max(self.sequence) } else { self.floor };
+        if sequence <= floor || sequence.saturating_add(CROSSING) < self.sequence {
+            return None;
+        }
+        let place = self.recent.binary_search(&sequence).err()?;
+        let mut after = Self { floor, sequence: self.sequence.max(sequence), ..self.clone() };
+        after.recent.insert(place, sequence);
+        if after.recent.len() > RECENT {
+            after.floor = after.recent.remove(0);
+        }
+        Some(after)
+    }
 }
 
 /// A key is posted under a token.
@@ -109,7 +145,7 @@ pub fn decide(request: &SessionRequest, view: &View<'_>, at: &Moment) -> Decisio
         Some(_) => open(boot.clone(), request.card, view.records),
         None if !may_begin(boot, at.now) => refuse(boot, Attempt::OutOfTime, request.address, at),
         None => {
-            let session = Session { key: request.key, opened: at.now, address: Some(request.address), sequence: 0 };
+            let session = Session::new(request.key, at.now, request.address);
             let mut decision =
                 open(Boot { session: Some(Box::new(session)), ..boot.clone() }, request.card, view.records);
             let seen = Seen::SessionOpened { address: request.address };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    boot::session::{self, Attempt, Opened, SESSION_WINDOW_MS, SessionRequest},
+    boot::session::{self, Attempt, Opened, SESSION_WINDOW_MS, Session, SessionRequest},
     journey::diagnose,
     notice::Notice,
 };
@@ -204,10 +204,43 @@ fn reports_need_the_proof_once_there_is_a_session() {
     assert_eq!(world.says(Step::Up, Some(Proof { key: THEIRS, sequence: 5 })), Taken::Refused);
     assert_eq!(world.says(Step::Network, Some(Proof { key: OURS, sequence: 5 })), Taken::Noted);
     assert_eq!(world.says(Step::Network, Some(Proof { key: OURS, sequence: 5 })), Taken::Refused, "a replay");
-    assert_eq!(world.says(Step::Network, Some(Proof { key: OURS, sequence: 4 })), Taken::Refused);
     let boot = world.boot();
-    assert_eq!((boot.state, boot.intrusions, boot.session.unwrap().sequence), (State::Stage1, 4, 5));
+    assert_eq!((boot.state, boot.intrusions, boot.session.unwrap().sequence), (State::Stage1, 3, 5));
     assert_eq!(world.says(Step::Up, Some(Proof { key: OURS, sequence: 6 })), Taken::Noted);
+}
+
+#[test]
+fn two_reports_that_cross_on_their_way_are_no_intrusion() {
+    let mut world = World::in_stage1();
+    world.asks(OURS, Some(MAC));
+    let mut says = |step, sequence| {
+        let taken = world.says(step, Some(Proof { key: OURS, sequence }));
+        (taken, world.boot().state, world.boot().intrusions)
+    };
+    assert_eq!(says(Step::HandedOver, 20), (Taken::Noted, State::Init, 0));
+    assert_eq!(says(Step::Mounted, 19), (Taken::Noted, State::Init, 0), "it was overtaken, and takes nothing back");
+    assert_eq!(says(Step::Failed, 18), (Taken::Noted, State::Init, 0), "it got over that");
+    assert_eq!(says(Step::Mounted, 19), (Taken::Refused, State::Init, 1), "the same once more is a replay");
+    assert_eq!(says(Step::Network, 21), (Taken::Noted, State::Stage1, 1));
+    assert_eq!(says(Step::Up, 17), (Taken::Noted, State::Up, 1), "nothing says it again");
+    assert_eq!(says(Step::Damaged, 16), (Taken::Noted, State::Failed, 1));
+    let far = 40_000_000_000;
+    assert_eq!(says(Step::Network, far).0, Taken::Noted);
+    assert_eq!(says(Step::Network, 22).0, Taken::Refused, "so late nothing arrives that was not held back");
+}
+
+#[test]
+fn what_a_session_forgot_it_does_not_believe() {
+    let old = Session { sequence: 7, ..Session::new(OURS, Timestamp(0), ADDRESS) };
+    let stored = serde_json::json!({"key": old.key, "opened": old.opened, "sequence": 7});
+    assert_eq!(serde_json::from_value::<Session>(stored).unwrap(), Session { address: None, ..old.clone() });
+    assert!(old.believing(6).is_none() && old.believing(7).is_none(), "a session of before knew only the greatest");
+    let mut session = Session::new(OURS, Timestamp(0), ADDRESS);
+    for sequence in (2..=200).step_by(2) {
+        session = session.believing(sequence).unwrap();
+    }
+    assert!(session.believing(3).is_none() && session.believing(0).is_none() && session.believing(198).is_none());
+    assert_eq!(session.believing(199).unwrap().sequence, 200);
 }
 
 #[derive(Debug, Clone)]
@@ -235,7 +268,7 @@ proptest! {
     fn a_boot_has_one_owner(deeds in deeds()) {
         let mut world = World::in_stage1();
         let mut owner = None;
-        let mut last = 0;
+        let mut believed = std::collections::BTreeSet::from([0]);
         for deed in deeds {
             let before = world.boot();
             match deed {
@@ -255,19 +288,21 @@ proptest! {
                         Proof { key: if ours { OURS } else { THEIRS }, sequence }
                     });
                     let taken = world.says(step, proof);
-                    let is_owners = proof.is_some_and(|proof| Some(proof.key) == owner && proof.sequence > last);
+                    let is_owners = proof.is_some_and(|proof| {
+                        Some(proof.key) == owner && !believed.contains(&proof.sequence)
+                    });
                     prop_assert_eq!(taken == Taken::Noted, owner.is_none() || is_owners);
                     if taken == Taken::Refused {
                         prop_assert_eq!(world.boot().state, before.state);
                     } else if let Some(proof) = proof.filter(|_| owner.is_some()) {
-                        last = proof.sequence;
+                        believed.insert(proof.sequence);
                     }
                 }
                 Deed::Script => drop(world.script()),
                 Deed::Waits(ms) => world.now += ms,
             }
             if world.boot().id != before.id {
-                (owner, last) = (None, 0);
+                (owner, believed) = (None, [0].into());
             }
             prop_assert_eq!(world.boot().session.map(|session| session.key), owner);
         }
