@@ -120,9 +120,10 @@ impl Kind for Machines {
                 .as_ref()
                 .is_some_and(|before| before.reservation.is_some() && before.reservation != changed.after.reservation)
         };
-        let removals: Vec<Change> =
-            changed.iter().filter(moves).map(|changed| Change::RemoveMachine(changed.after.id)).collect();
-        desk.changes.extend(removals);
+        // They stay on record meanwhile: what their boots were given goes with a machine that is removed.
+        let without = |changed: &Changed| changed.before.clone().map(|before| Machine { reservation: None, ..before });
+        let freed: Vec<Change> = changed.iter().filter(moves).filter_map(without).map(Change::PutMachine).collect();
+        desk.changes.extend(freed);
         desk.changes.extend(changed.into_iter().map(|changed| Change::PutMachine(changed.after)));
         Ok(())
     }
