@@ -14,7 +14,7 @@ use bennu_rules::{
     MacAddress, Timestamp,
     assignment::Assignment,
     boot::Pinned,
-    image::{Content, Digest, ImageName, ImageReference},
+    image::{Content, Digest, ImageName, ImageReference, Tag},
     journey::MARKS,
 };
 use serde::Deserialize;
@@ -102,7 +102,7 @@ impl RackPage {
 
 /// What rows are made of beside their machines.
 struct Known {
-    tags: BTreeMap<ImageName, Digest>,
+    tags: BTreeMap<ImageName, Tag>,
     roots: BTreeMap<Digest, u64>,
     leases: BTreeMap<MacAddress, LeaseShown>,
     now: Timestamp,
@@ -164,7 +164,7 @@ fn grouped(rows: Vec<Row>, by: &str) -> Vec<Group> {
 
 impl Known {
     fn of(images: &[ImageListed], leases: Vec<LeaseShown>) -> Self {
-        let tags = images.iter().flat_map(|listed| listed.shown.tags.iter().map(|tag| (tag.name.clone(), tag.digest)));
+        let tags = images.iter().flat_map(|listed| listed.shown.tags.iter().map(|tag| (tag.name.clone(), tag.clone())));
         let root = |listed: &ImageListed| match &listed.shown.image.config.content {
             Content::Root { root, .. } => Some((listed.shown.image.digest, root.size)),
             _ => None,
@@ -190,7 +190,7 @@ impl Known {
         let facts = &machine.facts;
         let model = [&facts.manufacturer, &facts.product].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
         let root = pinned.and_then(|pinned| self.roots.get(&pinned.digest)).copied();
-        let (image, next) = self.images(machine.assignment.as_ref(), pinned);
+        let (image, next) = self.images(shown, pinned);
         let last = last_boot.as_ref().map_or(String::new(), |boot| match &boot.diagnosis {
             Some(diagnosis) => diagnosis.reason.clone(),
             None => boot.last.clone(),
@@ -217,17 +217,22 @@ impl Known {
     }
 
     /// What it runs, and what the next boot gets where that differs.
-    fn images(&self, assignment: Option<&Assignment>, pinned: Option<&Pinned>) -> (String, Option<String>) {
+    /// By the choice that explain tells too: the machine's own, else a rule's, else the policy's.
+    fn images(&self, shown: &MachineShown, pinned: Option<&Pinned>) -> (String, Option<String>) {
+        let of_architecture = |tag: &Tag| {
+            let other = shown.machine.facts.architecture.and_then(|architecture| tag.others.get(&architecture));
+            other.copied().unwrap_or(tag.digest)
+        };
         let digest_of = |reference: &ImageReference| match reference {
             ImageReference::Digest(digest) => Some(*digest),
-            ImageReference::Name(name) => self.tags.get(name).copied(),
+            ImageReference::Name(name) => self.tags.get(name).map(of_architecture),
         };
         let short = |reference: &ImageReference| match reference {
             ImageReference::Name(name) => name.to_string(),
             ImageReference::Digest(digest) => digest.short(),
         };
         let running = pinned.map_or(String::new(), |pinned| short(&pinned.reference));
-        let next = match assignment {
+        let next = match &shown.next.image {
             Some(Assignment::Image(reference)) => {
                 let is_same = pinned.is_some_and(|pinned| digest_of(reference) == Some(pinned.digest));
                 (!is_same).then(|| short(reference))
