@@ -12,6 +12,7 @@ use crate::http::api::apply::{ApplyBody, Exported};
 use bennu_rules::commands::apply::{Action, Field, Plan, Step};
 use clap::Args;
 use documents::Documents;
+pub(super) use documents::one as one_document;
 use http::Method;
 use serde_json::Value;
 use std::path::PathBuf;

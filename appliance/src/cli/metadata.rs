@@ -33,7 +33,8 @@ pub enum MetadataCommand {
     },
     /// Add a document, or replace it
     Set {
-        /// The document: TOML, or JSON where its name ends in .json
+        /// The document: YAML where its name ends in .yaml or .yml, JSON where it ends in .json, else TOML; - reads YAML from
+        /// standard input
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
         /// Its name; without, the one that is in the file
@@ -90,14 +91,16 @@ pub async fn run(client: &Client, command: MetadataCommand) -> Done {
     }
 }
 
-/// A document as a file has it. What is in it is checked by the appliance.
+/// A document as a file has it, which may be one that `bennu apply` takes. What is in it is checked by the appliance.
 fn read(file: &Path) -> Done<Value> {
-    let refuse = |error: &dyn std::fmt::Display, help| CliError::failed(format!("{}: {error}", file.display()), help);
-    let text = std::fs::read_to_string(file).map_err(|error| refuse(&error, "name a file that you may read"))?;
-    match file.extension().is_some_and(|extension| extension == "json") {
-        true => serde_json::from_str(&text).map_err(|error| refuse(&error, "write one JSON object")),
-        false => toml::from_str(&text).map_err(|error| refuse(&error, "write TOML, or name the file .json")),
+    let mut document = super::apply::one_document(file)?;
+    if let Some(kind) = document.as_object_mut().and_then(|fields| fields.remove("kind"))
+        && kind != "Metadata"
+    {
+        let what = format!("{}: the document is of kind {kind}", file.display());
+        return Err(CliError::failed(what, "apply it: bennu apply -f FILE"));
     }
+    Ok(document)
 }
 
 async fn list(client: &Client, output: Json) -> Done {

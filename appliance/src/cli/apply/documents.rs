@@ -44,6 +44,39 @@ pub fn read(paths: &[PathBuf]) -> Done<Documents> {
     Ok(documents)
 }
 
+/// Reads the one document of a file: by its name YAML, JSON or TOML, which is what a name without an end means too.
+pub fn one(path: &Path) -> Done<Value> {
+    let (name, mut left) = (path.display().to_string(), MAX_BYTES);
+    let end = path.extension().and_then(|end| end.to_str());
+    let mut values = match end {
+        _ if path.as_os_str() == "-" => yaml(&text_of(&mut io::stdin().lock(), path, &mut left)?, "standard input")?,
+        end => {
+            let mut open = File::open(path).map_err(|error| {
+                CliError::failed(format!("cannot read {name}: {error}"), "name a file that you may read")
+            })?;
+            let text = text_of(&mut open, path, &mut left)?;
+            match end {
+                Some("yaml" | "yml") => yaml(&text, &name)?,
+                Some("json") => vec![
+                    serde_json::from_str(&text)
+                        .map_err(|error| CliError::failed(format!("{name}: {error}"), "write one JSON object"))?,
+                ],
+                _ => toml_documents(&text, &name)?,
+            }
+        }
+    };
+    match (values.pop(), values.len()) {
+        (Some(value), 0) => Ok(value),
+        (value, more) => {
+            let count = more + usize::from(value.is_some());
+            Err(CliError::failed(
+                format!("{name} has {count} documents, and one is wanted"),
+                "bennu apply -f takes several",
+            ))
+        }
+    }
+}
+
 impl Documents {
     fn take(&mut self, file: &str, values: Vec<Value>) {
         for (number, value) in values.into_iter().enumerate() {

@@ -177,3 +177,41 @@ async fn speed_of_apply() {
         assert!(began.elapsed().as_secs() < 10);
     }
 }
+
+#[tokio::test]
+async fn a_metadata_document_is_set_from_yaml_json_and_toml() {
+    let (served, directory) = (served().await, tempfile::tempdir().unwrap());
+    for (name, text) in [
+        (
+            "a.yaml",
+            "kind: Metadata\nname: doc\npriority: 1\nfiles:\n- path: /etc/motd\n  content: |\n    a\n    {{ machine.id }}\n",
+        ),
+        ("b.yml", "name: doc\npriority: 2\n"),
+        ("c.json", r#"{"name": "doc", "priority": 3}"#),
+        ("d.toml", "kind = 'Metadata'\nname = 'doc'\npriority = 4\n"),
+        ("e", "name = 'doc'\npriority = 5\n"),
+    ] {
+        let path = write(&directory, name, text);
+        run(&served, &format!("metadata set -f {path}")).await.unwrap();
+        let stored = served.bench.get("/v1/metadata/doc").await.json();
+        assert!(text.contains(&stored["priority"].to_string()), "{name}: {stored}");
+        assert_eq!(stored["files"].is_array(), name == "a.yaml");
+    }
+    let bomb: String = (1..9).map(|n| format!("b{n}: &b{n} [{}]\n", format!("*b{}, ", n - 1).repeat(9))).collect();
+    for (name, text, told) in [
+        ("bomb.yaml", format!("name: doc\nb0: &b0 [x]\n{bomb}"), "bomb.yaml: "),
+        ("deep.yaml", format!("name: {}", "[".repeat(100_000)), "deep.yaml: "),
+        ("two.yaml", "name: a\n---\nname: b\n".to_owned(), "has 2 documents"),
+        ("none.yaml", "# nothing\n".to_owned(), "has 0 documents"),
+        ("key.yaml", "name: a\nname: b\n".to_owned(), "key.yaml: "),
+        ("rule.yaml", "kind: Rule\nname: a\n".to_owned(), "is of kind \"Rule\""),
+        ("cut.json", "{".to_owned(), "cut.json: "),
+        ("field.yaml", "name: doc\nhostnam: x\n".to_owned(), "hostnam"),
+        ("label.yaml", "name: doc\nhostname: '{{ labls.x }}'\n".to_owned(), "line 1 of the template"),
+    ] {
+        let path = write(&directory, name, &text);
+        let error = run(&served, &format!("metadata set -f {path}")).await.unwrap_err();
+        assert!(error.what.contains(told), "{name}: {}", error.what);
+    }
+    assert_eq!(served.bench.get("/v1/metadata/doc").await.json()["priority"], 5);
+}
