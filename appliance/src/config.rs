@@ -222,6 +222,7 @@ impl Config {
                 boot.discovery_image.as_deref().unwrap_or("discovery:latest"),
             )?,
             profiles: bennu_hardware_profiles::all(),
+            kept_profiles: Vec::new(),
             overlay_limit: boot.overlay_limit_mib.map(|mib| mib << 20),
             allow_servers: boot.allow_servers,
             probe_addresses: boot.probe_addresses.unwrap_or(true),

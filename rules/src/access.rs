@@ -32,11 +32,14 @@ pub fn is_page(path: &str) -> bool {
 pub fn needed(method: &str, path: &str) -> &'static [Scope] {
     let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let under_any = |roots: &[&str]| roots.iter().any(|root| under(root));
-    if under_any(&["/v1/tokens", "/v1/secrets"]) {
+    if under_any(&["/v1/tokens", "/v1/secrets", "/v1/roles"]) {
         &[Scope::Admin]
     } else if under("/v2") {
         // Who pushes looks what is there already.
         if is_reading(method) { &[Scope::Read, Scope::Images] } else { &[Scope::Images] }
+    } else if method == "POST" && path == "/v1/apply" {
+        // Which of these depends on the kinds of its documents: `commands::apply` looks at each.
+        &[Scope::Assign, Scope::Images]
     } else if is_reading(method) || under("/ui") {
         &[Scope::Read]
     } else if under_any(&["/v1/imports", "/v1/images", "/v1/tags", "/v1/pushes", "/v1/gc", "/v1/tests"]) {

@@ -10,6 +10,8 @@ use crate::{
     dhcp::site::SiteOptions,
     image::{Digest, ImageName, serde_as_text},
     metadata::MetadataName,
+    profile::ProfileName,
+    role::RoleName,
     rule::RuleName,
     secret::{Secret, SecretName},
     selector::Selector,
@@ -149,6 +151,10 @@ pub enum Target {
     Secret(SecretName),
     /// An assignment rule.
     Rule(RuleName),
+    /// A hardware profile.
+    Profile(ProfileName),
+    /// A role of tokens.
+    Role(RoleName),
 }
 
 /// A target as a record names it: of a kind that a later Bennu may have and this one does not.
@@ -190,6 +196,8 @@ impl Target {
             Self::Metadata(name) => ("metadata", name.to_string()),
             Self::Secret(name) => ("secret", name.to_string()),
             Self::Rule(name) => ("rule", name.to_string()),
+            Self::Profile(name) => ("profile", name.to_string()),
+            Self::Role(name) => ("role", name.to_string()),
         };
         TargetName { kind: kind.to_owned(), name }
     }
@@ -220,6 +228,10 @@ pub fn target(change: &Change) -> Option<Target> {
         Change::PutRendered(_) => return None,
         Change::PutRule(rule) => Target::Rule(rule.name.clone()),
         Change::RemoveRule(name) => Target::Rule(name.clone()),
+        Change::PutProfile(profile) => Target::Profile(profile.name.clone()),
+        Change::RemoveProfile(name) => Target::Profile(name.clone()),
+        Change::PutRole(role) => Target::Role(role.name.clone()),
+        Change::RemoveRole(name) => Target::Role(name.clone()),
         Change::PutLease(_) | Change::RemoveLease(_) | Change::PutBoot(_) => return None,
     })
 }
@@ -285,6 +297,10 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             })
         }),
         Target::Rule(name) => records.rule(name).map(|rule| json!(rule)),
+        Target::Profile(name) => {
+            records.profiles().into_iter().find(|profile| profile.name == *name).map(|profile| json!(profile))
+        }
+        Target::Role(name) => records.role(name).map(|role| json!(role)),
         // Its history is these records.
         Target::Tag(name) => records.tag(name).map(|tag| json!({ "digest": tag.digest, "others": tag.others })),
         Target::Artifact(digest) => records.artifact(digest).map(|artifact| {
@@ -297,8 +313,14 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             .push(name)
             .map(|push| json!({ "digest": push.digest, "at": push.at, "by": push.by, "outcome": push.outcome })),
         Target::Token(id) => records.token(*id).map(|token| {
-            let Token { id: _, name, scopes, limit, secret: _, created, by, expires, last_used: _ } = token;
-            json!({ "name": name, "scopes": scopes, "limit": limit, "created": created, "by": by, "expires": expires })
+            let Token { id: _, name, scopes, limit, role, secret: _, created, by, expires, last_used: _ } = token;
+            let mut shown = json!({
+                "name": name, "scopes": scopes, "limit": limit, "created": created, "by": by, "expires": expires,
+            });
+            if let Some(role) = role {
+                shown["role"] = json!(role);
+            }
+            shown
         }),
         Target::Metadata(name) => records.metadata(name).map(|document| json!(document)),
         // When it was set tells that it is another one.

@@ -18,7 +18,9 @@ use crate::{
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
     notice::Notice,
+    profile::{Profile, ProfileName},
     registry::{Artifact, Push},
+    role::{Role, RoleName},
     rule::{Rule, RuleName},
     secret::{HostKeys, Secret, SecretName},
     settings::Settings,
@@ -92,6 +94,12 @@ pub trait Records {
     fn rule(&self, name: &RuleName) -> Option<Rule>;
     /// Every assignment rule, ordered by name; at most [`crate::rule::MAX_RULES`].
     fn rules(&self) -> Vec<Rule>;
+    /// Every hardware profile that people keep here, ordered by name; at most [`crate::profile::MAX_PROFILES`].
+    fn profiles(&self) -> Vec<Profile>;
+    /// A role of tokens.
+    fn role(&self, name: &RoleName) -> Option<Role>;
+    /// Every role, ordered by name; at most [`crate::role::MAX_ROLES`].
+    fn roles(&self) -> Vec<Role>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -198,6 +206,14 @@ pub enum Change {
     PutRule(Rule),
     /// Removes an assignment rule.
     RemoveRule(RuleName),
+    /// Adds or replaces a hardware profile.
+    PutProfile(Profile),
+    /// Removes a hardware profile.
+    RemoveProfile(ProfileName),
+    /// Adds or replaces a role of tokens.
+    PutRole(Role),
+    /// Removes a role of tokens.
+    RemoveRole(RoleName),
 }
 
 /// One change of the volatile state.

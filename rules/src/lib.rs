@@ -24,6 +24,7 @@ pub mod ndp;
 pub mod notice;
 pub mod profile;
 pub mod registry;
+pub mod role;
 pub mod rule;
 pub mod schema;
 pub mod secret;

@@ -6,7 +6,9 @@ use crate::{
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
+    profile::{Profile, ProfileName},
     registry::{Artifact, Push},
+    role::{Role, RoleName},
     rule::{Rule, RuleName},
     secret::{HostKeys, Secret, SecretName},
     token::{Token, TokenId},
@@ -32,6 +34,8 @@ pub struct Memory {
     secrets: BTreeMap<SecretName, Secret>,
     host_keys: BTreeMap<MacAddress, HostKeys>,
     rules: BTreeMap<RuleName, Rule>,
+    profiles: BTreeMap<ProfileName, Profile>,
+    roles: BTreeMap<RoleName, Role>,
 }
 
 impl Memory {
@@ -72,6 +76,10 @@ impl Memory {
             Change::RemoveHostKeys(machine) => drop(self.host_keys.remove(&machine)),
             Change::PutRule(rule) => drop(self.rules.insert(rule.name.clone(), rule)),
             Change::RemoveRule(name) => drop(self.rules.remove(&name)),
+            Change::PutProfile(profile) => drop(self.profiles.insert(profile.name.clone(), profile)),
+            Change::RemoveProfile(name) => drop(self.profiles.remove(&name)),
+            Change::PutRole(role) => drop(self.roles.insert(role.name.clone(), role)),
+            Change::RemoveRole(name) => drop(self.roles.remove(&name)),
         }
     }
 
@@ -204,5 +212,17 @@ impl Records for Memory {
 
     fn rules(&self) -> Vec<Rule> {
         self.rules.values().cloned().collect()
+    }
+
+    fn profiles(&self) -> Vec<Profile> {
+        self.profiles.values().cloned().collect()
+    }
+
+    fn role(&self, name: &RoleName) -> Option<Role> {
+        self.roles.get(name).cloned()
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        self.roles.values().cloned().collect()
     }
 }

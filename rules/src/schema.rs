@@ -34,6 +34,8 @@ use crate::{
     dhcp::{OptionCode, OptionValue},
     image::{Digest, ImageName, ImageReference},
     metadata::MetadataName,
+    profile::ProfileName,
+    role::RoleName,
     rule::RuleName,
     secret::SecretName,
     selector::Selector,
@@ -86,6 +88,20 @@ text_schema!(
 );
 text_schema!(SecretName, "SecretName", "What a secret is called.", "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "db-password");
 text_schema!(RuleName, "RuleName", "What a rule is called.", "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "web-servers");
+text_schema!(
+    ProfileName,
+    "ProfileName",
+    "What a hardware profile is called.",
+    "^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,61}[A-Za-z0-9._-])?$",
+    "Dell PowerEdge"
+);
+text_schema!(
+    RoleName,
+    "RoleName",
+    "What a role of tokens is called.",
+    "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+    "ci-builder"
+);
 text_schema!(TokenId, "TokenId", "What a token is known by; no secret.", "^[0-9a-f]{8}$", "0a1b2c3d");
 text_schema!(TokenName, "TokenName", "What people call a token.", "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "ci-builder");
 text_schema!(

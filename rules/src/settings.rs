@@ -1,6 +1,12 @@
 //! The configuration as the rules use it: checked, complete, nothing optional that has a default.
 
-use crate::{dhcp::SiteOptions, image::ImageReference, profile::Profile, signature::SignaturePolicy};
+use crate::{
+    dhcp::SiteOptions,
+    facts::Facts,
+    image::ImageReference,
+    profile::{self, Profile},
+    signature::SignaturePolicy,
+};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
@@ -168,6 +174,8 @@ pub struct Settings {
     pub discovery_image: ImageReference,
     /// Hardware profiles, most specific first.
     pub profiles: Vec<Profile>,
+    /// Hardware profiles that people keep here. The ledger fills it: no file of start-up's names them.
+    pub kept_profiles: Vec<Profile>,
     /// Size limit of the writable overlay in bytes; `None`: half of the machine's free memory.
     pub overlay_limit: Option<u64>,
     /// Other DHCP servers that may answer on these wires.
@@ -194,6 +202,7 @@ impl Default for Settings {
             unknown: UnknownPolicy::Discover,
             discovery_image: ImageReference::discovery(),
             profiles: Vec::new(),
+            kept_profiles: Vec::new(),
             overlay_limit: None,
             allow_servers: Vec::new(),
             probe_addresses: true,
@@ -206,6 +215,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The hardware profile of a machine. What people keep here goes before what Bennu brings along.
+    pub fn profile(&self, facts: &Facts) -> Option<&Profile> {
+        profile::find(&self.kept_profiles, facts).or_else(|| profile::find(&self.profiles, facts))
+    }
+
     /// The subnet that holds `address`.
     pub fn subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.network.contains(&address))

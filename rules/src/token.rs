@@ -3,6 +3,7 @@
 use crate::{
     Timestamp,
     image::{Digest, serde_as_text},
+    role::RoleName,
     selector::Selector,
 };
 use serde::{Deserialize, Serialize, de};
@@ -165,6 +166,9 @@ pub struct Token {
     /// The machines that its bearer sees and changes; `None`: all, and what belongs to no machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Selector>,
+    /// The role that says what its bearer may do: its scopes and its limit are that role's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
     /// SHA-256 of its secret.
     pub secret: Digest,
     /// When it was made.
@@ -185,8 +189,8 @@ struct StoredToken {
     id: TokenId,
     name: TokenName,
     scopes: Option<Scopes>,
-    /// Before there were scopes.
-    role: Option<Role>,
+    /// Its role; before there were scopes, what stood for some.
+    role: Option<RoleName>,
     limit: Option<Selector>,
     secret: Digest,
     created: Timestamp,
@@ -196,31 +200,24 @@ struct StoredToken {
 }
 
 /// What tokens had before there were scopes. Each could do all that the ones before it could.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Role {
-    Read,
-    Push,
-    Operate,
-    Admin,
-}
-
-impl Role {
-    fn scopes(self) -> Scopes {
-        match self {
-            Self::Read => [Scope::Read].into(),
-            Self::Push => [Scope::Read, Scope::Images].into(),
-            Self::Operate => [Scope::Read, Scope::Assign, Scope::Images, Scope::Power].into(),
-            Self::Admin => [Scope::Admin].into(),
-        }
+fn before_scopes(role: &RoleName) -> Scopes {
+    match role.to_string().as_str() {
+        "read" => [Scope::Read].into(),
+        "push" => [Scope::Read, Scope::Images].into(),
+        "operate" => [Scope::Read, Scope::Assign, Scope::Images, Scope::Power].into(),
+        "admin" => [Scope::Admin].into(),
+        _ => Scopes::default(),
     }
 }
 
 impl From<StoredToken> for Token {
     fn from(stored: StoredToken) -> Self {
         let StoredToken { id, name, scopes, role, limit, secret, created, by, expires, last_used } = stored;
-        let scopes = scopes.or(role.map(Role::scopes)).unwrap_or_default();
-        Self { id, name, scopes, limit, secret, created, by, expires, last_used }
+        let (scopes, role) = match (scopes, role) {
+            (Some(scopes), role) => (scopes, role),
+            (None, role) => (role.as_ref().map(before_scopes).unwrap_or_default(), None),
+        };
+        Self { id, name, scopes, limit, role, secret, created, by, expires, last_used }
     }
 }
 

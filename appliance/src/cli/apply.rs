@@ -26,7 +26,8 @@ pub struct ApplyArguments {
     /// Only print the plan; exit with 3 if there is something to do
     #[arg(long)]
     dry_run: bool,
-    /// Take away what no document names, of these kinds: Machine (what people said of it) and Rule
+    /// Take away what no document names, of these kinds: Machine (what people said of it), Rule, Profile,
+    /// Metadata and Role
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     prune: Vec<String>,
     /// Refuse if the configuration is not of this revision any more; a plan's JSON names it
@@ -71,6 +72,10 @@ pub async fn apply(client: &Client, arguments: ApplyArguments) -> Done {
 /// Prints or writes the configuration.
 pub async fn export(client: &Client, arguments: ExportArguments) -> Done {
     let exported: Exported = client.get("/v1/export").await?;
+    if !exported.hidden.is_empty() {
+        // Beside the documents, which go into files.
+        eprintln!("without documents of kind {}: this token is not shown them", exported.hidden.join(", "));
+    }
     match (arguments.directory, arguments.json) {
         (_, true) => say_json(&exported),
         (None, false) => {
@@ -78,7 +83,7 @@ pub async fn export(client: &Client, arguments: ExportArguments) -> Done {
             Ok(())
         }
         (Some(directory), false) => {
-            let files = written::files(&directory, &exported.documents)?;
+            let files = written::files(&directory, &exported.documents, &exported.hidden)?;
             say(format!("{} documents are in {files}", exported.documents.len()));
             Ok(())
         }

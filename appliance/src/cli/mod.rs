@@ -13,6 +13,7 @@ mod machine;
 mod metadata;
 mod meter;
 pub(crate) mod output;
+mod profile;
 mod rule;
 mod secret;
 mod source;
@@ -66,6 +67,9 @@ enum Command {
     /// Say what machines boot by their labels and hardware
     #[command(subcommand)]
     Rule(rule::RuleCommand),
+    /// See what is known of server models, and how they boot
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Make the configuration what files say
     Apply(apply::ApplyArguments),
     /// Write the configuration as files, which apply to nothing
@@ -171,6 +175,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Image(command) => image::run(&client, command).await,
             Command::Machine(command) => machine::run(&client, command).await,
             Command::Rule(command) => rule::run(&client, command).await,
+            Command::Profile(command) => profile::run(&client, command).await,
             Command::Apply(arguments) => apply::apply(&client, arguments).await,
             Command::Export(arguments) => apply::export(&client, arguments).await,
             Command::Boot(command) => boot::run(&client, command).await,
@@ -271,6 +276,10 @@ pub(crate) mod tests {
             "bennu rule list --json",
             "bennu apply -f rack -f - --dry-run --prune Rule,Machine --expect-revision 0123 --json",
             "bennu apply --schema",
+            "bennu profile list --json",
+            "bennu token create ci --role builder --expires 7",
+            "bennu token new ci --role builder",
+            "bennu token roles",
             "bennu export rack",
             "bennu rule show web",
             "bennu rule remove web",

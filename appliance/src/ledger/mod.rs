@@ -8,6 +8,7 @@
 mod audit;
 mod clock;
 mod disk;
+mod effective;
 mod followers;
 mod records;
 mod redb_file;
@@ -115,7 +116,7 @@ pub struct Ledger {
 pub(crate) struct Shared {
     storage: Box<dyn Storage>,
     volatile: Mutex<VolatileState>,
-    settings: Arc<Settings>,
+    settings: effective::Effective,
     clock: clock::Clock,
     events: Followers,
     meters: LedgerMeters,
@@ -153,6 +154,7 @@ impl Ledger {
             tally.take(&boot);
             live.apply(bennu_rules::Volatile::PutBoot(boot));
         }
+        let settings = effective::Effective::new(settings, &*storage)?;
         let shared = Arc::new(Shared {
             storage,
             volatile: Mutex::new(VolatileState { live, tally, dirty: BTreeSet::new(), repeated: BTreeSet::new() }),
@@ -247,6 +249,11 @@ impl Ledger {
     /// Now, as decisions see it.
     pub fn now(&self) -> Timestamp {
         self.shared.now()
+    }
+
+    /// The configuration as decisions see it, with what people keep of it here.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.now()
     }
 
     /// A boot: as it goes on now, else as it was stored.
@@ -449,7 +456,7 @@ impl Shared {
     }
 
     fn moment(&self, entropy: [u8; 32]) -> Moment {
-        Moment { now: self.now(), entropy, settings: self.settings.clone() }
+        Moment { now: self.now(), entropy, settings: self.settings.now() }
     }
 
     fn volatile(&self) -> MutexGuard<'_, VolatileState> {

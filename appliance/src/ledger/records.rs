@@ -7,7 +7,9 @@ use bennu_rules::{
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
+    profile::Profile,
     registry::{Artifact, Push},
+    role::{Role, RoleName},
     rule::{Rule, RuleName},
     secret::{HostKeys, Secret, SecretName},
     token::{Token, TokenId},
@@ -217,6 +219,18 @@ impl Records for Stored<'_> {
     fn rules(&self) -> Vec<Rule> {
         self.all(Table::Rules)
     }
+
+    fn profiles(&self) -> Vec<Profile> {
+        self.all(Table::Profiles)
+    }
+
+    fn role(&self, name: &RoleName) -> Option<Role> {
+        self.get(Table::Roles, name.to_string().as_bytes())
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        self.all(Table::Roles)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -259,6 +273,14 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
             batch.put(Table::Rules, rule.name.to_string().as_bytes(), &encode(Table::Rules, rule)?)
         }
         Change::RemoveRule(name) => batch.delete(Table::Rules, name.to_string().as_bytes()),
+        Change::PutProfile(profile) => {
+            batch.put(Table::Profiles, profile.name.as_str().as_bytes(), &encode(Table::Profiles, profile)?)
+        }
+        Change::RemoveProfile(name) => batch.delete(Table::Profiles, name.as_str().as_bytes()),
+        Change::PutRole(role) => {
+            batch.put(Table::Roles, role.name.to_string().as_bytes(), &encode(Table::Roles, role)?)
+        }
+        Change::RemoveRole(name) => batch.delete(Table::Roles, name.to_string().as_bytes()),
     }
 }
 

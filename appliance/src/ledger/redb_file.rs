@@ -25,7 +25,7 @@ type OpenTable<'w> = redb::Table<'w, &'static [u8], &'static [u8]>;
 /// redb's page cache. Its default of 1 GiB would make the appliance's memory grow with its history.
 const CACHE_BYTES: usize = 12 << 20;
 
-const TABLES: [(Table, Definition); 20] = [
+const TABLES: [(Table, Definition); 22] = [
     (Table::Meta, TableDefinition::new("meta")),
     (Table::Machines, TableDefinition::new("machines")),
     (Table::Macs, TableDefinition::new("macs")),
@@ -46,6 +46,8 @@ const TABLES: [(Table, Definition); 20] = [
     (Table::Secrets, TableDefinition::new("secrets")),
     (Table::HostKeys, TableDefinition::new("host_keys")),
     (Table::Rules, TableDefinition::new("rules")),
+    (Table::Profiles, TableDefinition::new("profiles")),
+    (Table::Roles, TableDefinition::new("roles")),
 ];
 
 /// Files up to this length commit in one phase, unless a test says otherwise.

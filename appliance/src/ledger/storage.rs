@@ -46,6 +46,10 @@ pub enum Table {
     HostKeys,
     /// Name → assignment rule.
     Rules,
+    /// Name → hardware profile.
+    Profiles,
+    /// Name → role of tokens.
+    Roles,
 }
 
 /// The ledger cannot be read or written.

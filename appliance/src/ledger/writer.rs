@@ -131,6 +131,7 @@ impl<R: Send, A: Send> Pending for Proposal<R, A> {
         }
         for change in &decision.changes {
             perform(batch, change)?;
+            shared.settings.note(change);
             // A boot that ended says nothing of the one that replaced it.
             if let Change::PutBoot(boot) = change
                 && volatile.live.boot(boot.machine).is_some_and(|live| live.id == boot.id)
@@ -372,7 +373,10 @@ fn commit_together(
     if outcome.is_ok() && has_changed {
         shared.meters.commit(pace.commit, proposals.len());
     }
-    if outcome.is_err() {
+    if outcome.is_ok() {
+        // What cannot be read now is read with the next commit.
+        let _ = shared.settings.refresh(&*shared.storage);
+    } else {
         undo.perform(shared);
     }
     (proposals, outcome)

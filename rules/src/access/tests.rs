@@ -113,6 +113,7 @@ fn token(scope: Scope) -> Token {
         name: "ci".parse().unwrap(),
         scopes: [scope].into(),
         limit: None,
+        role: None,
         secret: Digest([9; 32]),
         created: moment(0).now,
         by: "local (uid 0)".into(),

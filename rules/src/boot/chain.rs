@@ -10,7 +10,6 @@ use crate::{
     Machine,
     image::Digest,
     journey::{Diagnosis, Seen},
-    profile,
     settings::{SecureBoot, Settings},
 };
 use serde::{Deserialize, Serialize};
@@ -86,7 +85,7 @@ const TURN: u32 = 4;
 impl Chain {
     /// Chooses for a boot that begins now, after `last`.
     pub fn choose(record: Option<&Machine>, last: Option<&Boot>, settings: &Settings) -> Self {
-        let profile = record.and_then(|machine| profile::find(&settings.profiles, &machine.facts));
+        let profile = record.and_then(|machine| settings.profile(&machine.facts));
         let unheard = last.map(after).unwrap_or_default();
         let of = |signed, why| Self { signed, why, unheard, image: None };
         match settings.secure_boot {

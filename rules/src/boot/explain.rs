@@ -11,7 +11,6 @@ use crate::{
     assignment::{Resolution, resolve},
     facts::Firmware,
     metadata::{Merged, Unrendered},
-    profile,
     rule::{self, Rule},
 };
 use bennu_plan::Plan;
@@ -94,7 +93,7 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
     Decision::just(Explained {
         resolution: resolve(Some(&machine), view.records, &at.settings),
         rules: rule::matching(&rules, Some(&machine), &at.settings).into_iter().cloned().collect(),
-        profile: profile::find(&at.settings.profiles, &machine.facts).map(|profile| profile.name.clone()),
+        profile: at.settings.profile(&machine.facts).map(|profile| profile.name.to_string()),
         script: next.answer,
         plan,
         metadata,

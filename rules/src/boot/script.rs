@@ -8,7 +8,7 @@ use crate::{
     facts::{Facts, Firmware, sane_uuid},
     image::{BlobRef, Content, Digest, Image, ImageReference},
     journey::{Observation, ScriptKind, Seen},
-    profile::{self, Profile},
+    profile::Profile,
     settings::DhcpMode,
     signature::Judgement,
 };
@@ -184,7 +184,7 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
     if known.as_ref() != Some(&machine) {
         changes.push(Change::PutMachine(machine.clone()));
     }
-    let profile = profile::find(&at.settings.profiles, &machine.facts);
+    let profile = at.settings.profile(&machine.facts);
     let case = Case { request, machine, boot, profile, view };
     let mut decision = case.answer(resolution, at);
     decision.changes.splice(0..0, changes);

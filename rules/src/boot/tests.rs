@@ -247,7 +247,7 @@ fn a_moved_tag_waits_for_the_next_boot() {
 fn later_layers_of_arguments_win() {
     let mut world = World::new();
     world.settings.profiles = vec![Profile {
-        name: "test".into(),
+        name: "test".parse().unwrap(),
         matches: Match { manufacturer: Some("acme".into()), product: None },
         settings: BootSettings {
             consoles: vec!["ttyS1".into()],

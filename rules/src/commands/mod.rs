@@ -17,6 +17,7 @@ use crate::{
     MacAddress, Records, Timestamp,
     image::{Digest, ImageName, ImageReference},
     metadata::MetadataName,
+    role::RoleName,
     rule::{MAX_RULES, RuleName},
     secret::SecretName,
     token::{TokenId, TokenName},
@@ -102,6 +103,9 @@ pub enum Refusal {
     /// Each boot would read them all.
     #[error("there are {most} such metadata documents already")]
     TooMuchMetadata { most: usize },
+    /// The same, by their length.
+    #[error("with it the metadata documents for every machine have {bytes} bytes together, and {most} are the most")]
+    TooLongMetadata { bytes: usize, most: usize },
     /// No secret has this name.
     #[error("there is no secret {0}")]
     UnknownSecret(SecretName),
@@ -126,6 +130,12 @@ pub enum Refusal {
     /// Every boot looks at all of them.
     #[error("there are {MAX_RULES} rules already, as many as there can be")]
     TooManyRules,
+    /// Nobody made it, or it was removed.
+    #[error("there is no role '{0}'")]
+    UnknownRole(RoleName),
+    /// A role says what its tokens may do.
+    #[error("the role '{0}' says what its tokens may do, and this says it too")]
+    RoleAndScopes(RoleName),
 }
 
 impl Refusal {
@@ -169,6 +179,7 @@ impl Refusal {
             Self::ChangedMetadata(_) => "look at it again, then repeat the change with its new ETag".into(),
             Self::BadMetadata { .. } => "mend the document, and write it again; nothing was changed".into(),
             Self::TooMuchMetadata { .. } => "put what belongs together into one document, with conditions".into(),
+            Self::TooLongMetadata { .. } => "put large files into images; documents say what differs".into(),
             Self::UnknownSecret(_) => "`bennu secret list` shows every secret's name".into(),
             Self::BadSecret { .. } => String::new(),
             Self::TooManySecrets(_) => "remove secrets that no machine needs, or put several values in one file".into(),
@@ -181,6 +192,8 @@ impl Refusal {
             Self::UnknownRule(_) => "`bennu rule list` shows every rule; `bennu rule set` adds one".into(),
             Self::RuleChanged(_) => "look at the rule again, then repeat the change with its new ETag".into(),
             Self::BadRule { .. } => "describe it in one line".into(),
+            Self::UnknownRole(_) => "`bennu token roles` shows every role; a document of kind Role adds one".into(),
+            Self::RoleAndScopes(_) => "leave out the scopes and the limit, or the role".into(),
             Self::TooManyRules => {
                 "remove rules that nobody needs, or let one name more machines: role in (web,api)".into()
             }

@@ -2,8 +2,9 @@
 
 use super::Refusal;
 use crate::{
-    Change, Decision, Moment, View,
+    Change, Decision, Moment, Timestamp, View,
     image::Digest,
+    role::{Role, RoleName},
     selector::Selector,
     token::{Scope, Scopes, Token, TokenId, TokenName},
 };
@@ -23,6 +24,8 @@ pub struct CreateToken {
     pub scopes: Scopes,
     /// The machines that its bearer sees and changes; `None`: all, and what belongs to no machine.
     pub limit: Option<Selector>,
+    /// The role that says both, and how long it lasts at most.
+    pub role: Option<RoleName>,
     /// SHA-256 of its secret.
     pub secret: Digest,
     /// How long it lasts; `None`: until it is revoked.
@@ -33,15 +36,10 @@ pub struct CreateToken {
 
 /// Carries out [`CreateToken`]. A token that has ended gives its name to the new one, and goes.
 pub fn create(request: &CreateToken, view: &View<'_>, at: &Moment) -> Decision<Result<Token, Refusal>> {
-    if let Some(days) = request.days.filter(|days| !(1..=MAX_DAYS).contains(days)) {
-        return Decision::just(Err(Refusal::BadLifetime { days, most: MAX_DAYS }));
-    }
-    if request.scopes.is_empty() {
-        return Decision::just(Err(Refusal::NoScope));
-    }
-    if let Some(reason) = request.limit.as_ref().and_then(|limit| unfit(limit, &request.scopes)) {
-        return Decision::just(Err(Refusal::BadLimit(reason)));
-    }
+    let Powers { scopes, limit, days } = match powers(request, view) {
+        Ok(powers) => powers,
+        Err(refusal) => return Decision::just(Err(refusal)),
+    };
     let namesake = view.records.tokens().into_iter().find(|token| token.name == request.name);
     if let Some(live) = namesake.as_ref().filter(|token| !token.is_expired(at.now)) {
         return Decision::just(Err(Refusal::TokenExists { name: request.name.clone(), id: live.id }));
@@ -54,17 +52,74 @@ pub fn create(request: &CreateToken, view: &View<'_>, at: &Moment) -> Decision<R
     let token = Token {
         id,
         name: request.name.clone(),
-        scopes: request.scopes.clone(),
-        limit: request.limit.clone(),
+        scopes,
+        limit,
+        role: request.role.clone(),
         secret: request.secret,
         created: at.now,
         by: request.by.clone(),
-        expires: request.days.map(|days| at.now.plus_seconds(u64::from(days) * DAY_SECONDS)),
+        expires: days.map(|days| after_days(at.now, days)),
         last_used: None,
     };
     let ended = namesake.map(|token| Change::RemoveToken(token.id));
     let changes = ended.into_iter().chain([Change::PutToken(token.clone())]).collect();
     Decision { changes, ..Decision::just(Ok(token)) }
+}
+
+/// What a token may do, and for how long.
+struct Powers {
+    scopes: Scopes,
+    limit: Option<Selector>,
+    days: Option<u32>,
+}
+
+/// What the token shall be: as the request says, or its role.
+fn powers(request: &CreateToken, view: &View<'_>) -> Result<Powers, Refusal> {
+    let CreateToken { scopes, limit, days, .. } = request;
+    let Some(name) = &request.role else {
+        check_powers(scopes, limit.as_ref(), *days)?;
+        return Ok(Powers { scopes: scopes.clone(), limit: limit.clone(), days: *days });
+    };
+    let role = view.records.role(name).ok_or_else(|| Refusal::UnknownRole(name.clone()))?;
+    if !scopes.is_empty() || limit.is_some() {
+        return Err(Refusal::RoleAndScopes(name.clone()));
+    }
+    check_powers(&role.scopes, role.limit.as_ref(), *days)?;
+    match (role.expires_in_days, *days) {
+        (Some(most), Some(days)) if days > most => Err(Refusal::BadLifetime { days, most }),
+        (most, days) => Ok(Powers { scopes: role.scopes, limit: role.limit, days: days.or(most) }),
+    }
+}
+
+/// Whether a token can be such a one.
+pub(super) fn check_powers(scopes: &Scopes, limit: Option<&Selector>, days: Option<u32>) -> Result<(), Refusal> {
+    if let Some(days) = days.filter(|days| !(1..=MAX_DAYS).contains(days)) {
+        return Err(Refusal::BadLifetime { days, most: MAX_DAYS });
+    }
+    if scopes.is_empty() {
+        return Err(Refusal::NoScope);
+    }
+    limit.and_then(|limit| unfit(limit, scopes)).map_or(Ok(()), |reason| Err(Refusal::BadLimit(reason)))
+}
+
+fn after_days(start: Timestamp, days: u32) -> Timestamp {
+    start.plus_seconds(u64::from(days) * DAY_SECONDS)
+}
+
+/// The tokens of a role as the role is now: what it may not do any more they may not, from the next request on, and none
+/// lasts longer than it says. None lasts longer than it did.
+pub(super) fn follow(role: &Role, view: &View<'_>, now: Timestamp) -> Vec<Change> {
+    let of_role = |token: &Token| token.role.as_ref() == Some(&role.name) && !token.is_expired(now);
+    let followed = |token: Token| {
+        let most = role.expires_in_days.map(|days| after_days(token.created, days));
+        let expires = token.expires.into_iter().chain(most).min();
+        Token { scopes: role.scopes.clone(), limit: role.limit.clone(), expires, ..token }
+    };
+    let tokens = view.records.tokens().into_iter().filter(of_role);
+    tokens
+        .filter_map(|token| Some(followed(token.clone())).filter(|after| *after != token))
+        .map(Change::PutToken)
+        .collect()
 }
 
 /// Why a token cannot be limited so.
@@ -105,7 +160,7 @@ pub fn revoke(request: &RevokeToken, view: &View<'_>, _at: &Moment) -> Decision<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Live, Records, Timestamp, memory::Memory, settings::Settings};
+    use crate::{Live, Records, memory::Memory, settings::Settings};
     use std::sync::Arc;
 
     struct Desk {
@@ -135,7 +190,7 @@ mod tests {
             let secret = Digest([9; 32]);
             let name = name.parse().unwrap();
             let (scopes, limit, by) = ([Scope::Read].into(), None, "local (uid 0)".into());
-            self.run(&CreateToken { name, scopes, limit, secret, days, by }, create)
+            self.run(&CreateToken { name, scopes, limit, role: None, secret, days, by }, create)
         }
     }
 
@@ -170,6 +225,7 @@ mod tests {
                 name: "ci".parse().unwrap(),
                 scopes: scopes.iter().copied().into(),
                 limit: Some(limit.parse().unwrap()),
+                role: None,
                 secret: Digest([9; 32]),
                 days: None,
                 by: "local".into(),

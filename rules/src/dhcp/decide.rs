@@ -14,7 +14,7 @@ use crate::{
     boot::{Boot, chain::Why},
     journey::{Observation, Seen},
     notice::Notice,
-    profile::{self, BootSettings},
+    profile::BootSettings,
     settings::{DhcpMode, UnknownPolicy},
 };
 use serde::{Deserialize, Serialize};
@@ -279,7 +279,7 @@ impl<'a> Asking<'a> {
 
     fn profile(&self) -> Option<&BootSettings> {
         let facts = &self.record.as_ref().filter(|_| self.client.network_boots())?.facts;
-        profile::find(&self.at.settings.profiles, facts).map(|profile| &profile.settings)
+        self.at.settings.profile(facts).map(|profile| &profile.settings)
     }
 
     /// Keeps silent.

@@ -187,9 +187,14 @@ impl Document {
         texts.chain(files.map(|(n, file)| (format!("/files/{n}/content"), file.content.as_str())))
     }
 
+    /// Bytes of it as JSON.
+    pub fn size(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
+    }
+
     /// Whether it can be stored: what is known without a machine is told now, and not when one boots.
     pub fn check(&self) -> Result<(), BadDocument> {
-        let size = serde_json::to_vec(self).map_or(usize::MAX, |json| json.len());
+        let size = self.size();
         if size > MAX_DOCUMENT {
             let reason = format!(
                 "the document has {size} bytes, and {MAX_DOCUMENT} are the most; put large files into the image"

@@ -11,7 +11,6 @@
 use crate::{
     MacAddress, Machine,
     facts::{Architecture, Facts, Firmware},
-    profile,
     settings::Settings,
 };
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error};
@@ -78,7 +77,7 @@ impl<'a> Subject<'a> {
 
 impl<'a> Hardware<'a> {
     fn profile(&self) -> Option<&'a str> {
-        let find = || profile::find(&self.settings.profiles, self.facts).map(|profile| profile.name.as_str());
+        let find = || self.settings.profile(self.facts).map(|profile| profile.name.as_str());
         *self.profile.get_or_init(find)
     }
 

@@ -106,7 +106,7 @@ fn hardware_is_matched_by_reserved_keys() {
     machine.macs.push("52:54:00:00:00:02".parse().unwrap());
     machine.labels = labels(&[("rack", "r1"), ("bennu.arch", "arm64")]);
     let profile = Profile {
-        name: "r640".into(),
+        name: "r640".parse().unwrap(),
         matches: Match { manufacturer: None, product: Some("poweredge r640".into()) },
         settings: Default::default(),
         example: Fingerprint::default(),

@@ -213,7 +213,7 @@ fn with_profile(settings: BootSettings) -> Wire {
     let mut wire = Wire::full();
     let product = Some("Standard PC*".to_owned());
     wire.settings.profiles = vec![Profile {
-        name: "qemu".into(),
+        name: "qemu".parse().unwrap(),
         matches: Match { manufacturer: None, product },
         settings,
         example: Fingerprint::default(),

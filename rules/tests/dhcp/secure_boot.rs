@@ -261,7 +261,7 @@ fn settings_and_profiles_decide_without_a_refusal() {
     assert!(diagnose(wire.last(), wire.now.plus_seconds(91)).unwrap().advice.contains("secure_boot = \"auto\""));
     let mut wire = Wire::full();
     wire.settings.profiles = vec![Profile {
-        name: "test".into(),
+        name: "test".parse().unwrap(),
         matches: Match { manufacturer: Some("acme".into()), product: None },
         settings: BootSettings { signed_loader: true, ..BootSettings::default() },
         example: Fingerprint::default(),

@@ -32,7 +32,7 @@ pub fn yaml(documents: &[Value]) -> Done<String> {
 }
 
 /// One file a kind; the names of those written.
-pub fn files(directory: &Path, documents: &[Value]) -> Done<String> {
+pub fn files(directory: &Path, documents: &[Value], hidden: &[String]) -> Done<String> {
     let refuse = |path: &Path, error: &std::io::Error| {
         CliError::failed(format!("cannot write {}: {error}", path.display()), "name a directory that you may write")
     };
@@ -43,7 +43,8 @@ pub fn files(directory: &Path, documents: &[Value]) -> Done<String> {
         by_kind.entry(kind).or_default().push(document.clone());
     }
     // What an earlier export wrote of a kind that nobody uses any more would come back with the next apply.
-    for kind in bennu_rules::commands::apply::kinds().map(str::to_lowercase) {
+    let shown = bennu_rules::commands::apply::kinds().filter(|kind| hidden.iter().all(|hidden| hidden != kind));
+    for kind in shown.map(str::to_lowercase) {
         if directory.join(format!("{kind}.yaml")).exists() {
             by_kind.entry(kind).or_default();
         }

@@ -5,7 +5,7 @@ use super::{
     problem::{Answer, Kind, Problem},
     request::Body,
 };
-use crate::http::access::Caller;
+use crate::{http::access::Caller, ledger::Stored};
 use axum::{Json, extract::State};
 use bennu_rules::commands::apply::{self, Apply, Plan, Wrong, WrongKind};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub struct Exported {
     /// All of it.
     #[schema(value_type = Vec<Object>)]
     pub documents: Vec<Value>,
+    /// Kinds that the caller's token is not shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
 }
 
 /// `POST /v1/apply`: all of it in one decision, or nothing
@@ -58,7 +61,7 @@ pub async fn create(
 ) -> Answer<Json<Plan>> {
     let ApplyBody { documents, prune, dry_run, expected } = body;
     let own_addresses = api.interfaces.now().iter().map(|interface| interface.address).collect();
-    let request = Apply { documents, prune, dry_run, expected, own_addresses, by: caller.who };
+    let request = Apply { documents, prune, dry_run, expected, own_addresses, by: caller.who, scopes: caller.scopes };
     let plan = match dry_run {
         true => api.ledger.ponder(&request, apply::apply)?.answer,
         // Straight to where it is carried out: packets do not wait while it is looked at first.
@@ -69,9 +72,11 @@ pub async fn create(
 
 /// `GET /v1/export`
 #[utoipa::path(get, path = "/v1/export", tag = "configuration", responses((status = OK, body = Exported)))]
-pub async fn export(State(api): Shared) -> Answer<Json<Exported>> {
-    let (revision, documents) = api.ledger.read(|records, _| (apply::revision(records), apply::export(records)))?;
-    Ok(Json(Exported { revision, documents }))
+pub async fn export(State(api): Shared, caller: Caller) -> Answer<Json<Exported>> {
+    let read = |records: &Stored<'_>| (apply::revision(records), apply::export_for(&caller.scopes, records));
+    let (revision, documents) = api.ledger.read(|records, _| read(records))?;
+    let hidden = apply::hidden(&caller.scopes).into_iter().map(str::to_owned).collect();
+    Ok(Json(Exported { revision, documents, hidden }))
 }
 
 impl From<Wrong> for Problem {
@@ -80,6 +85,7 @@ impl From<Wrong> for Problem {
             WrongKind::Document => Kind::Unprocessable,
             WrongKind::State => Kind::Conflict,
             WrongKind::Stale => Kind::Precondition,
+            WrongKind::Forbidden => Kind::Forbidden,
         };
         let problem = Self::new(kind, wrong.reason, wrong.advice);
         match wrong.document {

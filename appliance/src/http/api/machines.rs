@@ -119,7 +119,7 @@ pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<
     let sight = Sight::current();
     let (mut machines, rules) = api.ledger.read(|records, _| (records.machines(), records.rules()))?;
     machines
-        .retain(|machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &api.config.settings));
+        .retain(|machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &api.ledger.settings()));
     let show = |machine| shown(&api, machine, &rules);
     let page = Paging::new(limit, after).page(machines, |machine: &Machine| machine.id.to_string(), show);
     let items = page.items.into_iter().collect::<Answer<Vec<_>>>()?;
@@ -242,7 +242,7 @@ pub(super) fn find(api: &Api, mac: MacAddress) -> Answer<Machine> {
 
 fn shown(api: &Api, machine: Machine, rules: &[Rule]) -> Answer<MachineShown> {
     let boots = super::boots::of(api, &machine)?;
-    let next = choose(Some(&machine), rules, &api.config.settings);
+    let next = choose(Some(&machine), rules, &api.ledger.settings());
     Ok(MachineShown { machine, next, last_boot: boots.first().map(BootSummary::of) })
 }
 

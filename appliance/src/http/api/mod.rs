@@ -21,6 +21,7 @@ pub mod machines;
 pub mod metadata;
 pub mod openapi;
 pub mod problem;
+pub mod profiles;
 pub mod pushes;
 pub mod request;
 pub mod rules;
@@ -104,6 +105,8 @@ fn routes() -> Described {
         .routes(routes!(secrets::show, secrets::set, secrets::remove))
         .routes(routes!(apply::create))
         .routes(routes!(apply::export))
+        .routes(routes!(tokens::roles))
+        .routes(routes!(profiles::list))
         .routes(routes!(rules::list))
         .routes(routes!(rules::show, rules::put, rules::remove))
         .routes(routes!(status::metrics))

@@ -147,7 +147,8 @@ impl From<Refusal> for Problem {
             | Refusal::UnknownToken(_)
             | Refusal::UnknownMetadata(_)
             | Refusal::UnknownSecret(_)
-            | Refusal::UnknownRule(_) => Kind::NotFound,
+            | Refusal::UnknownRule(_)
+            | Refusal::UnknownRole(_) => Kind::NotFound,
             Refusal::Changed(_) | Refusal::ChangedMetadata(_) | Refusal::RuleChanged(_) => Kind::Precondition,
             Refusal::KernelOnly(_)
             | Refusal::BadAddress { .. }
@@ -156,6 +157,7 @@ impl From<Refusal> for Problem {
             | Refusal::BadMetadata { .. }
             | Refusal::BadSecret { .. }
             | Refusal::BadRule { .. }
+            | Refusal::RoleAndScopes(_)
             | Refusal::NoScope
             | Refusal::BadLimit(_)
             | Refusal::BadLifetime { .. } => Kind::Unprocessable,
@@ -169,6 +171,7 @@ impl From<Refusal> for Problem {
             | Refusal::TokenExists { .. }
             | Refusal::NoTokenId
             | Refusal::TooMuchMetadata { .. }
+            | Refusal::TooLongMetadata { .. }
             | Refusal::TooManySecrets(_)
             | Refusal::AssignedByRule { .. }
             | Refusal::TooManyRules

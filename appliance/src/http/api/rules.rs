@@ -124,7 +124,7 @@ fn shown(api: &Api) -> Answer<Vec<RuleShown>> {
     let (rules, machines) = api.ledger.read(|records, _| (records.rules(), records.machines()))?;
     let mut counts: BTreeMap<&RuleName, (usize, usize)> = BTreeMap::new();
     for machine in &machines {
-        for (place, rule) in rule::matching(&rules, Some(machine), &api.config.settings).into_iter().enumerate() {
+        for (place, rule) in rule::matching(&rules, Some(machine), &api.ledger.settings()).into_iter().enumerate() {
             let (matches, applies) = counts.entry(&rule.name).or_default();
             *matches += 1;
             *applies += usize::from(place == 0 && machine.assignment.is_none());

@@ -13,6 +13,7 @@ use axum::{
 use bennu_rules::{
     Records, Timestamp,
     commands::tokens::{CreateToken, RevokeToken, create as create_token, revoke as revoke_token},
+    role::{Role, RoleName},
     selector::Selector,
     token::{Bearer, Scopes, Token, TokenId, TokenName},
 };
@@ -30,6 +31,9 @@ pub struct TokenShown {
     pub scopes: Scopes,
     /// The machines that its bearer sees and changes; `null`: all.
     pub limit: Option<Selector>,
+    /// The role that says both; `null`: they were said when it was made.
+    #[serde(default)]
+    pub role: Option<RoleName>,
     /// When it was made.
     pub created: Timestamp,
     /// Who made it.
@@ -59,11 +63,15 @@ pub struct TokenBody {
     /// What to call it.
     pub name: TokenName,
     /// What its bearer may do: `read`, `assign`, `images`, `power`, `admin`.
+    #[serde(default, skip_serializing_if = "Scopes::is_empty")]
     pub scopes: Scopes,
     /// The labels of the machines that its bearer sees and changes, such as `rack=r1`; all machines, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Selector>,
-    /// How long it lasts; until it is revoked, if absent.
+    /// The role that says both instead, and how long it lasts at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// How long it lasts; as its role says, or until it is revoked, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_days: Option<u32>,
 }
@@ -96,8 +104,8 @@ pub async fn create(
     Body(body): Body<TokenBody>,
 ) -> Answer<(StatusCode, [(HeaderName, &'static str); 1], Json<TokenMade>)> {
     let secret: [u8; 32] = rand::random();
-    let TokenBody { name, scopes, limit, expires_in_days: days } = body;
-    let request = CreateToken { name, scopes, limit, secret: digest_of(&secret), days, by: caller.who };
+    let TokenBody { name, scopes, limit, role, expires_in_days: days } = body;
+    let request = CreateToken { name, scopes, limit, role, secret: digest_of(&secret), days, by: caller.who };
     let token = api.ledger.decide(request, create_token).await??;
     tracing::info!(id = %token.id, name = %token.name, scopes = %token.scopes, by = token.by, "a token was made");
     let made = Bearer { id: token.id, secret }.reveal();
@@ -121,10 +129,23 @@ pub async fn revoke(State(api): Shared, caller: Caller, Path(text): Path<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `GET /v1/roles`, by name: what tokens of one purpose may do. Documents of kind Role change them
+#[utoipa::path(
+    get,
+    path = "/v1/roles",
+    tag = "tokens",
+    params(Paging),
+    responses((status = OK, body = Page<Role>))
+)]
+pub async fn roles(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<Role>>> {
+    let roles = api.ledger.read(|records, _| records.roles())?;
+    Ok(Json(paging.page(roles, |role| role.name.to_string(), |role| role)))
+}
+
 impl TokenShown {
     fn of(token: Token, now: Timestamp) -> Self {
         let expired = token.is_expired(now);
-        let Token { id, name, scopes, limit, secret: _, created, by, expires, last_used } = token;
-        Self { id, name, scopes, limit, created, by, expires, expired, last_used }
+        let Token { id, name, scopes, limit, role, secret: _, created, by, expires, last_used } = token;
+        Self { id, name, scopes, limit, role, created, by, expires, expired, last_used }
     }
 }

@@ -6,7 +6,10 @@
 
 mod desk;
 mod machine;
+mod metadata;
 mod plan;
+mod profile;
+mod role;
 mod rule;
 mod schema;
 mod tag;
@@ -15,7 +18,10 @@ pub use plan::{Action, Field, Plan, Step};
 pub use schema::schema;
 
 use super::{Refusal, version};
-use crate::{Decision, Moment, Records, View};
+use crate::{
+    Decision, Moment, Records, View,
+    token::{Scope, Scopes},
+};
 use desk::Desk;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -25,6 +31,14 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 trait Kind: Sync {
     /// As documents write it.
     fn name(&self) -> &'static str;
+    /// What the bearer of a token must be allowed to change by itself.
+    fn needs(&self) -> Scope {
+        Scope::Assign
+    }
+    /// What the bearer of a token must be allowed to be shown it.
+    fn shown_to(&self) -> Scope {
+        Scope::Read
+    }
     /// Whether what no document names can be taken away, and why not.
     fn cannot_prune(&self) -> Option<&'static str> {
         None
@@ -38,7 +52,8 @@ trait Kind: Sync {
 }
 
 /// Every kind, in the order in which they are looked at: what others name comes first.
-const KINDS: [&dyn Kind; 3] = [&tag::Tags, &rule::Rules, &machine::Machines];
+const KINDS: [&dyn Kind; 6] =
+    [&tag::Tags, &rule::Rules, &machine::Machines, &profile::Profiles, &metadata::Metadata, &role::Roles];
 
 /// Makes the configuration what documents say.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +70,8 @@ pub struct Apply {
     pub own_addresses: Vec<Ipv4Addr>,
     /// Who asks, for histories.
     pub by: String,
+    /// What they may do.
+    pub scopes: Scopes,
 }
 
 /// Why documents cannot be applied. Nothing was changed.
@@ -81,6 +98,8 @@ pub enum WrongKind {
     State,
     /// Somebody changed the configuration meanwhile.
     Stale,
+    /// Whoever asks may not change this kind of thing.
+    Forbidden,
 }
 
 impl Wrong {
@@ -121,6 +140,7 @@ fn planned<'a>(request: &'a Apply, view: &'a View<'a>, at: &'a Moment) -> Result
         let refuse = |reason: String| everything(reason, &format!("there are {}", names()), WrongKind::Document);
         let kind = KINDS.iter().find(|kind| kind.name() == name);
         let kind = kind.ok_or_else(|| refuse(format!("'{name}' is no kind of document that could be pruned")))?;
+        check_allowed(*kind, request).map_err(|(reason, advice)| everything(reason, &advice, WrongKind::Forbidden))?;
         if let Some(why) = kind.cannot_prune() {
             return Err(everything(
                 format!("{name} cannot be pruned: {why}"),
@@ -132,6 +152,10 @@ fn planned<'a>(request: &'a Apply, view: &'a View<'a>, at: &'a Moment) -> Result
     let mut by_kind: [Vec<(usize, Value)>; KINDS.len()] = Default::default();
     for (place, document) in request.documents.iter().enumerate() {
         let (kind, rest) = parted(place, document)?;
+        check_allowed(KINDS[kind], request).map_err(|(reason, advice)| Wrong {
+            kind: WrongKind::Forbidden,
+            ..Wrong::new(place, "/kind", reason, advice)
+        })?;
         by_kind[kind].push((place, rest));
     }
     let mut desk = Desk::new(request, view, at, revision);
@@ -139,6 +163,16 @@ fn planned<'a>(request: &'a Apply, view: &'a View<'a>, at: &'a Moment) -> Result
         kind.plan(documents, &mut desk)?;
     }
     Ok(desk)
+}
+
+/// Whether who asks may change things of a kind at all; else why not, and what to do.
+fn check_allowed(kind: &dyn Kind, request: &Apply) -> Result<(), (String, String)> {
+    let (name, needed) = (kind.name(), kind.needs());
+    if request.scopes.have(needed) {
+        return Ok(());
+    }
+    let reason = format!("documents of kind {name} need the scope {needed}, and this token may {}", request.scopes);
+    Err((reason, format!("use a token with the scope {needed}, or leave these documents out")))
 }
 
 /// A document's kind, and the rest of it.
@@ -198,10 +232,24 @@ fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
+/// The kinds of document that who has `scopes` is not shown.
+pub fn hidden(scopes: &Scopes) -> Vec<&'static str> {
+    KINDS.iter().filter(|kind| !scopes.have(kind.shown_to())).map(|kind| kind.name()).collect()
+}
+
+/// The configuration as documents, without what who has `scopes` is not shown.
+pub fn export_for(scopes: &Scopes, records: &dyn Records) -> Vec<Value> {
+    export_of(KINDS.iter().filter(|kind| scopes.have(kind.shown_to())), records)
+}
+
 /// The whole configuration as documents: what applies to nothing.
 pub fn export(records: &dyn Records) -> Vec<Value> {
+    export_of(KINDS.iter(), records)
+}
+
+fn export_of<'k>(kinds: impl Iterator<Item = &'k &'static dyn Kind>, records: &dyn Records) -> Vec<Value> {
     let mut documents = Vec::new();
-    for kind in KINDS {
+    for kind in kinds {
         documents.extend(kind.export(records).into_iter().map(|document| with_kind(kind.name(), document)));
     }
     documents

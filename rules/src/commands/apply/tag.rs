@@ -6,6 +6,7 @@ use crate::{
     commands::{Refusal, images::moved},
     facts::Architecture,
     image::{Digest, ImageName, ImageReference, Tag},
+    token::Scope,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,10 @@ pub(super) struct Tags;
 impl Kind for Tags {
     fn name(&self) -> &'static str {
         "Tag"
+    }
+
+    fn needs(&self) -> Scope {
+        Scope::Images
     }
 
     fn cannot_prune(&self) -> Option<&'static str> {

@@ -30,7 +30,13 @@ fn world() -> Memory {
 
 fn request(documents: &Value) -> Apply {
     let own_addresses = vec!["10.77.0.2".parse().unwrap()];
-    Apply { documents: documents.as_array().unwrap().clone(), own_addresses, by: "test".into(), ..Apply::default() }
+    Apply {
+        documents: documents.as_array().unwrap().clone(),
+        own_addresses,
+        by: "test".into(),
+        scopes: [Scope::Admin].into(),
+        ..Apply::default()
+    }
 }
 
 fn run(records: &mut Memory, request: &Apply) -> Result<Plan, Wrong> {
@@ -225,7 +231,7 @@ fn the_schema_describes_every_kind() {
     let schema = schema();
     let kinds: Vec<&str> =
         schema["oneOf"].as_array().unwrap().iter().map(|kind| kind["title"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["Tag", "Rule", "Machine"]);
+    assert_eq!(kinds, ["Tag", "Rule", "Machine", "Profile", "Metadata", "Role"]);
     let machine = &schema["oneOf"][2];
     assert_eq!(machine["properties"]["kind"]["const"], "Machine");
     assert_eq!(machine["additionalProperties"], false);
@@ -256,3 +262,6 @@ proptest! {
         prop_assert_eq!((plan.steps, plan.revision.as_str()), (vec![], before.as_str()));
     }
 }
+
+#[path = "tests/kinds.rs"]
+mod kinds;
