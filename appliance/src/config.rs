@@ -2,6 +2,8 @@
 
 mod api;
 mod logs;
+#[cfg(test)]
+mod manual;
 mod retention;
 mod signatures;
 mod subnet;
