@@ -75,7 +75,7 @@ fn hosts(machines: &[MachineShown], addresses: &BTreeMap<MacAddress, Ipv4Addr>) 
 }
 
 fn host(shown: &MachineShown, addresses: &BTreeMap<MacAddress, Ipv4Addr>) -> Host {
-    let MachineShown { machine, next, last_boot } = shown;
+    let MachineShown { machine, next, last_boot, .. } = shown;
     let address = machine.reservation.or_else(|| machine.macs.iter().find_map(|mac| addresses.get(mac).copied()));
     let state = last_boot.as_ref().map_or("never".to_owned(), |boot| boot.state.to_string());
     let runs = last_boot.as_ref().and_then(|boot| boot.image.as_ref());
@@ -146,7 +146,7 @@ mod tests {
         machine.labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         machine.assignment = Some("web:v1.2".parse().unwrap());
         let next = choose(Some(&machine), &[], &Settings::default());
-        MachineShown { machine, next, last_boot: None }
+        MachineShown { machine, next, last_boot: None, ssh_host_keys: Vec::new() }
     }
 
     #[test]

@@ -255,6 +255,12 @@ fn described(shown: &MachineShown) -> String {
         ("loader", machine.signed_loader.map(signed_since).unwrap_or_default()),
         ("first seen", time(machine.first_seen)),
     ]);
+    if !shown.ssh_host_keys.is_empty() {
+        text += &format!(
+            "\nSSH host keys, as known_hosts has them behind its name\n{}\n",
+            indented(&shown.ssh_host_keys.join("\n"))
+        );
+    }
     if let Some(inventory) = &facts.inventory {
         text += "\nhardware\n";
         text += &fields(&hardware(inventory));

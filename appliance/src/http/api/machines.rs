@@ -41,6 +41,9 @@ pub struct MachineShown {
     /// Its latest boot.
     #[serde(default)]
     pub last_boot: Option<BootSummary>,
+    /// The public halves of its SSH host keys, as `known_hosts` has them behind the host's name. Listings leave them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_host_keys: Vec<String>,
 }
 
 /// What `PATCH` takes. A field that is absent stays as it is.
@@ -118,8 +121,8 @@ pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<
     let Wanted { limit, after, selector } = wanted;
     let sight = Sight::current();
     let (mut machines, rules) = api.ledger.read(|records, _| (records.machines(), records.rules()))?;
-    machines
-        .retain(|machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &api.ledger.settings()));
+    let settings = api.ledger.settings();
+    machines.retain(|machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &settings));
     let show = |machine| shown(&api, machine, &rules);
     let page = Paging::new(limit, after).page(machines, |machine: &Machine| machine.id.to_string(), show);
     let items = page.items.into_iter().collect::<Answer<Vec<_>>>()?;
@@ -243,13 +246,15 @@ pub(super) fn find(api: &Api, mac: MacAddress) -> Answer<Machine> {
 fn shown(api: &Api, machine: Machine, rules: &[Rule]) -> Answer<MachineShown> {
     let boots = super::boots::of(api, &machine)?;
     let next = choose(Some(&machine), rules, &api.ledger.settings());
-    Ok(MachineShown { machine, next, last_boot: boots.first().map(BootSummary::of) })
+    let last_boot = boots.first().map(BootSummary::of);
+    Ok(MachineShown { machine, next, last_boot, ssh_host_keys: Vec::new() })
 }
 
 fn with_etag(api: &Api, machine: Machine) -> Answer<Response> {
     let etag = format!("\"{}\"", version(&machine));
-    let rules = api.ledger.read(|records, _| records.rules())?;
-    let mut response = Json(shown(api, machine, &rules)?).into_response();
+    let (rules, keys) = api.ledger.read(|records, _| (records.rules(), records.host_keys(machine.id)))?;
+    let ssh_host_keys = keys.map(|keys| keys.public).unwrap_or_default();
+    let mut response = Json(MachineShown { ssh_host_keys, ..shown(api, machine, &rules)? }).into_response();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
