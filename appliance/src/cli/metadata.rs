@@ -152,7 +152,11 @@ async fn render(client: &Client, mac: MacAddress, output: Json) -> Done {
     say(described(&shown));
     let Merged { files, user_data, vendor_data, network_config, ignition, .. } = &shown.merged;
     for (path, given) in files {
-        say(format!("\n{path} ({})\n{}", given.from, super::machine::indented(&given.value.content)));
+        let content = match &given.value.secret {
+            Some(secret) => format!("(the secret {secret})"),
+            None => given.value.content.clone(),
+        };
+        say(format!("\n{path} ({})\n{}", given.from, super::machine::indented(&content)));
     }
     let texts = [
         ("user-data", user_data),

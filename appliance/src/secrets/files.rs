@@ -1,12 +1,17 @@
 //! What is laid down in one machine alone: its secrets, and the SSH host keys that outlive its images.
 
-use crate::{appliance::Appliance, ledger::Fault};
+use crate::{
+    appliance::Appliance,
+    ledger::{Fault, Stored},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bennu_plan::SealedFile;
 use bennu_rules::{
     MacAddress, Records,
+    boot::BootId,
     commands::secrets::keep_host_keys,
-    secret::{HostKeys, Secret, of_machine},
+    metadata::FileReady,
+    secret::{HostKeys, Placement, Secret, SecretName, of_machine},
 };
 use crypto_box::aead::OsRng;
 use serde::{Deserialize, Serialize};
@@ -26,6 +31,16 @@ pub enum NotGiven {
     /// A record was changed, or a key cannot be made.
     #[error("{0} cannot be read; set it anew, or restore a backup of the ledger with its key")]
     Unreadable(String),
+    /// It was removed, or is another machine's now.
+    #[error(
+        "the secret {secret}, which the metadata document '{document}' names, is not this machine's any more; set it again"
+    )]
+    Gone {
+        /// Which.
+        secret: SecretName,
+        /// What names it.
+        document: String,
+    },
 }
 
 /// A pair as it is kept.
@@ -37,18 +52,30 @@ struct Pair {
 }
 
 /// Everything that is for this machine alone, in the order in which it is laid down.
-pub async fn of(appliance: &Appliance, machine: MacAddress) -> Result<Vec<SealedFile>, NotGiven> {
+pub async fn of(appliance: &Appliance, machine: MacAddress, boot: &BootId) -> Result<Vec<SealedFile>, NotGiven> {
     let mut files = host_keys(appliance, machine).await?;
-    let record =
-        appliance.ledger.read(|records, _| records.machine(machine).map(|machine| of_machine(&machine, records)))?;
-    for secret in record.unwrap_or_default() {
-        let Some(file) = secret.file else { continue };
-        let Some(plain) = appliance.keyring.open_sealed(&Secret::place(&secret.name), &secret.value) else {
-            return Err(NotGiven::Unreadable(format!("the secret {}", secret.name)));
-        };
-        let content = BASE64_STANDARD.encode(&*plain);
-        let (mode, owner) = (file.mode, file.owner);
-        files.push(SealedFile { path: file.path, mode, owner, content, optional: false });
+    let read = |records: &Stored<'_>| {
+        let secrets = records.machine(machine).map(|machine| of_machine(&machine, records)).unwrap_or_default();
+        let rendered = records.rendered(machine).filter(|rendered| rendered.boot == *boot);
+        (secrets, rendered.map(|rendered| rendered.merged.files).unwrap_or_default())
+    };
+    let (secrets, named) = appliance.ledger.read(|records, _| read(records))?;
+    let open = |secret: &Secret| {
+        let plain = appliance.keyring.open_sealed(&Secret::place(&secret.name), &secret.value);
+        plain.ok_or_else(|| NotGiven::Unreadable(format!("the secret {}", secret.name)))
+    };
+    for secret in &secrets {
+        let Some(Placement { path, mode, owner }) = secret.file.clone() else { continue };
+        let content = BASE64_STANDARD.encode(&*open(secret)?);
+        files.push(SealedFile { path, mode, owner, content, optional: false });
+    }
+    for (path, given) in named {
+        let FileReady { mode, owner, secret: Some(name), .. } = given.value else { continue };
+        // It was there when the boot's metadata was settled.
+        let secret = secrets.iter().find(|secret| secret.name == name);
+        let secret = secret.ok_or(NotGiven::Gone { secret: name, document: given.from.to_string() })?;
+        let content = BASE64_STANDARD.encode(&*open(secret)?);
+        files.push(SealedFile { path, mode, owner, content, optional: false });
     }
     Ok(files)
 }

@@ -1,7 +1,7 @@
 //! A document as a person writes it, and what it must be to be stored.
 
 use super::template::{self, BadTemplate};
-use crate::{MacAddress, selector::Selector};
+use crate::{MacAddress, secret::SecretName, selector::Selector};
 use serde::{Deserialize, Serialize, de};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -113,18 +113,19 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub struct FileWritten {
     /// Where, from the root on.
     pub path: String,
-    /// Permissions in octal.
-    #[serde(default = "plain_mode")]
-    pub mode: String,
+    /// Permissions in octal; without, 0644, and 0600 of a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// `user[:group]`, by the image's names or by number.
     #[serde(default = "root")]
     pub owner: String,
     /// What is in it: a template.
-    pub content: String,
-}
-
-fn plain_mode() -> String {
-    "0644".into()
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Instead, the secret that is in it. It must be the machine's by its own target, and goes to nobody but the boot's
+    /// session key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretName>,
 }
 
 fn root() -> String {
@@ -184,7 +185,7 @@ impl Document {
         ];
         let texts = texts.into_iter().filter_map(|(at, text)| Some((at.to_owned(), text.as_deref()?)));
         let files = self.files.iter().enumerate();
-        texts.chain(files.map(|(n, file)| (format!("/files/{n}/content"), file.content.as_str())))
+        texts.chain(files.filter_map(|(n, file)| Some((format!("/files/{n}/content"), file.content.as_deref()?))))
     }
 
     /// Bytes of it as JSON.
@@ -247,7 +248,21 @@ impl Document {
             if file.mode_bits().is_none() {
                 return refuse(
                     "mode",
-                    format!("'{}' is no mode; write permissions in octal, such as \"0644\"", file.mode),
+                    format!(
+                        "'{}' is no mode; write permissions in octal, such as \"0644\"",
+                        file.mode.as_deref().unwrap_or_default()
+                    ),
+                );
+            }
+            match (&file.content, &file.secret) {
+                (Some(_), None) | (None, Some(_)) => {}
+                (None, None) => return refuse("content", "the file has neither content nor a secret".into()),
+                (Some(_), Some(_)) => return refuse("secret", "a file has content or a secret; leave one out".into()),
+            }
+            if file.secret.is_some() && file.mode_bits().is_some_and(|mode| mode > 0o777 || mode & 0o400 == 0) {
+                return refuse(
+                    "mode",
+                    "a secret's file is one that its owner reads, such as \"0600\" or \"0440\"".into(),
                 );
             }
             let mut parts = file.owner.split(':');
@@ -281,8 +296,9 @@ impl FileWritten {
     /// The permissions; `None` where it is none.
     pub fn mode_bits(&self) -> Option<u32> {
         let octal = |b: u8| matches!(b, b'0'..=b'7');
-        let well_formed = (3..=5).contains(&self.mode.len()) && self.mode.bytes().all(octal);
-        u32::from_str_radix(&self.mode, 8).ok().filter(|mode| well_formed && *mode <= 0o7777)
+        let Some(mode) = &self.mode else { return Some(if self.secret.is_some() { 0o600 } else { 0o644 }) };
+        let well_formed = (3..=5).contains(&mode.len()) && mode.bytes().all(octal);
+        u32::from_str_radix(mode, 8).ok().filter(|mode| well_formed && *mode <= 0o7777)
     }
 }
 

@@ -4,12 +4,17 @@ use super::{
     BadTemplate, Document, MAX_RENDERED, MetadataName, Occasion, Persistent,
     context::context,
     document::is_public_key,
-    template::{self, Fuel},
+    template::{self, Fuel, MAX_TEMPLATES},
 };
-use crate::{Machine, Records, selector::Subject, settings::Settings};
+use crate::{
+    Machine, Records,
+    secret::{self, SecretName},
+    selector::Subject,
+    settings::Settings,
+};
 use minijinja::Value;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is said, and by which document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +52,11 @@ pub struct FileReady {
     /// `user[:group]`.
     pub owner: String,
     /// What is in it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,
+    /// Instead, the secret that is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretName>,
 }
 
 /// All that the documents of one machine say, templates rendered.
@@ -117,20 +126,47 @@ pub fn render(
     if documents.is_empty() {
         return Ok(merged);
     }
+    check_length(&documents)?;
     let context = context(machine, occasion);
+    let has_secret = |document: &Document| document.files.iter().any(|file| file.secret.is_some());
+    let secrets: BTreeSet<SecretName> = match documents.iter().any(has_secret) {
+        true => secret::of_machine(machine, records).into_iter().map(|secret| secret.name).collect(),
+        false => BTreeSet::new(),
+    };
     let (mut left, mut fuel) = (MAX_RENDERED, Fuel::default());
     for document in documents {
-        let mut part = Part { document: &document, context: &context, left: &mut left, fuel: &mut fuel };
+        let mut part =
+            Part { document: &document, context: &context, secrets: &secrets, left: &mut left, fuel: &mut fuel };
         part.take_into(&mut merged)?;
         merged.documents.push(document.name);
     }
     Ok(merged)
 }
 
+/// Reading a template costs by its length, and a machine's documents are read at each of its boots.
+fn check_length(documents: &[Document]) -> Result<(), Unrendered> {
+    let mut length = 0;
+    for document in documents {
+        for (field, text) in document.templates() {
+            length += text.len();
+            if length > MAX_TEMPLATES {
+                let reason = format!(
+                    "with it, the templates of this machine's documents have more than {MAX_TEMPLATES} bytes; put large files \
+                     into the image"
+                );
+                return Err(Unrendered { document: document.name.clone(), field: field[1..].to_owned(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// One document on its way into the whole.
 struct Part<'a> {
     document: &'a Document,
     context: &'a Value,
+    /// Those of the machine.
+    secrets: &'a BTreeSet<SecretName>,
     /// Bytes that all documents together may still come to.
     left: &'a mut usize,
     /// Steps that all their templates together may still take.
@@ -159,9 +195,20 @@ impl Part<'_> {
             }
         }
         for file in &document.files {
-            let content = self.rendered(&format!("file {}", file.path), &file.content)?.value;
+            let field = format!("file {}", file.path);
+            let content = match &file.content {
+                Some(content) => self.rendered(&field, content)?.value,
+                None => String::new(),
+            };
+            if let Some(secret) = file.secret.as_ref().filter(|secret| !self.secrets.contains(*secret)) {
+                let reason = format!(
+                    "there is no secret '{secret}' of this machine; set one that is for it: bennu secret set {secret} --machine \
+                     MAC or --selector LABELS"
+                );
+                return Err(self.refuse(&field, reason));
+            }
             let mode = file.mode_bits().unwrap_or(0o600);
-            let ready = FileReady { mode, owner: file.owner.clone(), content };
+            let ready = FileReady { mode, owner: file.owner.clone(), content, secret: file.secret.clone() };
             merged.files.insert(file.path.clone(), self.given(ready));
         }
         for (field, text, place) in [

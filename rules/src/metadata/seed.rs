@@ -37,7 +37,7 @@ pub fn for_stage1(boot: &Boot, merged: Merged) -> Metadata {
     let nocloud = nocloud(boot, &merged);
     let values = |given: Vec<super::Given<String>>| given.into_iter().map(|given| given.value).collect();
     let file = |(path, given): (String, super::Given<super::FileReady>)| {
-        let super::FileReady { mode, owner, content } = given.value;
+        let super::FileReady { mode, owner, content, secret: _ } = given.value;
         PlannedFile { path, mode, owner, content }
     };
     let mount = |given: super::Given<super::Persistent>| {
@@ -46,7 +46,8 @@ pub fn for_stage1(boot: &Boot, merged: Merged) -> Metadata {
     };
     Metadata {
         ssh_authorized_keys: merged.ssh_authorized_keys.into_iter().map(|(user, keys)| (user, values(keys))).collect(),
-        files: merged.files.into_iter().map(file).collect(),
+        // The plan is public: secrets come by the session.
+        files: merged.files.into_iter().filter(|(_, given)| given.value.secret.is_none()).map(file).collect(),
         nocloud,
         // By mount point: what is mounted in another comes after it.
         persistent: merged.persistent.into_values().map(mount).collect(),

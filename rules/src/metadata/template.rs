@@ -8,6 +8,9 @@ use std::io;
 /// Bytes that one template may come to.
 pub const MAX_RENDERED: usize = 256 << 10;
 
+/// Bytes that the templates of one machine may have together: some ten milliseconds to read.
+pub const MAX_TEMPLATES: usize = 1 << 20;
+
 /// Instructions that one rendering may take: some thousand lines, in milliseconds.
 const FUEL: u64 = 50_000;
 
@@ -44,10 +47,19 @@ impl Default for Fuel {
 pub fn render(text: &str, context: &Value, fuel: &mut Fuel) -> Result<String, BadTemplate> {
     syntax::check(text)?;
     let mut environment = environment();
+    let is_rest = fuel.0 < FUEL;
     environment.set_fuel(Some(fuel.0.min(FUEL)));
     let template = environment.template_from_str(text).map_err(|error| told(&error, text))?;
     let mut rendered = Bounded(Vec::new());
-    let done = template.render_captured_to(context.clone(), &mut rendered).map_err(|error| told(&error, text))?;
+    let told = |error: Error| match error.kind() {
+        ErrorKind::OutOfFuel if is_rest => {
+            let reason = "with it, the templates of this machine's documents do not come to an end in their time; they loop \
+                          over too much together";
+            BadTemplate { reason: reason.into(), ..told(&error, text) }
+        }
+        _ => told(&error, text),
+    };
+    let done = template.render_captured_to(context.clone(), &mut rendered).map_err(told)?;
     fuel.0 = fuel.0.saturating_sub(done.state().fuel_levels().map_or(0, |(used, _)| used));
     drop(done);
     String::from_utf8(rendered.0).map_err(|error| BadTemplate { line: 1, reason: error.to_string() })

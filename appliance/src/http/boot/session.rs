@@ -43,7 +43,7 @@ pub async fn open(
     };
     match opened {
         Opened::Granted { boot, machine, installs } => {
-            let files = if installs { files::of(&appliance, machine).await } else { Ok(Vec::new()) };
+            let files = if installs { files::of(&appliance, machine, &boot).await } else { Ok(Vec::new()) };
             match files {
                 Ok(files) => sealed(&appliance, boot, &key, files),
                 Err(NotGiven::Fault(fault)) => unavailable(&fault),

@@ -172,3 +172,51 @@ fn foreign_images_are_told_where_their_metadata_is() {
     let nobody = MetadataRequest { token: Token("0".repeat(32)) };
     assert!(world.run(&nobody, super::super::metadata::decide).0.is_none());
 }
+
+#[test]
+fn a_file_may_be_a_secret_of_the_machine_which_the_plan_does_not_hold() {
+    use crate::secret::{Sealed, Secret, Target};
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    world.document(json!({ "name": "web", "files": [
+        { "path": "/etc/key", "secret": "db" }, { "path": "/etc/plain", "content": "x" } ] }));
+    let Script::Refused { reason, .. } = world.script() else { panic!("it boots without its secret") };
+    assert!(reason.contains("'web', file /etc/key") && reason.contains("no secret 'db' of this machine"), "{reason}");
+    let secret = |target| {
+        let value = Sealed { key: "k".into(), text: "sealed".into() };
+        let (name, by) = ("db".parse().unwrap(), "test".into());
+        Change::PutSecret(Secret { name, target, file: None, value, set: Timestamp(0), by })
+    };
+    world.memory.apply(secret(Target::Machine(MacAddress([2, 0, 0, 0, 0, 9]))));
+    assert!(matches!(world.script(), Script::Refused { .. }), "it is another machine's");
+    world.memory.apply(secret(Target::Machine(MAC)));
+    boot_script(world.script());
+    let files: Vec<_> = world.given().metadata.files.into_iter().map(|file| file.path).collect();
+    assert_eq!(files, ["/etc/plain"]);
+    let merged = world.memory.rendered(MAC).unwrap().merged;
+    let key = &merged.files["/etc/key"].value;
+    assert_eq!((key.mode, key.content.as_str(), key.secret.as_ref().unwrap().to_string().as_str()), (0o600, "", "db"));
+}
+
+#[test]
+fn what_all_documents_cost_is_bounded_and_the_place_is_told() {
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let comment = format!("{{# {} #}}", "x".repeat(200_000));
+    for n in 0..6 {
+        world.document(json!({ "name": format!("d{n}"), "user_data": comment }));
+    }
+    let Script::Refused { reason, .. } = world.script() else { panic!("it boots") };
+    assert!(reason.contains("'d5', user_data: with it, the templates") && reason.contains("1048576"), "{reason}");
+    let mut world = World::new();
+    world.image("web:v1", root(1));
+    world.assign("web:v1");
+    let loops = "\n{% for a in range(60) %}{% for b in range(60) %}{{ a }}{% endfor %}{% endfor %}";
+    for n in 0..60 {
+        world.document(json!({ "name": format!("d{n:02}"), "vendor_data": loops }));
+    }
+    let Script::Refused { reason, .. } = world.script() else { panic!("it boots") };
+    assert!(reason.contains("vendor_data, line 2: with it") && reason.contains("together"), "{reason}");
+}

@@ -101,6 +101,9 @@ fn costs_are_bounded() {
         let error = render(&template, &known(), &mut Fuel::default()).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
+    let endless = "a\n{% for a in range(64) %}\n{% for b in range(64) %}{% for c in range(64) %}{{ c }}{% endfor %}{% endfor %}{% endfor %}";
+    let error = render(endless, &known(), &mut Fuel::default()).unwrap_err();
+    assert!(error.line >= 2 && error.reason.contains("loops over too much"), "{error}");
 }
 
 proptest! {

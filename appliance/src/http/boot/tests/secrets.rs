@@ -77,6 +77,14 @@ async fn host_keys_are_made_once_a_machine_and_stay_until_it_is_forgotten() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     assert_eq!(seen[0], seen[1], "the same over boots");
+    let shown = plane.bench.get(&format!("/v1/machines/{MAC}")).await;
+    let keys: Vec<String> = serde_json::from_value(shown.json()["ssh_host_keys"].clone()).unwrap();
+    let own = PrivateKey::from_openssh(&seen[0]).unwrap();
+    assert!(
+        keys.len() == 2 && keys.iter().any(|key| key.parse::<PublicKey>().unwrap() == *own.public_key()),
+        "{keys:?}"
+    );
+    assert!(!shown.text.contains("PRIVATE") && !plane.bench.get("/v1/machines").await.text.contains("ssh_host_keys"));
     let ledger = std::fs::read(plane.bench.directory.path().join("ledger.redb")).unwrap();
     let line = seen[0].lines().nth(2).unwrap();
     assert!(!ledger.windows(line.len()).any(|bytes| bytes == line.as_bytes()), "no private key lies in the ledger");
@@ -98,4 +106,33 @@ async fn host_keys_can_be_left_to_images() {
     let plane = Plane::of(Bench::of(left_to_images())).await;
     let base = plane.starts().await;
     assert!(Stage1::new().opens(&plane, &base).await.files.is_empty());
+}
+
+#[tokio::test]
+async fn a_documents_file_is_a_secret_that_only_the_session_is_given() {
+    let plane = Plane::new().await;
+    let put = async |path: &str, body: &str| {
+        let got = plane.bench.write(Method::PUT, path, body).await;
+        assert_eq!(got.status, 200, "{}", got.text);
+    };
+    put("/v1/secrets/db", &format!(r#"{{"machine":"{MAC}","value":"{CANARY}"}}"#)).await;
+    let files =
+        r#"{"files":[{"path":"/etc/app/key","owner":"app","secret":"db"},{"path":"/etc/plain","content":"plain"}]}"#;
+    put("/v1/metadata/web", files).await;
+    let base = plane.starts().await;
+    let plan = plane.ask(Method::GET, &format!("{base}plan.json"), &[], String::new()).await;
+    let plan = String::from_utf8(plan.body).unwrap();
+    assert!(plan.contains("/etc/plain") && !plan.contains(CANARY) && !plan.contains("/etc/app/key"), "{plan}");
+    let stage1 = Stage1::new();
+    let files = stage1.opens(&plane, &base).await.files;
+    let file = find(&files, "/etc/app/key");
+    assert_eq!((text(file).as_str(), file.mode, file.owner.as_str()), (CANARY, 0o600, "app"));
+    assert_eq!(Stage1::new().asks(&plane, &base).await.status, 403);
+    for path in ["/v1/metadata/web", "/v1/export", "/v1/audit", &format!("/v1/machines/{MAC}/metadata")] {
+        assert!(!plane.bench.get(path).await.text.contains(CANARY), "{path}");
+    }
+    plane.bench.delete("/v1/secrets/db").await;
+    let gone = stage1.asks(&plane, &base).await;
+    assert_eq!(gone.status, 503);
+    assert!(String::from_utf8_lossy(&gone.body).contains("the secret db, which the metadata document 'web' names"));
 }
