@@ -7,7 +7,6 @@ use super::{
     output::{Listing, or_dash, say_json},
 };
 use crate::http::api::profiles::ProfileShown;
-use bennu_rules::profile::Profile;
 use clap::Subcommand;
 use serde_json::Value;
 
@@ -29,7 +28,7 @@ pub async fn run(client: &Client, command: ProfileCommand) -> Done {
     }
     let profiles: Vec<ProfileShown> = client.list("/v1/profiles", None).await?;
     let mut listing = Listing::new(&["PROFILE", "MANUFACTURER", "PRODUCT", "SETTINGS", "FROM"], &[]);
-    for ProfileShown { profile: Profile { name, matches, settings, .. }, built_in } in &profiles {
+    for ProfileShown { name, matches, settings, built_in, .. } in &profiles {
         let settings = serde_json::to_value(settings).unwrap_or_default();
         let settings = settings.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
         listing.row([
