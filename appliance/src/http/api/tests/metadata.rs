@@ -34,7 +34,7 @@ async fn what_cannot_be_a_document_is_refused_with_its_place() {
         (r#"{"priority":"high"}"#, 400, "/priority"),
         (r#"{"selector":"role=("}"#, 400, "/selector"),
         (r#"{"machine":"nobody"}"#, 400, "/machine"),
-        (r#"{"files":[{"path":"/x"}]}"#, 422, "/files/0"),
+        (r#"{"files":[{"path":"/x"}]}"#, 422, "/files/0/content"),
         (r#"{"files":[{"path":"/x","content":"","secret":"a"}]}"#, 422, "/files/0/secret"),
         (r#"{"files":[{"path":"/x","secret":"a","mode":"4755"}]}"#, 422, "/files/0/mode"),
         (r#"{"files":[{"path":"/x","secret":"a b"}]}"#, 400, "/files/0/secret"),
