@@ -10,6 +10,8 @@ pub(crate) mod import;
 mod inventory;
 mod lease;
 mod machine;
+#[cfg(test)]
+mod manual;
 mod metadata;
 mod meter;
 pub(crate) mod output;
@@ -359,27 +361,6 @@ pub(crate) mod tests {
         assert_eq!(error.exit_code(), ExitCode::from(1));
         assert!(error.what.contains("there is no such socket"), "{error}");
         assert!(error.help.contains("bennu serve") || error.help.contains("api.socket"), "{error}");
-    }
-
-    /// What the manual says is run, so that it stays true.
-    #[tokio::test]
-    async fn the_manuals_examples_of_the_api_work() {
-        use std::process::Command;
-        let served = Served::new();
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("installer.tar"), crate::http::api::tests::foreign_tar(7)).unwrap();
-        let manual = include_str!("../../../README.md");
-        let blocks = manual.split("```sh api\n").skip(1).filter_map(|rest| rest.split_once("\n```"));
-        let script: Vec<&str> = blocks.map(|(block, _)| block).collect();
-        assert!(script.concat().matches("http://bennu/").count() > 15, "the manual has examples of every job");
-        let socket = served.server.trim_start_matches("unix://").to_owned();
-        let script = script.join("\n").replace("/run/bennu/bennu.sock", &socket);
-        let mut shell = Command::new("sh");
-        shell.args(["-euxc", &script]).current_dir(directory.path());
-        let output = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        assert!(!said.contains("\"problem\""), "an import ended with a problem:\n{said}");
     }
 
     #[test]
