@@ -444,7 +444,8 @@ fn a_layout_brings_its_signatures_however_its_tool_names_them() {
     let name = |name: &str| json!({"annotations": {"org.opencontainers.image.ref.name": name}});
     let kind = |kind: &str| json!({"annotations": {"kind": format!("dev.cosignproject.cosign/{kind}")}});
     let arrived = |first: Value, second: Value| {
-        let index = json!({"schemaVersion": 2, "manifests": [first, second]}).to_string();
+        // Named twice, it comes once.
+        let index = json!({"schemaVersion": 2, "manifests": [first, second, second]}).to_string();
         let blob = |text: &str| format!("blobs/sha256/{}", digest_of(text.as_bytes()).hex());
         let names = [blob(&image), blob(&signature), blob(&referrer)];
         let files: [(&str, &[u8]); 4] = [

@@ -13,12 +13,15 @@ use crate::{
 use bennu_rules::image::{BlobRef, Digest};
 use serde::Deserialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write as _},
 };
 
 /// An image has some dozens of parts.
 const MOST_FILES: usize = 20_000;
+
+/// Honest images have a signature or two beside them.
+const MOST_ATTACHED: usize = 32;
 
 /// An image whose parts an archive brought; they are in the store, each held to its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,7 +189,10 @@ fn from_layout(index: &[u8], wanted: Option<&str>, store: &Store) -> Result<Arri
         None => manifests.iter().filter(|descriptor| !is_attached(descriptor)).collect(),
     };
     let chosen = *choose(&images, wanted, |descriptor| vec![name(descriptor)])?;
-    let signatures = manifests.iter().filter_map(|descriptor| signature(descriptor, &chosen.digest, store)).collect();
+    // Whoever writes an archive may name a signature any number of times, and each is read.
+    let mut seen = BTreeSet::new();
+    let attached = manifests.iter().filter(|one| is_attached(one) && seen.insert(one.digest)).take(MOST_ATTACHED);
+    let signatures = attached.filter_map(|descriptor| signature(descriptor, &chosen.digest, store)).collect();
     Ok(Arrived { document: chosen.blob(), media_type: chosen.media_type.clone(), signatures })
 }
 
