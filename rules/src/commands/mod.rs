@@ -22,6 +22,7 @@ use crate::{
     secret::SecretName,
     token::{TokenId, TokenName},
 };
+use ring::digest::{SHA256, digest};
 use std::{fmt, net::Ipv4Addr};
 
 /// Why a command was not carried out. The state is as it was.
@@ -201,14 +202,11 @@ impl Refusal {
     }
 }
 
-/// The version of a record: changes whenever the record does.
+/// The version of a record: changes whenever the record does. Whoever labels machines chooses what is hashed, so no
+/// other record may come to the same version.
 pub(crate) fn version(record: &impl serde::Serialize) -> String {
-    // FNV-1a: stable over builds and platforms, which std's hashers do not promise.
     let json = serde_json::to_vec(record).unwrap_or_default();
-    let hash = json
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{hash:016x}")
+    digest(&SHA256, &json).as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A list that stays legible.
