@@ -172,3 +172,28 @@ fn an_examination_finds_what_a_disk_did() {
     assert_eq!(examine().0, None);
     assert_eq!(store.examine(&blob, &mut |_| Err("enough")), Err("enough"));
 }
+
+#[test]
+fn a_stream_that_breaks_off_goes_on_where_it_was() {
+    let (_dir, store) = scratch();
+    let mut writer = store.writer().unwrap();
+    let chunk: Vec<u8> = (0..64 << 10).map(|n: u32| (n % 251) as u8).collect();
+    // More than is sent to the disk in one go.
+    let mut whole = b"before".to_vec();
+    io::Write::write_all(&mut writer, b"before").unwrap();
+    for piece in [200, 0, 3, 150] {
+        let mut chunks = std::iter::repeat_n(chunk.clone(), piece);
+        let broken = || StoreError::Missing { digest: Digest([0; 32]) };
+        let next = || chunks.next().map(Some).ok_or_else(broken);
+        assert!(matches!(writer.take(next), Err(StoreError::Missing { .. })));
+        whole.extend(chunk.repeat(piece));
+        assert_eq!(writer.written(), whole.len() as u64);
+    }
+    let mut last = [&b"the "[..], b"", b"end"].into_iter();
+    writer.take::<_, StoreError>(|| Ok(last.next())).unwrap();
+    whole.extend(b"the end");
+    let blob = writer.finish().unwrap();
+    assert_eq!(blob.digest.0, ring::digest::digest(&ring::digest::SHA256, &whole).as_ref());
+    assert_eq!((blob.size, fs::read(store.blob_path(&blob.digest)).unwrap() == whole), (whole.len() as u64, true));
+    assert!(tmp_is_empty(&store));
+}

@@ -1,4 +1,7 @@
 //! Blobs on their way into the store.
+//!
+//! A stream is written by one thread and hashed by another, and a third sends to the disk what is there: so a large blob
+//! takes as long as the slowest of them, and not as all of them together.
 
 use super::{Store, StoreError};
 use bennu_rules::image::{BlobRef, Digest};
@@ -6,11 +9,20 @@ use ring::digest::{Context, SHA256};
 use std::{
     fs::File,
     io::{self, BufWriter, Read as _, Write},
+    path::Path,
+    sync::mpsc::{self, Receiver, SyncSender},
+    thread,
 };
 use tempfile::NamedTempFile;
 
 /// Disk and hash see writes of this size.
 const CHUNK: usize = 1 << 20;
+
+/// Chunks of a stream that were written and not yet hashed.
+const UNHASHED: usize = 32;
+
+/// Bytes of a stream after which it is sent to the disk, if it is not being sent there. What is shorter is synced at its end.
+const SYNCED: u64 = 8 << 20;
 
 /// Hashes what passes through to the file.
 struct Hashed {
@@ -50,6 +62,28 @@ impl BlobWriter {
         self.out.get_ref().size + self.out.buffer().len() as u64
     }
 
+    /// Takes in what `next` gives until it gives no more, or fails: what came before a failure is kept, and the blob may go
+    /// on behind it.
+    pub fn take<C, E>(&mut self, next: impl FnMut() -> Result<Option<C>, E>) -> Result<(), E>
+    where
+        C: AsRef<[u8]> + Send,
+        E: From<StoreError>,
+    {
+        let store = self.store.clone();
+        let failed = |error| store.failed("write to", store.tmp(), error);
+        self.out.flush().map_err(failed)?;
+        let Hashed { file, hash, size } = self.out.get_mut();
+        let (to_hash, unhashed) = mpsc::sync_channel::<(C, usize)>(UNHASHED);
+        let (to_sync, unsynced) = mpsc::sync_channel(1);
+        let path = file.path().to_owned();
+        thread::scope(|scope| {
+            scope.spawn(move || unhashed.iter().for_each(|(chunk, count)| hash.update(&chunk.as_ref()[..count])));
+            scope.spawn(move || sync(&path, &unsynced));
+            let stream = Stream { file: file.as_file_mut(), size, unsynced: 0, to_hash, to_sync };
+            stream.write(next, failed)
+        })
+    }
+
     /// Makes the blob durable and puts it in its place.
     pub fn finish(self) -> Result<BlobRef, StoreError> {
         let (store, file, blob) = self.end()?;
@@ -70,6 +104,59 @@ impl BlobWriter {
         let Hashed { file, hash, size } =
             self.out.into_inner().map_err(|e| store.failed("write to", store.tmp(), e.into_error()))?;
         Ok((store, file, named(hash, size)))
+    }
+}
+
+/// A stream on its way into a file, and what is to be done with it besides.
+struct Stream<'f, C> {
+    file: &'f mut File,
+    size: &'f mut u64,
+    unsynced: u64,
+    to_hash: SyncSender<(C, usize)>,
+    to_sync: SyncSender<()>,
+}
+
+impl<C: AsRef<[u8]>> Stream<'_, C> {
+    fn write<E: From<StoreError>>(
+        mut self,
+        mut next: impl FnMut() -> Result<Option<C>, E>,
+        failed: impl Fn(io::Error) -> StoreError,
+    ) -> Result<(), E> {
+        while let Some(chunk) = next()? {
+            let (written, outcome) = write_most(self.file, chunk.as_ref());
+            *self.size += written as u64;
+            self.unsynced += written as u64;
+            // Hash and file are of the same bytes, whatever became of the rest.
+            self.to_hash.send((chunk, written)).map_err(|_| failed(io::Error::other("the hash ended early")))?;
+            outcome.map_err(&failed)?;
+            if self.unsynced >= SYNCED && self.to_sync.try_send(()).is_ok() {
+                self.unsynced = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As `write_all`, and how much of it was written.
+fn write_most(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// Sends a file to the disk as often as somebody says so. Only time depends on it: through a handle of its own, so that a
+/// fault is still told to whoever syncs the file at its end.
+fn sync(path: &Path, unsynced: &Receiver<()>) {
+    let Ok(file) = File::open(path) else { return };
+    for () in unsynced {
+        let _ = file.sync_data();
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod clients;
 mod pull;
+mod speed;
 
 use crate::{
     config::Config,

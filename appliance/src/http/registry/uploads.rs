@@ -15,9 +15,9 @@ use axum::{
     body::Body,
     http::{Response, StatusCode},
 };
-use bennu_images::store::{BlobWriter, Finished, StoreError};
+use bennu_images::store::{BlobWriter, Finished};
 use bennu_rules::image::Digest;
-use std::{io::Write as _, sync::Arc};
+use std::sync::Arc;
 
 /// `POST`: a mount of a blob that is here, a blob in one piece (`?digest=`), or a session.
 pub async fn begin(asked: Asked) -> Answer {
@@ -126,23 +126,15 @@ fn write(
     mut body: BodyReader,
     appliance: &Arc<Appliance>,
 ) -> (BlobWriter, Result<(), Refused>) {
-    loop {
-        let chunk = match body.next_chunk() {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => return (writer, Ok(())),
-            Err(error) => {
-                let what = format!("the body broke off: {error}");
-                return (writer, Err(Refused::new(Code::BlobUploadInvalid, what)));
-            }
-        };
-        let store = &appliance.store;
-        let stored = store.check_room().and_then(|()| {
-            writer.write_all(&chunk).map_err(|error| -> StoreError { store.failed("write to", store.tmp(), error) })
-        });
-        if let Err(error) = stored {
-            return (writer, Err(error.into()));
+    let outcome = writer.take(|| {
+        let broke_off = |error| Refused::new(Code::BlobUploadInvalid, format!("the body broke off: {error}"));
+        let chunk = body.next_chunk().map_err(broke_off)?;
+        if chunk.is_some() {
+            appliance.store.check_room()?;
         }
-    }
+        Ok(chunk)
+    });
+    (writer, outcome)
 }
 
 /// Where a piece begins: `<start>-<end>`, with or without a unit.
