@@ -41,7 +41,7 @@ test-long: build
 	BENNU_POWER_CUT_IMAGES=10000 cargo test --quiet --package bennu --lib ledger::tests::power_cut
 	cargo test --release --quiet --package bennu-rules --test dhcp cost -- --ignored --nocapture
 	cargo test --release --quiet --package bennu --lib ledger::tests::speed -- --ignored --nocapture
-	cargo test --release --quiet --package bennu --lib -- speed_of --ignored --nocapture
+	cargo test --release --quiet --package bennu --lib -- speed_of --include-ignored --test-threads=1 --nocapture
 	cargo build --quiet --package bennu-tests
 	target/debug/rack test --long
 

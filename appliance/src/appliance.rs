@@ -139,7 +139,7 @@ impl Appliance {
     }
 
     fn lease_holder(&self, address: Ipv4Addr) -> Option<MacAddress> {
-        let lease = self.ledger.read(|records, _| records.lease_at(address)).ok()??;
+        let lease = self.ledger.stored(|records| records.lease_at(address)).ok()??;
         if lease.declined || !lease.is_active(self.ledger.now()) {
             return None;
         }

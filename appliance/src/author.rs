@@ -65,7 +65,7 @@ impl Sight {
         };
         let name = format!("token {id}");
         let mut events = ledger.follow(None).live;
-        let is_there = || ledger.read(|records, _| records.token(*id).is_some()).unwrap_or(true);
+        let is_there = || ledger.stored(|records| records.token(*id).is_some()).unwrap_or(true);
         while is_there() {
             let is_over = |at: Timestamp| ledger.now() >= at;
             if expires.is_some_and(is_over) {

@@ -106,7 +106,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
     let state = &config.state_dir;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
     let ledger = Ledger::open(state, config.settings.clone())?;
-    let keyring = Keyring::open(key, &ledger.read(|records, _| records.sealing_keys())?)?;
+    let keyring = Keyring::open(key, &ledger.stored(|records| records.sealing_keys())?)?;
     let remote = network.identify(&config, &interfaces, ledger.now())?;
     let store = Store::open(state.join("images"))?;
     let loaders = Loaders::with_directory(config.loaders_dir.as_deref())?;
@@ -237,7 +237,7 @@ impl Appliance {
         images: &BTreeSet<Digest>,
         artifacts: &BTreeSet<Digest>,
     ) -> Result<BTreeSet<Digest>> {
-        Ok(self.ledger.read(|records, _| {
+        Ok(self.ledger.stored(|records| {
             let mut used = BTreeSet::from([self.stage1.digest]);
             for image in records.images().iter().filter(|image| !images.contains(&image.digest)) {
                 used.extend([image.digest, image.config_blob.digest]);

@@ -147,9 +147,48 @@ impl Machine {
     }
 }
 
+/// What long lists show of a machine, read out of its record without the rest: an inventory is most of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub struct Outline {
+    pub id: MacAddress,
+    pub macs: Vec<MacAddress>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub assignment: Option<Assignment>,
+    #[serde(default)]
+    pub facts: Model,
+}
+
+/// What hardware calls itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub struct Model {
+    #[serde(default)]
+    pub serial: Option<String>,
+    #[serde(default)]
+    pub manufacturer: Option<String>,
+    #[serde(default)]
+    pub product: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outline_is_read_out_of_a_record() {
+        let mut machine = Machine::new(MacAddress([2, 0, 0, 0, 0, 1]), Timestamp(1));
+        machine.labels.insert("rack".into(), "r1".into());
+        machine.assignment = Some("web:v1".parse().unwrap());
+        machine.facts.serial = Some("S1".into());
+        machine.facts.product = Some("R7525".into());
+        let outline: Outline = serde_json::from_slice(&serde_json::to_vec(&machine).unwrap()).unwrap();
+        let model = Model { serial: Some("S1".into()), manufacturer: None, product: Some("R7525".into()) };
+        let Machine { id, macs, labels, assignment, .. } = machine;
+        assert_eq!(outline, Outline { id, macs, labels, assignment, facts: model });
+    }
 
     #[test]
     fn every_way_to_write_a_mac_is_read() {

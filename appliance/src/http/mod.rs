@@ -38,6 +38,6 @@ pub fn provisioning_router(appliance: Arc<Appliance>) -> Router {
 
 /// Everything that people and their programs may ask for, behind one of the doors of [`access`].
 pub fn management_router(appliance: Arc<Appliance>) -> Router {
-    let api = api::router(appliance);
-    ui::router(api.clone()).fallback_service(api)
+    let api = api::router(appliance.clone());
+    ui::router(api.clone(), appliance).fallback_service(api)
 }

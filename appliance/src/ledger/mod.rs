@@ -10,6 +10,7 @@ mod clock;
 mod disk;
 mod effective;
 mod followers;
+mod listing;
 mod records;
 mod redb_file;
 mod storage;
@@ -275,11 +276,6 @@ impl Ledger {
         boots.extend(open);
         boots.sort_by(|a, b| b.id.cmp(&a.id));
         Ok(boots)
-    }
-
-    /// The latest boot of a machine, as it goes on now, else as it was stored.
-    pub fn latest_boot(&self, machine: MacAddress) -> Result<Option<Boot>, Fault> {
-        self.read(|records, live| live.boot(machine).cloned().or_else(|| records.latest_boot(machine)))
     }
 
     /// What it measures of itself, and of boots.

@@ -1,6 +1,6 @@
 //! Records in tables: keys, versioned values, and the view that rules get of them.
 
-use super::storage::{Batch, Fault, Snapshot, Table};
+use super::storage::{Batch, Fault, Snapshot, Span, Table};
 use bennu_rules::{
     Change, MacAddress, Machine, Records,
     boot::{Boot, BootId},
@@ -15,7 +15,7 @@ use bennu_rules::{
     token::{Token, TokenId},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::RefCell, collections::BTreeSet, net::Ipv4Addr};
+use std::{cell::RefCell, collections::BTreeSet, net::Ipv4Addr, ops::ControlFlow};
 
 /// First byte of every value. A record whose fields change in a way that serde's defaults cannot read gets
 /// the next number, and `decode` an arm that opens the old one.
@@ -76,14 +76,47 @@ impl<'a> Stored<'a> {
         result.map_err(|fault| self.fault.borrow_mut().get_or_insert(fault).clone()).ok()
     }
 
-    fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Option<T> {
+    pub(super) fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Option<T> {
         let bytes = self.keep(self.snapshot.get(table, key))??;
         self.keep(decode(table, &bytes))
     }
 
-    fn all<T: DeserializeOwned>(&self, table: Table) -> Vec<T> {
-        let pairs = self.keep(self.snapshot.scan(table, &[])).unwrap_or_default();
-        pairs.iter().filter_map(|(_, bytes)| self.keep(decode(table, bytes))).collect()
+    pub(super) fn all<T: DeserializeOwned>(&self, table: Table) -> Vec<T> {
+        let mut found = Vec::new();
+        self.each(table, Span::default(), |_, record| {
+            found.push(record);
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    /// Shows records and their keys, one after the other, until `look` has seen enough.
+    pub(super) fn each<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        span: Span<'_>,
+        mut look: impl FnMut(&[u8], T) -> ControlFlow<()>,
+    ) {
+        let walked = self.snapshot.walk(table, span, &mut |key, bytes| match self.keep(decode(table, bytes)) {
+            Some(record) => look(key, record),
+            None => ControlFlow::Break(()),
+        });
+        self.keep(walked);
+    }
+
+    /// The same of what is not read: keys, and values as they are.
+    pub(super) fn pairs(&self, table: Table, span: Span<'_>, mut look: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
+        self.keep(self.snapshot.walk(table, span, &mut look));
+    }
+
+    pub(super) fn count(&self, table: Table) -> usize {
+        self.keep(self.snapshot.count(table)).unwrap_or_default() as usize
+    }
+
+    /// The id of the machine that owns a card.
+    pub fn machine_id(&self, card: MacAddress) -> Option<MacAddress> {
+        let id = self.keep(self.snapshot.get(Table::Macs, &card.0))??;
+        id.try_into().ok().map(MacAddress)
     }
 
     /// Every lease, ended ones too.
@@ -104,10 +137,14 @@ impl<'a> Stored<'a> {
         ids.iter().filter_map(|(key, _)| self.get(Table::Boots, &key[6..])).collect()
     }
 
-    /// The newest durable boot of a machine: boots' names sort by time.
-    pub fn latest_boot(&self, machine: MacAddress) -> Option<Boot> {
-        let ids = self.keep(self.snapshot.scan(Table::BootsOfMachine, &machine.0))?;
-        ids.last().and_then(|(key, _)| self.get(Table::Boots, &key[6..]))
+    /// The name of a machine's newest durable boot: boots' names sort by time.
+    pub fn latest_boot_id(&self, machine: MacAddress) -> Option<BootId> {
+        let mut latest = None;
+        self.pairs(Table::BootsOfMachine, Span::down(&machine.0), |key, _| {
+            latest = key.get(6..).map(|id| BootId(String::from_utf8_lossy(id).into_owned()));
+            ControlFlow::Break(())
+        });
+        latest
     }
 }
 

@@ -2,16 +2,17 @@
 
 use super::{
     disk::{Attended, Disk, FileDisk, Vitals, fault_of},
-    storage::{Batch, Fault, Pair, Shot, Snapshot, Storage, Table, Work},
+    storage::{Batch, Fault, Look, Shot, Snapshot, Span, Storage, Table, Work},
 };
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError, WriteTransaction,
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
 };
 use std::{
     cell::RefCell,
     fs::{self, File},
     io,
+    ops::Bound,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
@@ -268,16 +269,50 @@ fn get(table: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> 
     Ok(table.get(key).map_err(disk_fault)?.map(|value| value.value().to_vec()))
 }
 
-fn scan(table: &impl ReadableTable<&'static [u8], &'static [u8]>, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
-    let mut found = Vec::new();
-    for pair in table.range(prefix..).map_err(disk_fault)? {
+fn walk(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    span: Span<'_>,
+    look: &mut Look<'_>,
+) -> Result<(), Fault> {
+    let end = next_prefix(span.prefix);
+    let mut bounds = (Bound::Included(span.prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+    match span.after {
+        Some(after) if span.backwards => {
+            if after <= span.prefix {
+                return Ok(());
+            }
+            if end.as_deref().is_none_or(|end| after < end) {
+                bounds.1 = Bound::Excluded(after);
+            }
+        }
+        Some(after) if after >= span.prefix => {
+            if end.as_deref().is_some_and(|end| after >= end) {
+                return Ok(());
+            }
+            bounds.0 = Bound::Excluded(after);
+        }
+        _ => {}
+    }
+    let mut range = table.range::<&[u8]>(bounds).map_err(disk_fault)?;
+    while let Some(pair) = if span.backwards { range.next_back() } else { range.next() } {
         let (key, value) = pair.map_err(disk_fault)?;
-        if !key.value().starts_with(prefix) {
+        if look(key.value(), value.value()).is_break() {
             break;
         }
-        found.push((key.value().to_vec(), value.value().to_vec()));
     }
-    Ok(found)
+    Ok(())
+}
+
+/// The smallest key behind all that begin with `prefix`, if there is one.
+fn next_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let place = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut next = prefix[..=place].to_vec();
+    next[place] += 1;
+    Some(next)
+}
+
+fn count(table: &impl ReadableTableMetadata) -> Result<u64, Fault> {
+    table.len().map_err(disk_fault)
 }
 
 /// What is committed, for every reader until the next commit.
@@ -309,8 +344,12 @@ impl Snapshot for Picture {
         get(self.table(table)?, key)
     }
 
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
-        scan(self.table(table)?, prefix)
+    fn walk(&self, table: Table, span: Span<'_>, look: &mut Look<'_>) -> Result<(), Fault> {
+        walk(self.table(table)?, span, look)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, Fault> {
+        count(self.table(table)?)
     }
 }
 
@@ -322,21 +361,38 @@ struct Tables<'w> {
 
 impl<'w> Tables<'w> {
     fn with<T>(&self, table: Table, act: impl FnOnce(&mut OpenTable<'w>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.open(table)?;
         let mut place = self.open[table as usize].borrow_mut();
-        match &mut *place {
-            Some(open) => act(open),
-            none => act(none.insert(self.write.open_table(TABLES[table as usize].1).map_err(table_fault)?)),
+        place.as_mut().map_or_else(|| Err(Fault::Closed), act)
+    }
+
+    /// As often at once as there are readers: whoever walks over a table may look up something in it.
+    fn read<T>(&self, table: Table, look: impl FnOnce(&OpenTable<'w>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.open(table)?;
+        let place = self.open[table as usize].borrow();
+        place.as_ref().map_or_else(|| Err(Fault::Closed), look)
+    }
+
+    fn open(&self, table: Table) -> Result<(), Fault> {
+        let place = &self.open[table as usize];
+        if place.borrow().is_none() {
+            *place.borrow_mut() = Some(self.write.open_table(TABLES[table as usize].1).map_err(table_fault)?);
         }
+        Ok(())
     }
 }
 
 impl Snapshot for Tables<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        self.with(table, |open| get(open, key))
+        self.read(table, |open| get(open, key))
     }
 
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
-        self.with(table, |open| scan(open, prefix))
+    fn walk(&self, table: Table, span: Span<'_>, look: &mut Look<'_>) -> Result<(), Fault> {
+        self.read(table, |open| walk(open, span, look))
+    }
+
+    fn count(&self, table: Table) -> Result<u64, Fault> {
+        self.read(table, count)
     }
 }
 

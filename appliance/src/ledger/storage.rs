@@ -1,7 +1,7 @@
 //! The narrow waist under the ledger: tables of bytes, snapshots, and one batch at a time.
 //! redb is behind it (`redb_file`); nothing outside this folder names redb.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 /// The tables. A new one is added at the end; names on disk never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,12 +110,49 @@ pub enum Fault {
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
+/// Part of a table, in the order of its keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Span<'a> {
+    /// What its keys begin with.
+    pub prefix: &'a [u8],
+    /// The key that it begins behind, whether or not that is there: with a larger one or, backwards, a smaller one.
+    pub after: Option<&'a [u8]>,
+    /// From the largest key down.
+    pub backwards: bool,
+}
+
+impl<'a> Span<'a> {
+    /// Every key that begins with `prefix`, in order.
+    pub fn of(prefix: &'a [u8]) -> Self {
+        Self { prefix, ..Self::default() }
+    }
+
+    /// The same from the largest key down.
+    pub fn down(prefix: &'a [u8]) -> Self {
+        Self { prefix, backwards: true, ..Self::default() }
+    }
+}
+
+/// Looks at a key and its value, and says whether it has seen enough.
+pub type Look<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// A consistent picture of every table.
 pub trait Snapshot {
     /// One value.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
+    /// Shows pairs to `look`, one after the other, until it has seen enough.
+    fn walk(&self, table: Table, span: Span<'_>, look: &mut Look<'_>) -> Result<(), Fault>;
+    /// How many keys a table has. It does not read them.
+    fn count(&self, table: Table) -> Result<u64, Fault>;
     /// Every pair whose key begins with `prefix`, in key order.
-    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault>;
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<Pair>, Fault> {
+        let mut found = Vec::new();
+        self.walk(table, Span::of(prefix), &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
 }
 
 /// A picture that readers share.

@@ -3,7 +3,7 @@
 use super::{WELL_FORMED, register};
 use crate::{appliance::Appliance, ledger::Fault};
 use bennu_rules::{
-    MacAddress, Records,
+    MacAddress,
     boot::State,
     journey::{Trouble, trouble},
 };
@@ -88,7 +88,7 @@ fn service(registry: &Registry, appliance: &Appliance) {
 }
 
 fn records(registry: &Registry, appliance: &Appliance) -> Result<(), Fault> {
-    let images = appliance.ledger.read(|records, _| records.images().len())?;
+    let images = appliance.ledger.stored(|records| records.image_count())?;
     gauge(registry, "bennu_images", "Images on record.", images as u64);
     let mut counts: BTreeMap<&str, u64> = STATES.iter().map(|state| (*state, 0)).collect();
     for (state, count) in machines_by_state(appliance)? {
@@ -119,7 +119,7 @@ fn name_of(state: State) -> &'static str {
 
 /// How many machines are in each state.
 pub fn machines_by_state(appliance: &Appliance) -> Result<BTreeMap<&'static str, u64>, Fault> {
-    let ids: Vec<MacAddress> = appliance.ledger.read(|records, _| records.machines().iter().map(|m| m.id).collect())?;
+    let ids: Vec<MacAddress> = appliance.ledger.stored(|records| records.machine_ids())?;
     // Nearly every machine's latest boot is in memory; a look into the ledger for each boot there ever was is too much
     // for what is asked every few seconds.
     let live: BTreeMap<MacAddress, State> =

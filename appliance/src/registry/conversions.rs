@@ -86,7 +86,7 @@ pub async fn keep(appliance: Arc<Appliance>) -> Result<()> {
         if let Err(error) = trust::refresh(&appliance).await {
             tracing::error!(%error, "the images' signatures could not be looked at");
         }
-        let next = appliance.ledger.read(|records, _| first(records));
+        let next = appliance.ledger.stored(|records| first(records));
         let done = match next {
             Ok(None) => tokio::select! {
                 () = appliance.shutdown.cancelled() => return Ok(()),
@@ -170,7 +170,7 @@ async fn settle(
     let request = SettlePush { name: name.clone(), digest, made };
     let added = appliance.ledger.decide(request, settle_push).await?;
     drop(holds);
-    if let Ok(Some(push)) = appliance.ledger.read(|records, _| records.push(&name)) {
+    if let Ok(Some(push)) = appliance.ledger.stored(|records| records.push(&name)) {
         appliance.ledger.announce(&name, push.digest, push.outcome, "");
     }
     match added {

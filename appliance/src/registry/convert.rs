@@ -121,7 +121,7 @@ fn pairing(
 ) -> Result<Pairing, String> {
     let settings = appliance.settings();
     let reference = wanted.or(appliance.config.import.kernel.as_ref()).unwrap_or(&settings.discovery_image);
-    let image = appliance.ledger.read(|records, _| {
+    let image = appliance.ledger.stored(|records| {
         let digest = lookup_for(reference, Some(architecture), records)?;
         records.image(&digest)
     });

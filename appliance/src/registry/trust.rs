@@ -34,7 +34,7 @@ pub async fn refresh(appliance: &Arc<Appliance>) -> Result<()> {
     }
     let looking = appliance.clone();
     let verdicts = tokio::task::spawn_blocking(move || {
-        looking.ledger.read(|records, _| {
+        looking.ledger.stored(|records| {
             let images = records.images();
             let shelf = Shelf { records, arriving: &Arriving::default() };
             let judged = images.iter().map(|image| (image.digest, verdict(image, &shelf, &looking)));

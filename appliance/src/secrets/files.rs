@@ -59,7 +59,7 @@ pub async fn of(appliance: &Appliance, machine: MacAddress, boot: &BootId) -> Re
         let rendered = records.rendered(machine).filter(|rendered| rendered.boot == *boot);
         (secrets, rendered.map(|rendered| rendered.merged.files).unwrap_or_default())
     };
-    let (secrets, named) = appliance.ledger.read(|records, _| read(records))?;
+    let (secrets, named) = appliance.ledger.stored(read)?;
     let open = |secret: &Secret| {
         let plain = appliance.keyring.open_sealed(&Secret::place(&secret.name), &secret.value);
         plain.ok_or_else(|| NotGiven::Unreadable(format!("the secret {}", secret.name)))
@@ -85,7 +85,7 @@ async fn host_keys(appliance: &Appliance, machine: MacAddress) -> Result<Vec<Sea
     if !appliance.config.ssh_host_keys || !appliance.keyring.lasts() {
         return Ok(Vec::new());
     }
-    let mut kept = appliance.ledger.read(|records, _| records.host_keys(machine))?;
+    let mut kept = appliance.ledger.stored(|records| records.host_keys(machine))?;
     if kept.is_none() {
         let Some(made) = make(appliance, machine) else {
             return Err(NotGiven::Unreadable("a new SSH host key".into()));

@@ -29,7 +29,7 @@ pub async fn look(appliance: &Appliance) -> Result<()> {
 /// are all behind relays is served at once too.
 fn without_leases(appliance: &Appliance) -> Result<Vec<Interface>> {
     let (settings, interfaces) = (appliance.settings(), appliance.interfaces.now());
-    let leases = appliance.ledger.read(|records, _| records.leases())?;
+    let leases = appliance.ledger.stored(|records| records.leases())?;
     let leased: BTreeSet<_> = leases.iter().map(|lease| lease.key.subnet).collect();
     let on_a_wire: BTreeSet<_> =
         interfaces.iter().flat_map(|interface| settings.wire_of(interface.address)).map(|near| near.network).collect();

@@ -24,7 +24,7 @@ const GRUB_OF_SUSE: &str = "grub.efi";
 pub async fn loader_of_image(appliance: Arc<Appliance>, wanted: Wanted) -> Option<Found> {
     let (image, file) = wanted.name.strip_prefix(OF_IMAGES)?.strip_prefix('/')?.split_once('/')?;
     let image = Digest::from_hex(image).ok()?;
-    let image = appliance.ledger.read(|records, _| records.image(&image)).ok()??;
+    let image = appliance.ledger.stored(|records| records.image(&image)).ok()??;
     let signed = image.config.signed?;
     let blob = match file {
         SHIM => signed.shim,

@@ -74,7 +74,7 @@ pub async fn create(
 #[utoipa::path(get, path = "/v1/export", tag = "configuration", responses((status = OK, body = Exported)))]
 pub async fn export(State(api): Shared, caller: Caller) -> Answer<Json<Exported>> {
     let read = |records: &Stored<'_>| (apply::revision(records), apply::export_for(&caller.scopes, records));
-    let (revision, documents) = api.ledger.read(|records, _| read(records))?;
+    let (revision, documents) = api.ledger.stored(read)?;
     let hidden = apply::hidden(&caller.scopes).into_iter().map(str::to_owned).collect();
     Ok(Json(Exported { revision, documents, hidden }))
 }

@@ -3,7 +3,7 @@
 use super::{
     Api, Shared,
     problem::{Answer, Kind, Problem},
-    request::{Limit, Page, Paging, Params, mac},
+    request::{Filling, Limit, Page, Paging, Params, mac},
 };
 use crate::author::Sight;
 use axum::{
@@ -18,7 +18,10 @@ use bennu_rules::{
     journey::{Diagnosis, Furthest, Observation, diagnose},
 };
 use serde::{Deserialize, Serialize};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    ops::ControlFlow,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// A boot in one line.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -140,12 +143,22 @@ pub struct Filter {
     responses((status = OK, body = Page<BootSummary>))
 )]
 pub async fn list(State(api): Shared, Params(filter): Params<Filter>) -> Answer<Json<Page<BootSummary>>> {
-    let boots = match &filter.machine {
-        Some(text) => of_mac(&api, mac(text)?)?,
-        None => api.ledger.boots(None)?,
-    };
-    let boots = seen(&api, boots)?;
-    Ok(Json(page(boots, &Paging::new(filter.limit, filter.after))))
+    let Filter { machine, limit, after } = filter;
+    if let Some(text) = machine {
+        let boots = seen(&api, of_mac(&api, mac(&text)?)?)?;
+        return Ok(Json(page(boots, &Paging::new(limit, after))));
+    }
+    let (sight, after) = (Sight::current(), after.map(BootId));
+    let mut filling = Filling::new(limit);
+    api.ledger.each_boot(after.as_ref(), |boot| match takes_in(&api, &sight, &boot) {
+        true => filling.take(BootSummary::of(&boot)),
+        false => ControlFlow::Continue(()),
+    })?;
+    Ok(Json(filling.page(|boot| boot.id.to_string())))
+}
+
+fn takes_in(api: &Api, sight: &Sight, boot: &Boot) -> bool {
+    sight.is_whole() || api.ledger.stored(|records| sight.takes_in_card(boot.machine, records)).unwrap_or(false)
 }
 
 /// `GET /v1/machines/{mac}/boots`, newest first
@@ -184,9 +197,7 @@ pub async fn show(State(api): Shared, Path(id): Path<String>) -> Answer<Json<Boo
 /// Those of machines that whoever asks may see.
 fn seen(api: &Api, mut boots: Vec<Boot>) -> Answer<Vec<Boot>> {
     let sight = Sight::current();
-    if !sight.is_whole() {
-        api.ledger.read(|records, _| boots.retain(|boot| sight.takes_in_card(boot.machine, records)))?;
-    }
+    boots.retain(|boot| takes_in(api, &sight, boot));
     Ok(boots)
 }
 
@@ -196,7 +207,7 @@ fn page(boots: Vec<Boot>, paging: &Paging) -> Page<BootSummary> {
 
 /// Boots of whoever owns a MAC; of the MAC alone when nobody declared it. An unknown MAC without boots is an error.
 fn of_mac(api: &Api, mac: MacAddress) -> Answer<Vec<Boot>> {
-    if let Some(machine) = api.ledger.read(|records, _| records.machine(mac))? {
+    if let Some(machine) = api.ledger.stored(|records| records.machine(mac))? {
         return of(api, &machine);
     }
     match api.ledger.boots(Some(mac))? {
@@ -206,7 +217,7 @@ fn of_mac(api: &Api, mac: MacAddress) -> Answer<Vec<Boot>> {
 }
 
 /// Boots of a machine, newest first, those of machines that it took in among them.
-pub(super) fn of(api: &Api, machine: &Machine) -> Answer<Vec<Boot>> {
+fn of(api: &Api, machine: &Machine) -> Answer<Vec<Boot>> {
     let mut boots = Vec::new();
     for mac in &machine.macs {
         boots.extend(api.ledger.boots(Some(*mac))?);

@@ -70,7 +70,7 @@ pub async fn show(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<
 
 fn find(api: &Arc<Api>, text: &str) -> Answer<Image> {
     let reference: ImageReference = named(text)?;
-    Ok(api.ledger.read(|records, _| {
+    Ok(api.ledger.stored(|records| {
         let digest = find_image(&reference, records)?;
         records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })
     })??)

@@ -8,21 +8,24 @@ use super::{
 use crate::{
     author::Sight,
     http::access::Caller,
-    ledger::{BootEvent, Event, EventId, Following, Told, Worded},
+    ledger::{BootEvent, Event, EventId, Following, Ledger, Told, Worded},
 };
 use axum::{
     extract::State,
     response::sse::{self, Sse},
 };
-use bennu_rules::{MacAddress, Records, Timestamp, boot::Boot};
+use bennu_rules::{MacAddress, Records, Timestamp, boot::Boot, journey::Observation};
 use futures_util::{Stream, StreamExt, future, stream};
 use http::HeaderMap;
 use serde::Deserialize;
-use std::{collections::BTreeSet, convert::Infallible};
+use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 /// Events of the past that a client who was away gets at most.
 const MAX_MISSED: usize = 2000;
+
+/// A boot that is over, and went on for longer than this, is not looked for.
+const LONG_BOOT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What was seen is told a moment later.
 const SLACK_MS: u64 = 1000;
@@ -68,7 +71,7 @@ pub async fn follow(
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + Send + 'static>> {
     let only = filter.machine.as_deref().map(mac).transpose()?;
     let only = match only {
-        Some(mac) => Some(api.ledger.read(|records, _| records.machine(mac).map_or(mac, |machine| machine.id))?),
+        Some(mac) => Some(api.ledger.stored(|records| records.machine(mac).map_or(mac, |machine| machine.id))?),
         None => None,
     };
     let sight = Sight::current();
@@ -78,7 +81,7 @@ pub async fn follow(
         is_of(event, only)
             && (seeing.is_whole()
                 || machine_of(event).is_some_and(|machine| {
-                    looking.read(|records, _| seeing.takes_in_card(machine, records)).unwrap_or(false)
+                    looking.stored(|records| seeing.takes_in_card(machine, records)).unwrap_or(false)
                 }))
     };
     let last = last_event_id(&headers)?;
@@ -91,7 +94,7 @@ pub async fn follow(
         }
         (None, Some(last)) => {
             let lost = sse::Event::default().event("lost").data("{\"lost\":null}");
-            let mut seen = looked_up(&api.ledger.boots(only)?, Timestamp(last.at.0.saturating_sub(SLACK_MS)));
+            let mut seen = looked_up(&api.ledger, only, Timestamp(last.at.0.saturating_sub(SLACK_MS)))?;
             seen.retain(|event| is_wanted(&Event::Boot(event.clone())));
             let told = seen.iter().map(|event| (event.boot.clone(), event.observation.at)).collect();
             (std::iter::once(lost).chain(seen.iter().map(again)).collect(), told)
@@ -135,21 +138,40 @@ fn last_event_id(headers: &HeaderMap) -> Answer<Option<EventId>> {
     id.to_str().ok().and_then(|id| id.parse().ok()).map(Some).ok_or_else(refuse)
 }
 
-/// What is on record of boots, from a moment on: what was seen in that moment may come twice, and is not missed.
-fn looked_up(boots: &[Boot], since: Timestamp) -> Vec<BootEvent> {
-    let of_boot = |boot: &Boot| {
-        let event = |observation: &bennu_rules::journey::Observation| BootEvent {
-            boot: boot.id.clone(),
-            machine: boot.machine,
-            state: boot.state,
-            observation: observation.clone(),
-        };
-        boot.timeline.iter().filter(|seen| seen.at >= since).map(event).collect::<Vec<_>>()
+/// What is on record of boots, from a moment on: what was seen in that moment may come twice, and is not missed. Of boots
+/// that are over, those are looked at that began since, or a day before at most.
+fn looked_up(ledger: &Ledger, only: Option<MacAddress>, since: Timestamp) -> Answer<Vec<BootEvent>> {
+    let is_wanted = |boot: &&Boot| only.is_none_or(|machine| boot.machine == machine);
+    let (mut events, mut known) = (Vec::new(), BTreeSet::new());
+    ledger.live(|live, _| {
+        for boot in live.boots().filter(is_wanted) {
+            known.insert(boot.id.clone());
+            events.extend(seen_since(boot, since));
+        }
+    });
+    let mut look = |boot: Boot| {
+        let is_new = is_wanted(&&boot) && !known.contains(&boot.id);
+        events.extend(is_new.then(|| seen_since(&boot, since)).into_iter().flatten());
+        let is_enough = boot.opened.0.saturating_add(LONG_BOOT_MS) < since.0 || events.len() > 2 * MAX_MISSED;
+        if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let mut events: Vec<BootEvent> = boots.iter().flat_map(of_boot).collect();
+    match only {
+        Some(machine) => drop(ledger.boots(Some(machine))?.into_iter().try_for_each(look)),
+        None => ledger.each_boot(None, &mut look)?,
+    }
     events.sort_by_key(|event| event.observation.at);
     events.drain(..events.len().saturating_sub(MAX_MISSED));
-    events
+    Ok(events)
+}
+
+fn seen_since(boot: &Boot, since: Timestamp) -> Vec<BootEvent> {
+    let event = |observation: &Observation| BootEvent {
+        boot: boot.id.clone(),
+        machine: boot.machine,
+        state: boot.state,
+        observation: observation.clone(),
+    };
+    boot.timeline.iter().filter(|seen| seen.at >= since).map(event).collect()
 }
 
 fn sent(told: &Told) -> sse::Event {

@@ -52,7 +52,7 @@ pub async fn create(State(api): Shared, Path(text): Path<String>, Params(wanted)
         let advice = "write letters, digits and separators (-._:@/+), beginning and ending with a letter or digit";
         return Err(Problem::new(Kind::Malformed, "query: tag is no name of an image in a layout", advice));
     }
-    let leaving = api.ledger.read(|records, _| match wanted.source {
+    let leaving = api.ledger.stored(|records| match wanted.source {
         true => source_leaving(&reference, wanted.tag, records),
         false => image_leaving(&reference, wanted.tag, records),
     })??;

@@ -71,7 +71,7 @@ pub async fn run(State(api): Shared, Body(wanted): Body<Wanted>) -> Answer<Json<
     let ran = blocking(move || Ok(ran(&looking.ledger.boots(None)?, looking.ledger.now()))).await?;
     let named = api.config.import.kernel.iter().cloned().collect();
     let settling = api.registry.settling.lock().await;
-    let images = api.ledger.read(|records, _| records.images())?;
+    let images = api.ledger.stored(|records| records.images())?;
     let collected = api.ledger.decide(Collect { dry_run, ran, named }, collect).await?;
     let sweeping = api.clone();
     let (collected, blobs) = blocking(move || {

@@ -5,14 +5,14 @@ use super::{
     problem::{Answer, Problem},
     request::{Body, Page, Paging, Params, named},
 };
-use crate::{appliance::Appliance, author::Sight};
+use crate::{appliance::Appliance, author::Sight, ledger::Stored};
 use axum::{
     Json,
     extract::{Path, State},
 };
 use bennu_images::store::IndexEntry;
 use bennu_rules::{
-    Live, MacAddress, Machine, Records,
+    Live, MacAddress, Records,
     assignment::Assignment,
     boot,
     commands::{
@@ -20,6 +20,7 @@ use bennu_rules::{
         images::{MoveTag, RemoveImage, RollBack, move_tag, remove_image, roll_back},
     },
     image::{Digest, Image, ImageName, ImageReference, Tag},
+    machine::Outline,
 };
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
@@ -88,8 +89,9 @@ pub struct RemovedShown {
     responses((status = OK, body = Page<ImageListed>))
 )]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<ImageListed>>> {
-    let (mut images, tags, machines, running) =
-        api.ledger.read(|records, live| (records.images(), records.tags(), seen(records), running(live, records)))?;
+    let (mut images, tags, machines) =
+        api.ledger.stored(|records| (records.images(), records.tags(), seen(records)))?;
+    let running = api.ledger.read(|records, live| running(live, records))?;
     let holders = holders(&images);
     images.sort_by_key(|image| Reverse((image.imported, image.digest)));
     let listed = |image| ImageListed::of(ImageShown::of(image, &tags, &machines), &holders, &running);
@@ -106,11 +108,12 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 )]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<ImageListed>> {
     let reference: ImageReference = named(&text)?;
-    let shown = api.ledger.read(|records, live| {
+    let running = api.ledger.read(|records, live| running(live, records))?;
+    let shown = api.ledger.stored(|records| {
         let digest = find_image(&reference, records)?;
         let image = records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })?;
         let shown = ImageShown::of(image, &records.tags(), &seen(records));
-        Ok::<_, Refusal>(ImageListed::of(shown, &holders(&records.images()), &running(live, records)))
+        Ok::<_, Refusal>(ImageListed::of(shown, &holders(&records.images()), &running))
     })??;
     Ok(Json(shown))
 }
@@ -161,7 +164,7 @@ pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<
 pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Json<Tag>> {
     let name: ImageName = named(&text)?;
     let reference = ImageReference::Name(name.clone());
-    let tag = api.ledger.read(|records, _| {
+    let tag = api.ledger.stored(|records| {
         find_image(&reference, records)?;
         records.tag(&name).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })
     })??;
@@ -201,7 +204,7 @@ pub async fn tidy(appliance: &Arc<Appliance>) -> Answer<u64> {
 
 /// Derives the layout's index from the records. For holders of `settling`.
 pub fn write_index(appliance: &Appliance) -> Answer<()> {
-    let (images, tags) = appliance.ledger.read(|records, _| (records.images(), records.tags()))?;
+    let (images, tags) = appliance.ledger.stored(|records| (records.images(), records.tags()))?;
     Ok(appliance.store.write_index(&index(&images, &tags))?)
 }
 
@@ -237,8 +240,8 @@ fn blobs(image: &Image) -> BTreeMap<Digest, u64> {
 }
 
 /// The machines that whoever asks may see.
-fn seen(records: &dyn Records) -> Vec<Machine> {
-    let (mut machines, sight) = (records.machines(), Sight::current());
+fn seen(records: &Stored<'_>) -> Vec<Outline> {
+    let (mut machines, sight) = (records.outlines(), Sight::current());
     machines.retain(|machine| sight.takes_in(&machine.labels));
     machines
 }
@@ -266,9 +269,9 @@ impl ImageListed {
 }
 
 impl ImageShown {
-    pub(super) fn of(image: Image, tags: &[Tag], machines: &[Machine]) -> Self {
+    pub(super) fn of(image: Image, tags: &[Tag], machines: &[Outline]) -> Self {
         let tags: Vec<Tag> = tags.iter().filter(|tag| tag.digest == image.digest).cloned().collect();
-        let names_it = |machine: &&Machine| match &machine.assignment {
+        let names_it = |machine: &&Outline| match &machine.assignment {
             Some(Assignment::Image(ImageReference::Digest(digest))) => *digest == image.digest,
             Some(Assignment::Image(ImageReference::Name(name))) => tags.iter().any(|tag| tag.name == *name),
             Some(Assignment::Local) | None => false,

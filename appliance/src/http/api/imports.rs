@@ -231,7 +231,7 @@ async fn record(api: &Arc<Api>, made: Converted, name: ImageName, source: String
     }
     let first = added.into_iter().next();
     let first = first.ok_or_else(|| Problem::new(Kind::Internal, "the import came to no image", ""))?;
-    let (tags, machines) = api.ledger.read(|records, _| (records.tags(), records.machines()))?;
+    let (tags, machines) = api.ledger.stored(|records| (records.tags(), records.outlines()))?;
     let shown = ImageShown::of(first.image, &tags, &machines);
     Ok(Line::Image { image: Box::new(shown), known: first.known })
 }

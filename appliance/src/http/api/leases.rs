@@ -3,14 +3,14 @@
 use super::{
     Shared, boots,
     problem::Answer,
-    request::{Page, Paging, Params},
+    request::{Filling, Limit, Page, Params},
 };
-use crate::author::Sight;
+use crate::{author::Sight, ledger::Stored};
 use axum::{Json, extract::State};
-use bennu_rules::{MacAddress, Records, lease::Lease};
+use bennu_rules::{MacAddress, Records, Timestamp, decision::lease_key, lease::Lease, settings::Settings};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::ControlFlow};
 
 /// One binding of an address.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -26,9 +26,9 @@ pub struct LeaseShown {
     #[schema(value_type = String)]
     pub subnet: Ipv4Net,
     /// When it was last acknowledged.
-    pub granted: bennu_rules::Timestamp,
+    pub granted: Timestamp,
     /// When it ends.
-    pub expires: bennu_rules::Timestamp,
+    pub expires: Timestamp,
     /// Whether it holds now.
     pub active: bool,
     /// Set when a client found somebody else at the address.
@@ -37,32 +37,60 @@ pub struct LeaseShown {
     pub hostname: Option<String>,
 }
 
+/// Which part of the leases.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Items at most.
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<Limit>,
+    /// The last item of the page before.
+    #[param(value_type = Option<String>, format = Ipv4)]
+    after: Option<Ipv4Addr>,
+}
+
 /// `GET /v1/leases`, by address
 #[utoipa::path(
     get,
     path = "/v1/leases",
     tag = "leases",
-    params(Paging),
+    params(Wanted),
     responses((status = OK, body = Page<LeaseShown>))
 )]
-pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<LeaseShown>>> {
+pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Json<Page<LeaseShown>>> {
+    let Wanted { limit, after } = wanted;
     let (now, sight) = (boots::now(), Sight::current());
-    let mut leases = api.ledger.read(|records, _| {
-        let shown = |lease: Lease| LeaseShown {
+    let mut filling = Filling::new(limit);
+    api.ledger.stored(|records| {
+        records.each_lease(after, |lease| match sight.takes_in_card(lease.key.mac, records) {
+            true => filling.take(LeaseShown::of(lease, records, now)),
+            false => ControlFlow::Continue(()),
+        });
+    })?;
+    Ok(Json(filling.page(|lease| lease.address.to_string())))
+}
+
+/// What one of a machine's cards holds now, the latest grant first.
+pub fn active(macs: &[MacAddress], settings: &Settings, records: &Stored<'_>, now: Timestamp) -> Option<Lease> {
+    let keys = macs.iter().flat_map(|mac| settings.subnets.iter().map(|subnet| lease_key(subnet.network, *mac)));
+    let leases = keys.filter_map(|key| records.lease(&key));
+    leases.filter(|lease| lease.is_active(now) && !lease.declined).max_by_key(|lease| lease.granted)
+}
+
+impl LeaseShown {
+    /// As it is now.
+    fn of(lease: Lease, records: &Stored<'_>, now: Timestamp) -> Self {
+        Self {
             address: lease.address,
             mac: lease.key.mac,
-            machine: records.machine(lease.key.mac).map(|machine| machine.id),
+            machine: records.machine_id(lease.key.mac),
             subnet: lease.key.subnet,
             granted: lease.granted,
             expires: lease.expires,
             active: lease.is_active(now),
             declined: lease.declined,
             hostname: lease.hostname,
-        };
-        let mut leases = records.leases();
-        leases.retain(|lease| sight.is_whole() || sight.takes_in_card(lease.key.mac, records));
-        leases.into_iter().map(shown).collect::<Vec<_>>()
-    })?;
-    leases.sort_by_key(|lease| lease.address);
-    Ok(Json(paging.page(leases, |lease| lease.address.to_string(), |lease| lease)))
+        }
+    }
 }

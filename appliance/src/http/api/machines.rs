@@ -5,7 +5,7 @@ use super::{
     boots::BootSummary,
     openapi::changes,
     problem::{Answer, Kind, Problem},
-    request::{Body, IfMatch, Limit, Page, Paging, Params, expected, mac},
+    request::{Body, Filling, IfMatch, Limit, Page, Params, expected, mac},
 };
 use crate::author::Sight;
 use axum::{
@@ -27,7 +27,7 @@ use bennu_rules::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::ControlFlow};
 use utoipa::openapi::Schema;
 
 /// A machine, and how it is.
@@ -102,7 +102,7 @@ pub struct Wanted {
     #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<Limit>,
     /// The last item of the page before.
-    after: Option<String>,
+    after: Option<MacAddress>,
     /// Which machines; all, if it is absent.
     #[serde(default)]
     #[param(value_type = String)]
@@ -120,13 +120,19 @@ pub struct Wanted {
 pub async fn list(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<Json<Page<MachineShown>>> {
     let Wanted { limit, after, selector } = wanted;
     let sight = Sight::current();
-    let (mut machines, rules) = api.ledger.read(|records, _| (records.machines(), records.rules()))?;
     let settings = api.ledger.settings();
-    machines.retain(|machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &settings));
-    let show = |machine| shown(&api, machine, &rules);
-    let page = Paging::new(limit, after).page(machines, |machine: &Machine| machine.id.to_string(), show);
-    let items = page.items.into_iter().collect::<Answer<Vec<_>>>()?;
-    Ok(Json(Page { items, next: page.next }))
+    let is_wanted = |machine: &Machine| sight.takes_in(&machine.labels) && selector.matches_machine(machine, &settings);
+    let mut filling = Filling::new(limit);
+    let rules = api.ledger.stored(|records| {
+        records.each_machine(after, |machine| match is_wanted(&machine) {
+            true => filling.take(machine),
+            false => ControlFlow::Continue(()),
+        });
+        records.rules()
+    })?;
+    let Page { items, next } = filling.page(|machine| machine.id.to_string());
+    let items = shown(&api, items, &rules)?;
+    Ok(Json(Page { items, next }))
 }
 
 /// `GET /v1/machines/{mac}`
@@ -239,22 +245,29 @@ pub async fn explain(State(api): Shared, Path(text): Path<String>) -> Answer<Res
 
 /// The machine that owns a MAC.
 pub(super) fn find(api: &Api, mac: MacAddress) -> Answer<Machine> {
-    let machine = api.ledger.read(|records, _| records.machine(mac))?;
+    let machine = api.ledger.stored(|records| records.machine(mac))?;
     machine.ok_or_else(|| Problem::from(Refusal::UnknownMachine(mac)))
 }
 
-fn shown(api: &Api, machine: Machine, rules: &[Rule]) -> Answer<MachineShown> {
-    let boots = super::boots::of(api, &machine)?;
-    let next = choose(Some(&machine), rules, &api.ledger.settings());
-    let last_boot = boots.first().map(BootSummary::of);
-    Ok(MachineShown { machine, next, last_boot, ssh_host_keys: Vec::new() })
+/// Machines, what each boots next, and how its latest boot is, those of machines that it took in among them.
+pub fn shown(api: &Api, machines: Vec<Machine>, rules: &[Rule]) -> Answer<Vec<MachineShown>> {
+    let latest = api.ledger.latest_boots(machines.iter().map(|machine| machine.macs.as_slice()), BootSummary::of)?;
+    let settings = api.ledger.settings();
+    let show = |(machine, last_boot): (Machine, _)| MachineShown {
+        next: choose(Some(&machine), rules, &settings),
+        machine,
+        last_boot,
+        ssh_host_keys: Vec::new(),
+    };
+    Ok(machines.into_iter().zip(latest).map(show).collect())
 }
 
 fn with_etag(api: &Api, machine: Machine) -> Answer<Response> {
     let etag = format!("\"{}\"", version(&machine));
-    let (rules, keys) = api.ledger.read(|records, _| (records.rules(), records.host_keys(machine.id)))?;
+    let (rules, keys) = api.ledger.stored(|records| (records.rules(), records.host_keys(machine.id)))?;
     let ssh_host_keys = keys.map(|keys| keys.public).unwrap_or_default();
-    let mut response = Json(MachineShown { ssh_host_keys, ..shown(api, machine, &rules)? }).into_response();
+    let shown = shown(api, vec![machine], &rules)?.pop().map(|shown| MachineShown { ssh_host_keys, ..shown });
+    let mut response = Json(shown).into_response();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }

@@ -79,7 +79,7 @@ impl From<Result<Merged, Unrendered>> for MetadataShown {
     responses((status = OK, body = Page<Document>))
 )]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<Document>>> {
-    let documents = api.ledger.read(|records, _| records.all_metadata())?;
+    let documents = api.ledger.stored(|records| records.all_metadata())?;
     Ok(Json(paging.page(documents, |document| document.name.to_string(), |document| document)))
 }
 
@@ -93,7 +93,7 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 )]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let name = named(&text)?;
-    let document = api.ledger.read(|records, _| records.metadata(&name))?;
+    let document = api.ledger.stored(|records| records.metadata(&name))?;
     Ok(with_etag(document.ok_or_else(|| Problem::from(Refusal::UnknownMetadata(name)))?))
 }
 

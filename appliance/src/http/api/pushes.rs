@@ -51,7 +51,7 @@ fn shown(push: Push, now: Option<&Now>) -> PushShown {
     responses((status = OK, body = Page<PushShown>))
 )]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<PushShown>>> {
-    let pushes = api.ledger.read(|records, _| records.pushes())?;
+    let pushes = api.ledger.stored(|records| records.pushes())?;
     let now = api.registry.conversions.now();
     Ok(Json(paging.page(pushes, |push| push.name.to_string(), |push| shown(push, now.as_ref()))))
 }
@@ -66,7 +66,7 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 )]
 pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<PushShown>> {
     let name: ImageName = named(&text)?;
-    let push = api.ledger.read(|records, _| records.push(&name))?.ok_or_else(|| unknown(&name))?;
+    let push = api.ledger.stored(|records| records.push(&name))?.ok_or_else(|| unknown(&name))?;
     Ok(Json(shown(push, api.registry.conversions.now().as_ref())))
 }
 

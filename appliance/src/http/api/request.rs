@@ -9,6 +9,7 @@ use axum::{
 use bennu_rules::{MacAddress, commands::machines::Expected};
 use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::ops::ControlFlow;
 
 /// Bodies of the API are a few fields.
 const MAX_BODY: usize = 64 << 10;
@@ -276,6 +277,36 @@ impl Paging {
         let items: Vec<T> = all.into_iter().skip(start).take(limit).collect();
         let next = items.last().filter(|_| more).map(&key);
         Page { items: items.into_iter().map(show).collect(), next }
+    }
+}
+
+/// A page that is filled while somebody walks over a long list, until it is known whether there is more.
+pub struct Filling<T> {
+    limit: usize,
+    items: Vec<T>,
+    more: bool,
+}
+
+impl<T> Filling<T> {
+    /// An empty page.
+    pub fn new(limit: Option<Limit>) -> Self {
+        Self { limit: Limit::or_usual(limit), items: Vec::new(), more: false }
+    }
+
+    /// Takes an item, or breaks off where the page is full.
+    pub fn take(&mut self, item: T) -> ControlFlow<()> {
+        self.more = self.items.len() == self.limit;
+        if self.more {
+            return ControlFlow::Break(());
+        }
+        self.items.push(item);
+        ControlFlow::Continue(())
+    }
+
+    /// The page, each item known by its key.
+    pub fn page(self, key: impl Fn(&T) -> String) -> Page<T> {
+        let next = self.items.last().filter(|_| self.more).map(key);
+        Page { items: self.items, next }
     }
 }
 

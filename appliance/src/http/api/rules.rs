@@ -121,7 +121,7 @@ fn name(text: &str) -> Answer<RuleName> {
 
 /// Every rule, and whom each means.
 fn shown(api: &Api) -> Answer<Vec<RuleShown>> {
-    let (rules, machines) = api.ledger.read(|records, _| (records.rules(), records.machines()))?;
+    let (rules, machines) = api.ledger.stored(|records| (records.rules(), records.machines()))?;
     let mut counts: BTreeMap<&RuleName, (usize, usize)> = BTreeMap::new();
     for machine in &machines {
         for (place, rule) in rule::matching(&rules, Some(machine), &api.ledger.settings()).into_iter().enumerate() {

@@ -104,12 +104,12 @@ pub async fn run(State(api): Shared, Params(wanted): Params<Wanted>) -> Answer<R
 }
 
 fn blobs(api: &Api, wanted: Option<&ImageReference>) -> Answer<Blobs> {
-    let (images, tags, machines) = api.ledger.read(|records, _| {
+    let (images, tags, machines) = api.ledger.stored(|records| {
         let images = match wanted {
             Some(reference) => records.image(&find_image(reference, records)?).into_iter().collect(),
             None => records.images(),
         };
-        Ok::<_, Refusal>((images, records.tags(), records.machines()))
+        Ok::<_, Refusal>((images, records.tags(), records.outlines()))
     })??;
     let mut blobs = Blobs::new();
     for image in images {

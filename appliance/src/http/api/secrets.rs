@@ -88,7 +88,7 @@ pub struct SecretBody {
     responses((status = OK, body = Page<SecretShown>))
 )]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<SecretShown>>> {
-    let secrets = api.ledger.read(|records, _| records.secrets())?;
+    let secrets = api.ledger.stored(|records| records.secrets())?;
     Ok(Json(paging.page(secrets, |secret| secret.name.to_string(), SecretShown::of)))
 }
 
@@ -102,7 +102,7 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
 )]
 pub async fn show(State(api): Shared, Path(name): Path<String>) -> Answer<Json<SecretShown>> {
     let name = named(&name)?;
-    let secret = api.ledger.read(|records, _| records.secret(&name))?;
+    let secret = api.ledger.stored(|records| records.secret(&name))?;
     Ok(Json(SecretShown::of(secret.ok_or(bennu_rules::commands::Refusal::UnknownSecret(name))?)))
 }
 

@@ -83,8 +83,8 @@ pub async fn show(State(api): Shared) -> Answer<Json<Status>> {
 }
 
 fn status(api: &Api) -> Answer<Status> {
-    let (machines, images, notices) =
-        api.ledger.read(|records, live| (records.machines().len(), records.images().len(), live.notices().to_vec()))?;
+    let (machines, images) = api.ledger.stored(|records| (records.machine_count(), records.image_count()))?;
+    let notices = api.ledger.live(|live, _| live.notices().to_vec());
     let interface = |interface: &crate::interfaces::Interface| InterfaceShown {
         name: interface.name.clone(),
         address: interface.address,
@@ -178,7 +178,7 @@ pub async fn healthy() -> &'static str {
     security(())
 )]
 pub async fn ready(State(api): Shared) -> Answer<&'static str> {
-    api.ledger.read(|records, _| records.tags().len())?;
+    api.ledger.stored(|records| records.tags().len())?;
     if api.ledger.is_full() {
         return Err(Problem::new(Kind::Unavailable, "the ledger's disk is full", "make room; it heals by itself"));
     }

@@ -9,6 +9,7 @@ mod metadata;
 pub(in crate::http) mod remote;
 mod rules;
 mod secrets;
+mod speed;
 mod tokens;
 mod trials;
 mod watching;

@@ -86,7 +86,7 @@ pub struct TokenBody {
 )]
 pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<TokenShown>>> {
     let now = api.ledger.now();
-    let tokens = api.ledger.read(|records, _| records.tokens())?;
+    let tokens = api.ledger.stored(|records| records.tokens())?;
     Ok(Json(paging.page(tokens, |token| token.id.to_string(), |token| TokenShown::of(token, now))))
 }
 

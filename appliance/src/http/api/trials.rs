@@ -129,7 +129,7 @@ pub async fn create(State(api): Shared, Body(asked): Body<Asked>) -> Answer<Resp
             Problem::new(Kind::Unprocessable, detail, "write a text that one line of the console holds").at("/expect")
         );
     }
-    let image = api.ledger.read(|records, _| {
+    let image = api.ledger.stored(|records| {
         let reference = asked.image.clone();
         let digest = find_image(&reference, records)?;
         records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })

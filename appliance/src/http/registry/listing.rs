@@ -34,7 +34,7 @@ struct Tags<'a> {
 
 /// `GET /v2/_catalog`
 pub fn catalog(asked: &Asked) -> Answer {
-    let names: BTreeSet<String> = asked.shared.appliance.ledger.read(|records, _| {
+    let names: BTreeSet<String> = asked.shared.appliance.ledger.stored(|records| {
         let pushed = records.pushes().into_iter().map(|push| push.name.name().to_owned());
         pushed.chain(records.tags().into_iter().map(|tag| tag.name.name().to_owned())).collect()
     })?;
@@ -45,7 +45,7 @@ pub fn catalog(asked: &Asked) -> Answer {
 /// `GET /v2/<name>/tags/list` ("Listing Tags")
 pub fn tags(asked: &Asked) -> Answer {
     let name = &asked.repository;
-    let tags: BTreeSet<String> = asked.shared.appliance.ledger.read(|records, _| {
+    let tags: BTreeSet<String> = asked.shared.appliance.ledger.stored(|records| {
         let names = records.pushes().into_iter().map(|push| push.name);
         let names = names.chain(records.tags().into_iter().map(|tag| tag.name));
         names.filter(|known| known.name() == name).map(|known| known.tag().to_owned()).collect()
@@ -77,7 +77,7 @@ fn page(names: BTreeSet<String>, asked: &Asked) -> Result<(Vec<String>, Next), R
 /// made of it.
 pub fn referrers(subject: &Digest, asked: &Asked) -> Answer {
     let wanted = asked.query("artifactType");
-    let mut manifests = asked.shared.appliance.ledger.read(|records, _| {
+    let mut manifests = asked.shared.appliance.ledger.stored(|records| {
         let artifacts = registry::referrers(subject, &asked.repository, records).into_iter().map(|artifact| {
             let blob = BlobRef { digest: artifact.digest, size: artifact.size };
             let mut descriptor = Descriptor::new(&artifact.media_type, &blob);

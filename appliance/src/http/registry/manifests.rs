@@ -54,7 +54,7 @@ fn find(reference: &ImageReference, repository: &str, records: &dyn Records) -> 
 /// `GET`, `HEAD`
 pub fn read(reference: &ImageReference, asked: &Asked) -> Answer {
     let appliance = &asked.shared.appliance;
-    let known = appliance.ledger.read(|records, _| find(reference, &asked.repository, records))?;
+    let known = appliance.ledger.stored(|records| find(reference, &asked.repository, records))?;
     let Known { digest, media_type } = known.ok_or_else(|| unknown(reference))?;
     let (file, size) = appliance.store.open_blob(&digest)?;
     let headers = [

@@ -12,7 +12,7 @@ use super::{
 use crate::http::api::{
     boots::{BootShown, BootSummary, now},
     images::ImageListed,
-    leases::LeaseShown,
+    leases::active,
     machines::MachineShown,
     problem::{Answer, Kind, Problem},
     request::Params,
@@ -110,8 +110,9 @@ pub async fn show(visitor: Visitor, Path(mac): Path<String>, Params(wanted): Par
     let boots: crate::http::api::request::Page<BootSummary> =
         visitor.get(&format!("/v1/machines/{mac}/boots?limit={PAST}")).await?;
     let images: Vec<ImageListed> = visitor.list("/v1/images").await?;
-    let leases: Vec<LeaseShown> = visitor.list("/v1/leases").await?;
-    let lease = leases.into_iter().find(|lease| lease.active && machine.macs.contains(&lease.mac));
+    let appliance = visitor.behind(&["/v1/leases"])?;
+    let lease = appliance.ledger.stored(|records| active(&machine.macs, appliance.settings(), records, now));
+    let lease = lease.map_err(Problem::from)?;
     let chosen = match &wanted.boot {
         Some(id) => Some(boots.items.iter().find(|boot| boot.id.0 == *id).ok_or_else(|| no_such_boot(id))?),
         None => boots.items.first(),

@@ -1,7 +1,8 @@
 //! The web page: rendered on the server, one file a view.
 //!
 //! It is a client of the API, in this process: what a page shows it reads from `/v1/…`, and what a form changes it changes
-//! there, through the door by which its reader came ([`Door`]). It holds no rights and knows no state of its own. Every
+//! there, through the door by which its reader came ([`Door`]). It holds no rights and knows no state of its own. The rack
+//! asks the same door, and then reads beside the API: thousands of machines as JSON and back would take seconds. Every
 //! page can be read, and every form but the upload be sent, without the script, which keeps pages fresh (`/v1/events`).
 
 mod assets;
@@ -25,6 +26,7 @@ mod visitor;
 
 pub use failure::refused;
 
+use crate::appliance::Appliance;
 use axum::{
     Router,
     extract::Request,
@@ -39,10 +41,12 @@ use std::sync::Arc;
 pub struct Ui {
     /// What they ask.
     api: Router,
+    /// What the rack is read from.
+    appliance: Arc<Appliance>,
 }
 
 /// The pages, in front of the API that they ask.
-pub fn router(api: Router) -> Router {
+pub fn router(api: Router, appliance: Arc<Appliance>) -> Router {
     Router::new()
         .route("/", get(rack::show))
         .route("/login", get(login::show).post(login::enter))
@@ -61,7 +65,7 @@ pub fn router(api: Router) -> Router {
         .route("/ui/leases", get(leases::show))
         .route("/ui/assets/{version}/{file}", get(assets::get))
         .layer(middleware::from_fn(dress))
-        .with_state(Arc::new(Ui { api }))
+        .with_state(Arc::new(Ui { api, appliance }))
 }
 
 /// Nothing on a page is from anywhere but here, and nothing in it runs but our one script.

@@ -6,22 +6,34 @@ use super::{
     states::{self, KINDS, Look, look},
     visitor::{Chrome, Visitor, encoded},
 };
-use crate::http::api::{
-    boots::now, images::ImageListed, leases::LeaseShown, machines::MachineShown, request::Params, status::Status,
+use crate::{
+    appliance::Appliance,
+    author::Sight,
+    http::api::{
+        boots::{BootSummary, now},
+        leases,
+        problem::Problem,
+        request::Params,
+        status::Status,
+    },
+    ledger::Stored,
 };
 use askama::Template;
 use bennu_rules::{
-    MacAddress, Timestamp,
-    assignment::Assignment,
+    MacAddress, Machine, Records, Timestamp,
+    assignment::{Assignment, choose},
     boot::Pinned,
-    image::{Content, Digest, ImageName, ImageReference, Tag},
+    image::{Content, Digest, Image, ImageName, ImageReference, Tag},
     journey::MARKS,
+    machine::Outline,
+    rule::Rule,
+    settings::Settings,
 };
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Machines on one page: a browser's script goes over all of them at every update.
-const MOST: usize = 2000;
+/// Machines on one page: a browser lays out all of them, and its script goes over them at every update.
+const MOST: usize = 1000;
 
 /// Notices that are this old have been read or do not matter.
 const NOTICE_MS: u64 = 15 * 60_000;
@@ -101,30 +113,40 @@ impl RackPage {
 }
 
 /// What rows are made of beside their machines.
-struct Known {
+struct Known<'a> {
     tags: BTreeMap<ImageName, Tag>,
     roots: BTreeMap<Digest, u64>,
-    leases: BTreeMap<MacAddress, LeaseShown>,
+    rules: Vec<Rule>,
+    settings: &'a Settings,
+    records: &'a Stored<'a>,
     now: Timestamp,
+}
+
+/// A machine and its latest boot.
+struct Seen {
+    machine: Outline,
+    boot: Option<BootSummary>,
+    look: Look,
 }
 
 /// `GET /`
 pub async fn show(visitor: Visitor, Params(wanted): Params<Wanted>) -> Shown {
-    let machines: Vec<MachineShown> = visitor.list("/v1/machines").await?;
-    let images: Vec<ImageListed> = visitor.list("/v1/images").await?;
-    let leases: Vec<LeaseShown> = visitor.list("/v1/leases").await?;
     let status: Status = visitor.get("/v1/status").await?;
-    let known = Known::of(&images, leases);
-    let keys: BTreeSet<String> = machines.iter().flat_map(|shown| shown.machine.labels.keys().cloned()).collect();
-    let total = machines.len();
-    let rows: Vec<Row> = machines.iter().map(|shown| known.row(shown)).collect();
-    let counts =
-        KINDS.map(|(kind, word)| Count { kind, word, count: rows.iter().filter(|row| row.look.kind == kind).count() });
-    let words: Vec<String> = wanted.q.split_whitespace().map(str::to_lowercase).collect();
-    let is_wanted = |row: &Row| {
-        (wanted.state.is_empty() || row.look.kind == wanted.state) && words.iter().all(|word| row.find.contains(word))
-    };
-    let rows: Vec<Row> = rows.into_iter().filter(is_wanted).take(MOST).collect();
+    let appliance = visitor.behind(&["/v1/machines", "/v1/images", "/v1/leases", "/v1/boots"])?;
+    let rack = seen(appliance)?;
+    let keys: BTreeSet<String> = rack.iter().flat_map(|seen| seen.machine.labels.keys().cloned()).collect();
+    let total = rack.len();
+    let counts = KINDS.map(|(kind, word)| Count {
+        kind,
+        word,
+        count: rack.iter().filter(|seen| seen.look.kind == kind).count(),
+    });
+    let (now, settings) = (now(), appliance.ledger.settings());
+    let rows = appliance.ledger.stored(|records| {
+        let known = Known::of(records, &settings, now);
+        rows(rack, &wanted, &known)
+    });
+    let rows = rows.map_err(Problem::from)?;
     let group_by =
         wanted.group.clone().unwrap_or_else(|| if keys.contains("rack") { "rack".into() } else { String::new() });
     page(&RackPage {
@@ -135,11 +157,37 @@ pub async fn show(visitor: Visitor, Params(wanted): Params<Wanted>) -> Shown {
         groups: grouped(rows, &group_by),
         keys: keys.into_iter().collect(),
         group_by,
-        notices: notices(&status, known.now),
+        notices: notices(&status, now),
         marks: marks(),
         looks: states::as_json(),
         wanted,
     })
+}
+
+/// Every machine that whoever asks may see.
+fn seen(appliance: &Appliance) -> Result<Vec<Seen>, Problem> {
+    let (mut machines, sight) = (appliance.ledger.stored(|records| records.outlines())?, Sight::current());
+    machines.retain(|machine| sight.takes_in(&machine.labels));
+    let macs = machines.iter().map(|machine| machine.macs.as_slice());
+    let boots = appliance.ledger.latest_boots(macs, BootSummary::of)?;
+    let seen = |(machine, boot): (Outline, Option<BootSummary>)| {
+        let is_diagnosed = boot.as_ref().is_some_and(|boot| boot.diagnosis.is_some());
+        let look = look(boot.as_ref().map(|boot| boot.state), is_diagnosed);
+        Seen { machine, boot, look }
+    };
+    Ok(machines.into_iter().zip(boots).map(seen).collect())
+}
+
+/// The rows that are asked for, by machine. Where there are too many, those that want a person stay.
+fn rows(mut rack: Vec<Seen>, wanted: &Wanted, known: &Known<'_>) -> Vec<Row> {
+    let words: Vec<String> = wanted.q.split_whitespace().map(str::to_lowercase).collect();
+    let urgency = |seen: &Seen| KINDS.iter().position(|(kind, _)| *kind == seen.look.kind);
+    rack.retain(|seen| wanted.state.is_empty() || seen.look.kind == wanted.state);
+    rack.sort_by_key(urgency);
+    let rows = rack.into_iter().map(|seen| known.row(seen));
+    let mut rows: Vec<Row> = rows.filter(|row| words.iter().all(|word| row.find.contains(word))).take(MOST).collect();
+    rows.sort_by_key(|row| row.mac);
+    rows
 }
 
 fn marks() -> String {
@@ -162,65 +210,59 @@ fn grouped(rows: Vec<Row>, by: &str) -> Vec<Group> {
     groups.into_iter().map(|((_, value), rows)| Group { value, rows }).collect()
 }
 
-impl Known {
-    fn of(images: &[ImageListed], leases: Vec<LeaseShown>) -> Self {
-        let tags = images.iter().flat_map(|listed| listed.shown.tags.iter().map(|tag| (tag.name.clone(), tag.clone())));
-        let root = |listed: &ImageListed| match &listed.shown.image.config.content {
-            Content::Root { root, .. } => Some((listed.shown.image.digest, root.size)),
+impl<'a> Known<'a> {
+    fn of(records: &'a Stored<'a>, settings: &'a Settings, now: Timestamp) -> Self {
+        let root = |image: &Image| match &image.config.content {
+            Content::Root { root, .. } => Some((image.digest, root.size)),
             _ => None,
         };
-        let by_machine = |lease: LeaseShown| (lease.machine.unwrap_or(lease.mac), lease);
-        let active = leases.into_iter().filter(|lease| lease.active && !lease.declined);
         Self {
-            tags: tags.collect(),
-            roots: images.iter().filter_map(root).collect(),
-            leases: active.map(by_machine).collect(),
-            now: now(),
+            tags: records.tags().into_iter().map(|tag| (tag.name.clone(), tag)).collect(),
+            roots: records.images().iter().filter_map(root).collect(),
+            rules: records.rules(),
+            settings,
+            records,
+            now,
         }
     }
 
-    fn row(&self, shown: &MachineShown) -> Row {
-        let MachineShown { machine, last_boot, .. } = shown;
-        let look = look(
-            last_boot.as_ref().map(|boot| boot.state),
-            last_boot.as_ref().is_some_and(|boot| boot.diagnosis.is_some()),
-        );
-        let pinned = last_boot.as_ref().and_then(|boot| boot.image.as_ref());
-        let lease = self.leases.get(&machine.id);
-        let facts = &machine.facts;
-        let model = [&facts.manufacturer, &facts.product].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+    fn row(&self, seen: Seen) -> Row {
+        let Seen { machine, boot, look } = seen;
+        let Outline { id, macs, labels, facts, .. } = machine;
+        let pinned = boot.as_ref().and_then(|boot| boot.image.as_ref());
+        let lease = leases::active(&macs, self.settings, self.records, self.now);
+        let model = [facts.manufacturer, facts.product].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let root = pinned.and_then(|pinned| self.roots.get(&pinned.digest)).copied();
-        let (image, next) = self.images(shown, pinned);
-        let last = last_boot.as_ref().map_or(String::new(), |boot| match &boot.diagnosis {
-            Some(diagnosis) => diagnosis.reason.clone(),
-            None => boot.last.clone(),
-        });
+        let machine = self.records.machine(id);
+        let (image, next) = self.images(machine.as_ref(), pinned);
         let mut row = Row {
-            mac: machine.id,
+            mac: id,
             look,
-            percent: last_boot.as_ref().filter(|_| look.kind == "booting").map(|boot| boot.furthest.percent(root)),
-            boot: last_boot.as_ref().map_or(String::new(), |boot| boot.id.to_string()),
+            percent: boot.as_ref().filter(|_| look.kind == "booting").map(|boot| boot.furthest.percent(root)),
             root: root.unwrap_or(0),
-            name: lease.and_then(|lease| lease.hostname.clone()).unwrap_or_default(),
+            name: lease.as_ref().and_then(|lease| lease.hostname.clone()).unwrap_or_default(),
             model,
             address: lease.map(|lease| lease.address.to_string()).unwrap_or_default(),
             image,
             digest: pinned.map_or(String::new(), |pinned| pinned.digest.short()),
             next,
-            labels: machine.labels.clone().into_iter().collect(),
-            when: last_boot.as_ref().map(|boot| When::of(boot.closed.unwrap_or(boot.opened), self.now)),
-            last,
+            labels: labels.into_iter().collect(),
+            when: boot.as_ref().map(|boot| When::of(boot.closed.unwrap_or(boot.opened), self.now)),
+            boot: boot.as_ref().map_or(String::new(), |boot| boot.id.to_string()),
+            last: boot.map_or(String::new(), |boot| boot.diagnosis.map_or(boot.last, |diagnosis| diagnosis.reason)),
             find: String::new(),
         };
-        row.find = row.text(facts.serial.as_deref().unwrap_or_default(), &machine.macs);
+        row.find = row.text(facts.serial.as_deref().unwrap_or_default(), &macs);
         row
     }
 
     /// What it runs, and what the next boot gets where that differs.
     /// By the choice that explain tells too: the machine's own, else a rule's, else the policy's.
-    fn images(&self, shown: &MachineShown, pinned: Option<&Pinned>) -> (String, Option<String>) {
+    fn images(&self, machine: Option<&Machine>, pinned: Option<&Pinned>) -> (String, Option<String>) {
         let of_architecture = |tag: &Tag| {
-            let other = shown.machine.facts.architecture.and_then(|architecture| tag.others.get(&architecture));
+            let other = machine
+                .and_then(|machine| machine.facts.architecture)
+                .and_then(|architecture| tag.others.get(&architecture));
             other.copied().unwrap_or(tag.digest)
         };
         let digest_of = |reference: &ImageReference| match reference {
@@ -232,10 +274,10 @@ impl Known {
             ImageReference::Digest(digest) => digest.short(),
         };
         let running = pinned.map_or(String::new(), |pinned| short(&pinned.reference));
-        let next = match &shown.next.image {
+        let next = match choose(machine, &self.rules, self.settings).image {
             Some(Assignment::Image(reference)) => {
-                let is_same = pinned.is_some_and(|pinned| digest_of(reference) == Some(pinned.digest));
-                (!is_same).then(|| short(reference))
+                let is_same = pinned.is_some_and(|pinned| digest_of(&reference) == Some(pinned.digest));
+                (!is_same).then(|| short(&reference))
             }
             Some(Assignment::Local) => pinned.map(|_| "own disk".to_owned()),
             None => None,

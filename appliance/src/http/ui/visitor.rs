@@ -1,12 +1,15 @@
 //! Who looks at a page, and what they ask of the API.
 
 use super::{Ui, assets, failure::Failed};
-use crate::http::{
-    access::{Caller, Door},
-    api::{
-        boots::now,
-        problem::{Answer, Kind, Problem},
-        request::Page,
+use crate::{
+    appliance::Appliance,
+    http::{
+        access::{Caller, Door},
+        api::{
+            boots::now,
+            problem::{Answer, Kind, Problem},
+            request::Page,
+        },
     },
 };
 use axum::{
@@ -112,6 +115,15 @@ impl Visitor {
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
         let (_, bytes) = self.ask(Method::GET, path, Body::empty(), None).await?;
         read(&bytes)
+    }
+
+    /// What answers of the API to these GETs are made of, for whom it would give them to.
+    pub fn behind(&self, paths: &[&str]) -> Answer<&Appliance> {
+        for path in paths {
+            let internal = |error: http::Error| Problem::new(Kind::Internal, error.to_string(), "");
+            self.door.admit(&mut Request::get(*path).body(Body::empty()).map_err(internal)?)?;
+        }
+        Ok(&self.ui.appliance)
     }
 
     /// A listing, all its pages.

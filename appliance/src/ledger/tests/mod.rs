@@ -1,6 +1,7 @@
 mod audit;
 mod clock;
 mod disk_full;
+mod listing;
 mod power_cut;
 mod simulated_disk;
 mod speed;
