@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # Seconds on each target under `make fuzz`.
 SECONDS_EACH ?= 1440
 
-.PHONY: help setup build deb check test test-long demo bench fuzz clean
+.PHONY: help setup build deb iso check test test-long demo bench fuzz clean
 
 help:
 	@echo 'make demo       three virtual machines boot before your eyes (needs root)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check      formatting, lints and documentation'
 	@echo 'make build      the release binary, target/release/bennu'
 	@echo 'make deb        the Debian package, target/bennu_VERSION_ARCH.deb'
+	@echo 'make iso        the appliance as a bootable disc and stick, target/iso/bennu-VERSION-x86_64.iso (needs root once)'
 	@echo 'make test-long  the end-to-end tests again and again, resumable (needs root)'
 	@echo 'make bench      Bennu beside its peers, into bench/RESULTS.md (needs root); BENCH=--quick only tries it out'
 	@echo 'make fuzz       the fuzzer on each target, SECONDS_EACH=$(SECONDS_EACH)'
@@ -28,6 +29,9 @@ build: setup
 
 deb: build
 	@scripts/deb
+
+iso: build
+	@scripts/iso
 
 check: setup
 	cargo fmt --all --check

@@ -13,6 +13,7 @@ pub use logs::LogSettings;
 pub use signatures::TrustedKeys;
 
 use api::WrittenApi;
+use bennu_host::Host;
 use bennu_rules::{
     image::ImageReference,
     settings::{BootpPolicy, DhcpMode, Settings},
@@ -114,6 +115,9 @@ struct Written {
     retention: WrittenRetention,
     #[serde(default)]
     logs: WrittenLogs,
+    // For the appliance's own ISO, whose init does what it says; elsewhere the distribution does.
+    #[serde(default)]
+    host: Host,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -160,6 +164,7 @@ impl Config {
     /// Checks a configuration's text, without the files that it names.
     pub fn parse(text: &str) -> Result<Self, String> {
         let written: Written = toml::from_str(text).map_err(|error| explain(&error, text))?;
+        written.host.check()?;
         let boot = written.boot;
         let interfaces = match boot.interface {
             None => return Err(

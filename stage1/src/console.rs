@@ -92,6 +92,11 @@ pub fn say(text: &str) {
     state().line(text);
 }
 
+/// Says one thing to whoever looks at a console, and keeps it out of the kernel's log.
+pub fn show(text: &str) {
+    state().lines(text);
+}
+
 /// Says something that changes many times a second: in place on a screen, now and then on a serial line.
 pub fn progress(text: &str) {
     let mut state = state();
@@ -121,6 +126,10 @@ impl State {
                 drop(log.write_all(format!("<7>bennu: {line}\n").as_bytes()));
             }
         }
+        self.lines(text);
+    }
+
+    fn lines(&mut self, text: &str) {
         if self.outputs.is_empty() {
             eprintln!("bennu: {text}");
         }

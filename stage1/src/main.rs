@@ -6,9 +6,9 @@
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
 
-mod start;
-
 use bennu_stage1::{boot, persistent, reporter, restart, supervise, watch};
+
+bennu_stage1::entry_point!(entry);
 
 /// Called by the C library's start-up code; answers the exit status.
 fn entry() -> u8 {

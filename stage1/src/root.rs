@@ -147,7 +147,8 @@ fn half_of_free() -> u64 {
     Memory::now().map_or(LEAST_OVERLAY, |memory| memory.available / 2)
 }
 
-fn attach_loop(file: &str, name: &str) -> Result<(PathBuf, File), RootError> {
+/// Binds a file to a loop device, read-only, for as long as the device is open; the device and its path.
+pub fn attach_loop(file: &str, name: &str) -> Result<(PathBuf, File), RootError> {
     let backing = File::open(file).map_err(failed(format!("open {file}")))?;
     let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control").map_err(|source| RootError {
         what: "open /dev/loop-control".into(),

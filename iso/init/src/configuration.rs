@@ -1,0 +1,155 @@
+//! The configuration: on the stick or disc that was booted, from the state disk, or from the kernel's arguments.
+
+use crate::disks::{self, Content};
+use crate::state::{self, State};
+use bennu_host::Host;
+use bennu_stage1::{console, modules::Modules};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Its name, wherever it is.
+const NAME: &str = "bennu.toml";
+/// Where it is put for the service.
+const USED: &str = "/run/bennu.toml";
+const MEDIUM: &str = "/run/medium";
+/// `bennu.interface=eth0 bennu.address=10.77.0.1/24 bennu.range=10.77.0.50-10.77.0.199` need no file at all.
+const ARGUMENTS: [&str; 5] = ["bennu.interface", "bennu.address", "bennu.range", "bennu.dhcp", "bennu.state_disk"];
+
+/// A configuration that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configured {
+    /// The file for the service.
+    pub file: PathBuf,
+    /// What the host is told.
+    pub host: Host,
+}
+
+/// What this program reads of the file; the service reads the rest and checks all of it.
+#[derive(Debug, Deserialize)]
+struct File {
+    #[serde(default)]
+    host: Host,
+}
+
+/// Looks for it until there is one: a stick may be plugged in later.
+pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configured {
+    let mut is_told = false;
+    loop {
+        for (from, text) in found(line, state) {
+            match read(&text) {
+                Ok(host) => {
+                    console::say(&format!("configuration: {from}"));
+                    match std::fs::write(USED, &text) {
+                        Ok(()) => return Configured { file: USED.into(), host },
+                        Err(error) => console::say(&format!("cannot write {USED}: {error}")),
+                    }
+                }
+                Err(why) => console::say(&format!("the configuration of {from} cannot be used: {why}")),
+            }
+        }
+        if !is_told {
+            is_told = true;
+            console::say(&format!(
+                "no configuration. Put a {NAME} on a FAT stick or on the state disk, or start with the kernel arguments {}; \
+                 this machine looks for it every 3 s",
+                ARGUMENTS.map(|name| format!("{name}=…")).join(" ")
+            ));
+        }
+        std::thread::sleep(Duration::from_secs(3));
+        modules.coldplug(bennu_stage1::modules::Devices::All);
+    }
+}
+
+/// Where it may be, the most deliberate first.
+fn found(line: &str, state: Option<&State>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    found.extend(of_arguments(line).map(|text| ("the kernel's arguments".to_owned(), text)));
+    for disk in disks::all().into_iter().filter(|disk| disk.content == Content::Fat) {
+        found.extend(on_medium(&disk.device).map(|text| (disk.device.display().to_string(), text)));
+    }
+    if matches!(state, Some(State::Disk(_))) {
+        let file = Path::new(state::PLACE).join(NAME);
+        found.extend(std::fs::read_to_string(&file).ok().map(|text| (file.display().to_string(), text)));
+    }
+    found
+}
+
+/// The file of a stick. Nothing is ever written to it.
+fn on_medium(device: &Path) -> Option<String> {
+    std::fs::create_dir_all(MEDIUM).ok()?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(device, MEDIUM, "vfat", flags, None).ok()?;
+    let text = std::fs::read_to_string(Path::new(MEDIUM).join(NAME)).ok();
+    if let Err(error) = unmount(MEDIUM, UnmountFlags::DETACH) {
+        console::say(&format!("cannot let go of {}: {error}", device.display()));
+    }
+    text
+}
+
+/// A configuration of kernel arguments; `None` without the first of them.
+fn of_arguments(line: &str) -> Option<String> {
+    let value =
+        |name: &str| line.split_whitespace().filter_map(|word| word.split_once('=')).rfind(|(key, _)| *key == name);
+    let value = |name: &str| value(name).map(|(_, value)| value.to_owned());
+    let (interface, address) = (value("bennu.interface")?, value("bennu.address")?);
+    let dhcp = value("bennu.dhcp").unwrap_or_else(|| "full".into());
+    let network =
+        address.parse::<ipnet::Ipv4Net>().map(|net| net.trunc().to_string()).unwrap_or_else(|_| address.clone());
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut text = format!("[boot]\ninterface = {}\ndhcp = {}\n", quoted(&interface), quoted(&dhcp));
+    if let Some(range) = value("bennu.range") {
+        text += &format!("[[boot.subnet]]\nnetwork = {}\nrange = {}\n", quoted(&network), quoted(&range));
+    }
+    if let Some(disk) = value("bennu.state_disk") {
+        text += &format!("[host]\nstate_disk = {}\n", quoted(&disk));
+    }
+    text += &format!("[[host.interface]]\nname = {}\naddress = {}\n", quoted(&interface), quoted(&address));
+    let ip = address.split('/').next().unwrap_or_default();
+    text += &format!("[api]\nlisten = {}\n", quoted(&format!("{ip}:8443")));
+    Some(text)
+}
+
+fn read(text: &str) -> Result<Host, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    file.host.check()?;
+    if file.host.interface.is_empty() {
+        return Err("[[host.interface]] is missing; write the name and the address of this host's interface".into());
+    }
+    Ok(file.host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_make_a_configuration() {
+        let line =
+            "quiet bennu.interface=eth1 bennu.address=10.77.0.1/24 bennu.range=10.77.0.50-10.77.0.99 console=ttyS0";
+        let text = of_arguments(line).unwrap();
+        let host = read(&text).unwrap();
+        assert_eq!(host.interface[0].name, "eth1");
+        assert_eq!(host.interface[0].address.to_string(), "10.77.0.1/24");
+        let value: toml::Table = text.parse().unwrap();
+        assert_eq!(value["boot"]["subnet"][0]["network"].as_str(), Some("10.77.0.0/24"));
+        assert_eq!(value["api"]["listen"].as_str(), Some("10.77.0.1:8443"));
+        assert_eq!(of_arguments("quiet bennu.interface=eth1"), None);
+    }
+
+    #[test]
+    fn quotes_in_arguments_stay_in_their_value() {
+        let text = of_arguments("bennu.interface=a\"\nb bennu.address=10.0.0.1/8")
+            .or(of_arguments("bennu.interface=a\" bennu.address=1"));
+        let table: toml::Table = text.unwrap().parse().unwrap();
+        assert_eq!(table["boot"]["interface"].as_str(), Some("a\""));
+    }
+
+    #[test]
+    fn a_file_without_addresses_is_no_configuration() {
+        assert!(read("[boot]\ninterface = \"eth0\"").unwrap_err().contains("host.interface"));
+        assert!(read("[host]\nhostnam = \"x\"").unwrap_err().contains("hostnam"));
+        assert!(read("[[host.interface]]\nname=\"eth0\"\naddress=\"10.0.0.0/8\"").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The `/init` of the appliance's own ISO. As PID 1 it loads every driver, finds the state disk and the configuration, gives
+//! the host its addresses, and keeps `bennu serve` running until somebody switches the machine off.
+
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code))]
+
+mod configuration;
+mod disks;
+mod host;
+mod input;
+mod logs;
+mod power;
+mod prepare;
+mod readiness;
+mod root;
+mod service;
+mod state;
+mod time;
+mod watchdog;
+mod welcome;
+
+use bennu_stage1::{
+    cmdline, console, early,
+    modules::{Devices, Modules},
+};
+use rustix::mount::{MountFlags, mount};
+use std::path::Path;
+use std::time::Duration;
+
+bennu_stage1::entry_point!(entry);
+
+fn entry() -> u8 {
+    if std::process::id() != 1 {
+        eprintln!("This is the /init of the appliance's ISO; it only runs as the first process of a machine.");
+        return 2;
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        console::say(&format!("the appliance's init has a bug: {panic}"));
+        power::restart(Duration::from_secs(60));
+    }));
+    run()
+}
+
+/// What the programs of the ISO are found by.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn run() -> ! {
+    early::mount_kernel_filesystems();
+    early::open_standard_files();
+    console::open();
+    console::watch();
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    console::say(&format!("Bennu appliance {}, kernel {release}", env!("CARGO_PKG_VERSION")));
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    early::restart_after_panic(&line);
+    power::listen();
+    let arguments = cmdline::parse(&line);
+    if let Err(error) = root::enter(&mut Modules::of(&release, &arguments)) {
+        console::say(&format!("{error}. Is the medium damaged? Write it again from a file whose SHA-256 is right"));
+        power::restart(Duration::from_secs(60));
+    }
+    let mut modules = Modules::of(&release, &arguments);
+    load(&mut modules);
+    if secure_boot() {
+        console::say("Secure Boot is on: this firmware, shim, GRUB and the kernel vouched for each other");
+    }
+    watchdog::keep();
+    input::listen();
+    time::correct();
+    let kept = state::find().map(state::open);
+    let configured = configuration::find(&line, kept.as_ref(), &mut modules);
+    if kept.is_none() {
+        prepare_state(configured.host.state_disk.as_deref());
+    }
+    host::configure(&configured.host);
+    service::keep(&configured)
+}
+
+/// Without a state disk: one is made where that is asked for and possible, else memory has to do.
+fn prepare_state(wanted: Option<&str>) {
+    match wanted.map(prepare::make) {
+        Some(Ok(disk)) => drop(state::open(disk)),
+        Some(Err(why)) => {
+            console::say(&format!("no state disk was made: {why}"));
+            state::in_memory();
+        }
+        None => drop(state::in_memory()),
+    }
+}
+
+/// What the firmware says of Secure Boot: four bytes of attributes, then the value (UEFI §32.4).
+fn secure_boot() -> bool {
+    const VARIABLES: &str = "/sys/firmware/efi/efivars";
+    const NAME: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // It is there on machines with UEFI alone.
+    let _ = mount("efivarfs", VARIABLES, "efivarfs", flags, None);
+    std::fs::read(Path::new(VARIABLES).join(NAME)).is_ok_and(|value| value.get(4) == Some(&1))
+}
+
+/// Drivers for all there is, in as many rounds as new buses bring.
+fn load(modules: &mut Modules) {
+    if modules.known() == 0 {
+        console::say("no kernel modules beside this kernel: only what is built into it will work");
+    }
+    for module in [
+        "loop",
+        "ext4",
+        "vfat",
+        "nls_cp437",
+        "nls_ascii",
+        "nls_utf8",
+        "isofs",
+        "af_packet",
+        "button",
+        "evdev",
+        "squashfs",
+        "efivarfs",
+    ] {
+        modules.load(module);
+    }
+    modules.coldplug(Devices::All);
+    // Disks and USB answer a moment after their controllers.
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(400));
+        modules.coldplug(Devices::All);
+    }
+    console::open();
+    console::say(&format!("{} kernel modules loaded", modules.loaded()));
+}

@@ -1,0 +1,118 @@
+//! `bennu serve`, kept running, and the dead buried: what PID 1 is for.
+
+use crate::configuration::Configured;
+use crate::logs::{self, say};
+use crate::{power, readiness};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = "/usr/bin/bennu";
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A service that ran for so long did not fail at its start.
+const SETTLED: Duration = Duration::from_secs(60);
+
+static SERVICE: AtomicI32 = AtomicI32::new(0);
+
+/// Runs it for as long as the machine does.
+pub fn keep(configured: &Configured) -> ! {
+    readiness::listen();
+    watch();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let started = Instant::now();
+        let ended = match start(configured) {
+            Ok(child) => bury_until(child),
+            Err(error) => format!("cannot be started: {error}"),
+        };
+        SERVICE.store(0, Ordering::SeqCst);
+        readiness::forget();
+        while power::is_ending() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        pause = if started.elapsed() > SETTLED { FIRST_PAUSE } else { pause };
+        say(&format!("the service {ended}; it is started again in {} s", pause.as_secs()));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn start(configured: &Configured) -> std::io::Result<Pid> {
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--config"]).arg(&configured.file).env_clear().env("PATH", crate::PATH).env("HOME", "/");
+    command.env("NOTIFY_SOCKET", readiness::SOCKET);
+    command.env("WATCHDOG_USEC", readiness::PATIENCE.as_micros().to_string());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let raw = i32::try_from(child.id()).unwrap_or_default();
+    SERVICE.store(raw, Ordering::SeqCst);
+    for output in [child.stdout.take().map(forward), child.stderr.take().map(forward)].into_iter().flatten() {
+        output?;
+    }
+    Pid::from_raw(raw).ok_or_else(|| std::io::Error::other("it has no number"))
+}
+
+/// What the service says goes to the consoles and to the log.
+fn forward(output: impl std::io::Read + Send + 'static) -> std::io::Result<()> {
+    let copy = move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            bennu_stage1::console::say(&line);
+            logs::write(&line);
+        }
+    };
+    std::thread::Builder::new().name("forward".into()).stack_size(128 * 1024).spawn(copy).map(drop)
+}
+
+/// Buries whatever ends until the service does, and says how it did.
+fn bury_until(child: Pid) -> String {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == child => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => format!("ended with status {code}"),
+                    (None, Some(signal)) => format!("was ended by signal {signal}"),
+                    (None, None) => "ended".to_owned(),
+                };
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return format!("was lost: {error}"),
+        }
+    }
+}
+
+/// Ends a service that hangs: whoever keeps it starts it again.
+fn watch() {
+    let look = || {
+        loop {
+            std::thread::sleep(Duration::from_secs(5));
+            let service = SERVICE.load(Ordering::SeqCst);
+            if service != 0 && !power::is_ending() && readiness::hangs() {
+                say("the service says nothing any more, and is ended");
+                readiness::forget();
+                let _ = Pid::from_raw(service).map(|pid| kill_process(pid, Signal::ABORT));
+            }
+        }
+    };
+    drop(std::thread::Builder::new().name("liveness".into()).stack_size(128 * 1024).spawn(look));
+}
+
+/// Asks the service to end, and waits a while for it.
+pub fn stop(patience: Duration) {
+    let until = Instant::now() + patience;
+    if let Some(child) = Pid::from_raw(SERVICE.load(Ordering::SeqCst)) {
+        let _ = kill_process(child, Signal::TERM);
+    }
+    while SERVICE.load(Ordering::SeqCst) != 0 {
+        if Instant::now() > until {
+            say("the service does not end, and is killed");
+            if let Some(child) = Pid::from_raw(SERVICE.load(Ordering::SeqCst)) {
+                let _ = kill_process(child, Signal::KILL);
+            }
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

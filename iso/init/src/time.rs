@@ -1,0 +1,27 @@
+//! A clock that stands at its beginning: certificates and leases need one that does not.
+
+use rustix::time::{ClockId, Timespec, clock_settime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// When the appliance was made, in seconds since 1970.
+const BUILT: &str = "/etc/bennu-built";
+
+/// Sets a clock that stands before the appliance was made to that time.
+pub fn correct() {
+    let built = std::fs::read_to_string(BUILT)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .map_or(UNIX_EPOCH, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    if SystemTime::now() >= built {
+        return;
+    }
+    let seconds = built.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or_default(), tv_nsec: 0 };
+    let said = match clock_settime(ClockId::Realtime, time) {
+        Ok(()) => {
+            "the clock stood before this appliance was built, and was set to that time; mend it in the firmware's set-up"
+        }
+        Err(_) => "the clock stands before this appliance was built, and cannot be set",
+    };
+    crate::logs::say(said);
+}
