@@ -27,6 +27,7 @@ pub mod conformance;
 pub mod console;
 pub mod containers;
 pub mod demo;
+pub mod disc;
 pub mod harness;
 pub mod home;
 pub mod images;

@@ -73,9 +73,21 @@ pub struct Spec {
     smbios: Smbios,
     disk: Option<PathBuf>,
     scratch: Option<u64>,
+    prepare: Option<fn(&Path) -> Result<()>>,
     rom_without_http: bool,
     graphics: bool,
     bridge: String,
+    medium: Option<(Medium, PathBuf)>,
+    stick: Option<PathBuf>,
+}
+
+/// What the machine starts from before it asks the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// A disc in a drive.
+    Cd,
+    /// The same file, as a USB disk.
+    Usb,
 }
 
 impl Spec {
@@ -99,10 +111,25 @@ impl Spec {
             smbios,
             disk: None,
             scratch: None,
+            prepare: None,
             rom_without_http: false,
             graphics: false,
             bridge: "wire".into(),
+            medium: None,
+            stick: None,
         }
+    }
+
+    /// Starts from this file.
+    pub fn starts_from(mut self, medium: Medium, file: &Path) -> Self {
+        self.medium = Some((medium, file.to_owned()));
+        self
+    }
+
+    /// A USB stick with one FAT partition that holds the files of this directory; nothing can write to it.
+    pub fn stick(mut self, directory: &Path) -> Self {
+        self.stick = Some(directory.to_owned());
+        self
     }
 
     /// Memory in MiB.
@@ -132,6 +159,12 @@ impl Spec {
     /// An empty disk of `bytes` that the booted system can write to and the test can read.
     pub fn scratch(mut self, bytes: u64) -> Self {
         self.scratch = Some(bytes);
+        self
+    }
+
+    /// Does something with the file of that disk before the machine is there.
+    pub fn scratch_prepared(mut self, prepare: fn(&Path) -> Result<()>) -> Self {
+        self.prepare = Some(prepare);
         self
     }
 
@@ -168,6 +201,7 @@ impl Spec {
         }
         if let Some(bytes) = self.scratch {
             fs::File::create(dir.join("scratch"))?.set_len(bytes)?;
+            self.prepare.map_or(Ok(()), |prepare| prepare(&dir.join("scratch")))?;
         }
         let tap = self.wire.tap(&self.bridge)?;
         Ok(Machine { spec: self, name, dir, tap, running: None, starts: 0 })
@@ -213,7 +247,26 @@ impl Spec {
             qemu.arg("-drive").arg(format!("if=none,id=scratch,format=raw,file={}", scratch.display()));
             qemu.args(["-device", "virtio-blk-pci,drive=scratch,serial=scratch"]);
         }
+        self.add_media(&mut qemu);
         Ok(qemu)
+    }
+
+    fn add_media(&self, qemu: &mut Command) {
+        if self.stick.is_some() || matches!(self.medium, Some((Medium::Usb, _))) {
+            qemu.args(["-device", "qemu-xhci"]);
+        }
+        if let Some((medium, file)) = &self.medium {
+            qemu.arg("-drive").arg(format!("if=none,id=medium,format=raw,readonly=on,file={}", file.display()));
+            let device = match medium {
+                Medium::Cd => "ide-cd",
+                Medium::Usb => "usb-storage",
+            };
+            qemu.arg("-device").arg(format!("{device},drive=medium,bootindex=0"));
+        }
+        if let Some(directory) = &self.stick {
+            qemu.arg("-drive").arg(format!("if=none,id=stick,format=raw,readonly=on,file=fat:{}", directory.display()));
+            qemu.args(["-device", "usb-storage,drive=stick"]);
+        }
     }
 
     fn relay_sockets(&self) -> (PathBuf, PathBuf) {
@@ -409,6 +462,16 @@ impl Machine {
             self.run(&format!("printf %b '{octal}' >>{path}"))?;
         }
         Ok(())
+    }
+
+    /// Presses its power button.
+    pub fn press_power(&self) -> Result<()> {
+        self.order("system_powerdown", json!({}))
+    }
+
+    /// The file of its scratch disk.
+    pub fn scratch_file(&self) -> PathBuf {
+        self.dir.join("scratch")
     }
 
     /// What its scratch disk holds.

@@ -10,6 +10,7 @@ mod faults;
 mod firmware;
 mod half_open;
 mod imports;
+mod iso;
 pub mod long;
 pub mod loss;
 pub mod metadata;
@@ -82,4 +83,5 @@ pub const LIVES: &[Life] = &[
 ];
 
 /// Lives of the long tests alone.
-pub const LONG_LIVES: &[Life] = &[loss::FIFTIETH, metadata::TEN_REIMAGES, api::DESCRIBED_AT_LENGTH];
+pub const LONG_LIVES: &[Life] =
+    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::RACK, iso::UEFI, iso::CUTS, api::DESCRIBED_AT_LENGTH];

@@ -1,0 +1,176 @@
+//! The appliance's own disc, made once a build of the binary, and a machine that runs from it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    command,
+    console::Console,
+    images::short_digest,
+    machine::{Machine, Medium, Spec},
+    rack::Rack,
+    wire::Namespace,
+    workshop,
+};
+
+/// What the console says once DHCP is answered.
+const READY: &str = "ready to answer DHCP ";
+/// How long a machine may take from power-on to that, its firmware and loader included, on a slow host with another machine
+/// beside it.
+const READY_SECONDS: u64 = 240;
+/// Its configuration, on a stick.
+const CONFIGURATION: &str = r#"[boot]
+interface = "eth0"
+dhcp = "full"
+[[boot.subnet]]
+network = "10.77.0.0/24"
+range = "10.77.0.50-10.77.0.199"
+[api]
+listen = "10.77.0.1:8443"
+[host]
+state_disk = "auto"
+[[host.interface]]
+name = "eth0"
+address = "10.77.0.1/24"
+"#;
+
+/// Runs `scripts/iso` into a directory; the disc. Compressed quickly: a boot reads the same either way.
+pub fn make(into: &Path) -> Result<PathBuf> {
+    let mut script = Command::new(workshop::checkout().join("scripts/iso"));
+    script.arg(workshop::bennu_binary()?).arg(into).env("ISO_LEVEL", "1").env("ISO_VERSION", "test");
+    command::run(&mut script)?;
+    Ok(into.join("bennu-test-x86_64.iso"))
+}
+
+/// The disc of this build.
+pub fn disc() -> Result<PathBuf> {
+    let _held = workshop::hold("discs")?;
+    let mut recipe = fs::read(workshop::bennu_binary()?).context("cannot read the appliance's binary")?;
+    recipe.extend(fs::read(workshop::checkout().join("scripts/iso"))?);
+    for room in ["iso/src", "iso/init/src", "stage1/src", "rules/host/src"] {
+        recipe.extend(sources(&workshop::checkout().join(room))?);
+    }
+    let discs = workshop::cache("discs")?;
+    let made = discs.join(short_digest(&recipe));
+    if !made.exists() {
+        // Discs of earlier builds are of no use to anyone.
+        fs::remove_dir_all(&discs)?;
+        fs::create_dir_all(&discs)?;
+        let new = discs.join("new");
+        make(&new)?;
+        fs::rename(new, &made)?;
+    }
+    Ok(made.join("bennu-test-x86_64.iso"))
+}
+
+/// Every source file under a directory, by name.
+fn sources(directory: &Path) -> Result<Vec<u8>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        all.extend(if path.is_dir() { sources(&path)? } else { fs::read(&path)? });
+    }
+    Ok(all)
+}
+
+/// A machine that is an appliance, and a host on its wire that people sit at.
+#[derive(Debug)]
+pub struct Host {
+    /// The machine.
+    pub machine: Machine,
+    desk: Namespace,
+    home: PathBuf,
+    token: String,
+}
+
+impl Host {
+    /// Starts a machine from the disc, with its configuration on a stick and 512 MiB of memory; how it is started else is
+    /// the caller's. It is there when it answers DHCP.
+    pub fn start(rack: &Rack, spec: Spec, medium: Medium) -> Result<(Self, String)> {
+        let home = rack.home().dir().join("desk");
+        let stick = home.join("stick");
+        fs::create_dir_all(&stick)?;
+        fs::write(stick.join("bennu.toml"), CONFIGURATION)?;
+        let machine = spec.memory(512).starts_from(medium, &disc()?).stick(&stick).start()?;
+        let desk = rack.host("desk", "10.77.0.9/24")?;
+        let mut host = Self { machine, desk, home, token: String::new() };
+        let remark = host.ready()?;
+        Ok((host, remark))
+    }
+
+    fn console(&self) -> Result<Rc<Console>> {
+        self.machine.console()
+    }
+
+    /// Waits until it answers DHCP; how long that took.
+    pub fn ready(&mut self) -> Result<String> {
+        let console = self.console()?;
+        let whole = console.wait_for(READY, READY_SECONDS)?;
+        console.wait_for("started", 10)?;
+        let kernel = after(&console, READY)?;
+        Ok(format!("DHCP {kernel} s after the kernel, {:.0} s after power-on", whole.as_secs_f64()))
+    }
+
+    /// Takes the first token from the console, and the certificate from the wire when its fingerprint is the console's.
+    pub fn introduce(&mut self) -> Result<()> {
+        let console = self.console()?;
+        console.wait_for("shown this once: ", 60)?;
+        console.wait_for("\n", 10)?;
+        self.token = after(&console, "shown this once: ")?;
+        let shown = after(&console, "SHA-256 ")?.trim_end_matches(')').to_owned();
+        let mut openssl = self.desk.command("sh");
+        openssl.args(["-c", "openssl s_client -connect 10.77.0.1:8443 </dev/null 2>/dev/null | openssl x509"]);
+        let pem = command::run(&mut openssl)?;
+        fs::write(self.certificate(), pem)?;
+        let mut openssl = Command::new("openssl");
+        openssl.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(self.certificate());
+        let found = command::run(&mut openssl)?;
+        let plain = |text: &str| text.rsplit('=').next().unwrap_or_default().replace(':', "").trim().to_lowercase();
+        ensure!(
+            plain(&found) == plain(&shown),
+            "the console says {shown}, and the certificate on the wire has {found}"
+        );
+        Ok(())
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.home.join("cert.pem")
+    }
+
+    /// `bennu` over TLS, with the token.
+    pub fn bennu<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+        let mut command = self.desk.command(workshop::bennu_binary()?);
+        command.env("BENNU_SERVER", "https://10.77.0.1:8443").env("BENNU_TOKEN", &self.token);
+        command::run(command.env("BENNU_CACERT", self.certificate()).args(arguments))
+    }
+
+    /// The newest boot of a machine, once it is in a state.
+    pub fn wait_for_state(&self, mac: &str, state: &str, seconds: u64) -> Result<Value> {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            let newest = self.bennu(["boot", "show", mac, "--json"]).and_then(|said| Ok(serde_json::from_str(&said)?));
+            match newest {
+                Ok(Value::Object(boot)) if boot["state"] == state => return Ok(boot.into()),
+                other if Instant::now() > until => anyhow::bail!("not {state} within {seconds} s: {other:?}"),
+                _ => std::thread::sleep(Duration::from_millis(500)),
+            }
+        }
+    }
+}
+
+/// The word after `text`, where it was shown last.
+fn after(console: &Console, text: &str) -> Result<String> {
+    let shown = console.text();
+    let rest = shown.rsplit_once(text).map(|(_, rest)| rest).with_context(|| format!("'{text}' was not shown"))?;
+    rest.split_whitespace().next().map(str::to_owned).with_context(|| format!("nothing follows '{text}'"))
+}

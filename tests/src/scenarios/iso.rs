@@ -1,0 +1,142 @@
+//! The appliance's own disc: it starts on every firmware, and a rack boots from it alone.
+
+use anyhow::{Context, Result, ensure};
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    appliance::Config,
+    command,
+    disc::{self, Host},
+    harness::{Life, Story},
+    machine::{Firmware, Machine, Medium, Spec},
+    rack::Rack,
+};
+
+const STATE_BYTES: u64 = 2 << 30;
+
+/// With nothing but the disc, a stick and an empty state disk: a rack boots, also after the appliance's power was cut.
+pub const RACK: Life = Life {
+    name: "iso rack",
+    shows: &["iso_bios_cd", "iso_boots_a_rack", "iso_power_cut", "iso_power_button"],
+    live: |story| boots_a_rack(story, 1),
+};
+
+/// The same with twenty power cuts.
+pub const CUTS: Life = Life { name: "iso power cuts", shows: RACK.shows, live: |story| boots_a_rack(story, 20) };
+
+fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
+    let image = exported(story.rack()?.home().dir())?;
+    let rack = story.rack()?;
+    let mut host = None;
+    story.show("iso_bios_cd", || {
+        let spec = with_state(rack.machine(Firmware::Bios));
+        let (mut started, remark) = Host::start(&rack, spec, Medium::Cd)?;
+        started.introduce()?;
+        host = Some(started);
+        Ok(remark)
+    })?;
+    let mut host = host.context("there is no host")?;
+    let mut machine = rack.machine(Firmware::Bios).install()?;
+    story.show("iso_boots_a_rack", || {
+        host.bennu(["image", "import", &format!("oci-archive:{}", image.display()), "debian:v1"])?;
+        host.bennu(["machine", "assign", &machine.mac(), "debian:v1"])?;
+        arrives(&host, &mut machine)
+    })?;
+    story.show("iso_power_cut", || {
+        let before = host.bennu(["image", "show", "debian:v1", "--json"])?;
+        for number in 1..=cuts {
+            // Whatever it was about to write when the power went: an assignment, at each cut another.
+            host.bennu(["machine", "label", &machine.mac(), &format!("cut=n{number}")])?;
+            host.machine.power_cycle()?;
+            host.ready()?;
+            let labels = host.bennu(["machine", "show", &machine.mac(), "--json"])?;
+            ensure!(labels.contains(&format!("n{number}")), "after cut {number} the label is gone: {labels}");
+            ensure!(host.bennu(["image", "show", "debian:v1", "--json"])? == before, "the image is another");
+        }
+        let verified = host.bennu(["image", "verify"])?;
+        ensure!(verified.contains("all are whole"), "after {cuts} cuts: {verified}");
+        let console = host.machine.console()?;
+        ensure!(!console.has_shown("shown this once"), "a first token is shown again");
+        Ok(format!("{cuts} times"))
+    })?;
+    story.show("iso_power_button", || {
+        host.machine.press_power()?;
+        host.machine.console()?.wait_for("the power button was pressed", 30)?;
+        host.machine.console()?.wait_for("bennu: off", 30)?;
+        clean(&host.machine.scratch_file())
+    })
+}
+
+/// OVMF starts the file as a USB disk, and as a disc with Secure Boot on. An empty disk becomes the state disk; without one it
+/// says so.
+pub const UEFI: Life = Life {
+    name: "iso uefi",
+    shows: &["iso_uefi_usb", "iso_secure_boot", "iso_same_bytes"],
+    live: |story| {
+        let rack = story.rack()?;
+        story.show("iso_uefi_usb", || {
+            let (host, remark) = Host::start(&rack, rack.machine(Firmware::UefiPxe).scratch(STATE_BYTES), Medium::Usb)?;
+            let made = host.machine.console()?.has_shown("is empty, and becomes the state disk");
+            ensure!(made, "the empty disk was not made a state disk");
+            Ok(remark)
+        })?;
+        let other = Rack::new()?;
+        story.show("iso_secure_boot", || {
+            let (host, remark) = Host::start(&other, other.machine(Firmware::UefiSecureBoot), Medium::Cd)?;
+            let console = host.machine.console()?;
+            ensure!(console.has_shown("NO STATE DISK"), "memory mode is not told");
+            ensure!(console.has_shown("Secure Boot is on"), "the console does not say that Secure Boot is on");
+            Ok(remark)
+        })?;
+        story.show("iso_same_bytes", || same_bytes(&rack))
+    },
+};
+
+/// A second build of the same inputs has the same digest; the bill of materials names what is on it.
+fn same_bytes(rack: &Rack) -> Result<String> {
+    let (first, again) = (disc::disc()?, disc::make(&rack.home().dir().join("again"))?);
+    command::run(Command::new("cmp").args([&first, &again]))?;
+    let bill = fs::read_to_string(again.with_extension("spdx.json"))?;
+    for part in ["linux-image-", "shim-signed", "squashfs-tools", "redb", "bennu-iso-init"] {
+        ensure!(bill.contains(part), "the bill of materials lacks {part}");
+    }
+    ensure!(!bill.contains("\"bash\""), "the bill of materials names what is not on the disc");
+    let size = fs::metadata(&again)?.len();
+    ensure!(size < 120_000_000, "the disc has {size} bytes");
+    fs::remove_dir_all(rack.home().dir().join("again"))?;
+    Ok(format!("{:.0} MB", size as f64 / 1e6))
+}
+
+/// The rack's image, as an appliance elsewhere exports it.
+fn exported(into: &Path) -> Result<std::path::PathBuf> {
+    let elsewhere = Rack::new()?;
+    let bennu = elsewhere.appliance(Config::full().with_images())?;
+    let file = into.join("debian-v1.tar");
+    bennu.bennu(["image", "export", "debian:v1", &format!("oci-archive:{}", file.display())])?;
+    Ok(file)
+}
+
+/// A disk with an empty file system that is labelled for state.
+fn with_state(spec: Spec) -> Spec {
+    spec.scratch(STATE_BYTES).scratch_prepared(|file| {
+        command::run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "BENNU-STATE"]).arg(file)).map(drop)
+    })
+}
+
+fn arrives(host: &Host, machine: &mut Machine) -> Result<String> {
+    machine.power_on()?;
+    let login = machine.login()?;
+    let says = machine.run("cat /etc/bennu-demo-version")?;
+    ensure!(says == "bennu-demo v1", "{says} runs");
+    host.wait_for_state(&machine.mac(), "up", 120)?;
+    machine.power_off()?;
+    Ok(format!("login after {:.1} s", login.as_secs_f64()))
+}
+
+/// A state disk that was let go of needs no mending.
+fn clean(state: &Path) -> Result<String> {
+    let said = command::run(Command::new("dumpe2fs").arg("-h").arg(state))?;
+    let line = said.lines().find(|line| line.starts_with("Filesystem state:")).unwrap_or_default();
+    ensure!(line.ends_with(" clean"), "the state disk was left so: {line}");
+    Ok(String::new())
+}
