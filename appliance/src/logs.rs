@@ -9,4 +9,4 @@ mod tests;
 use bennu_rules::syslog::Message;
 pub use receiver::Outcome;
 pub use receiver::{Listener, serve};
-pub use store::{Kept, Logs, Said};
+pub use store::{Kept, LineId, Logs, Said, Which};

@@ -4,4 +4,4 @@
 pub mod files;
 mod keyring;
 
-pub use keyring::{KeyFile, Keyring};
+pub use keyring::{KeyFile, Keyring, SessionSecret};

@@ -30,15 +30,19 @@ impl Proof {
     /// The header's value for one report, sent now.
     pub fn of(&self, report: &[u8]) -> String {
         let sequence = now();
+        format!("{sequence} {}", self.mac(&proved(sequence, report)))
+    }
+
+    /// The MAC over what is to be proved.
+    pub fn mac(&self, proved: &[u8]) -> String {
         // Read as a key is, and never wrong: the appliance wrote it.
         let SessionKey(secret) = self.0.parse().unwrap_or(SessionKey([0; 32]));
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), &proved(sequence, report));
-        format!("{sequence} {}", crate::download::hex(mac.as_ref()))
+        crate::download::hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), proved).as_ref())
     }
 }
 
 /// Nanoseconds since the kernel started: all our processes share them, and no two reports are made within one.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     uptime.tv_sec.unsigned_abs() * 1_000_000_000 + uptime.tv_nsec.unsigned_abs()
 }
@@ -116,7 +120,7 @@ mod tests {
     use crypto_box::{PublicKey, aead::OsRng};
 
     fn sealed(to: &PublicKey, secret: &str) -> Vec<u8> {
-        let granted = SessionGranted { boot: "b".into(), secret: secret.into(), files: Vec::new() };
+        let granted = SessionGranted { boot: "b".into(), secret: secret.into(), files: Vec::new(), logs: None };
         to.seal(&mut OsRng, &serde_json::to_vec(&granted).unwrap()).unwrap()
     }
 

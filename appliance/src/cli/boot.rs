@@ -17,6 +17,7 @@ use bennu_rules::{
     boot::{BootId, State},
     journey::Observation,
     notice::Noticed,
+    syslog::Severity,
 };
 use bytes::Bytes;
 use clap::Subcommand;
@@ -48,12 +49,18 @@ pub enum BootCommand {
         output: Json,
     },
     /// Print what a machine said during a boot: what its stage 1 and its system sent as syslog
+    ///
+    /// A line with a question mark was sent from the machine's address without the proof that stage 1 and the forwarder of
+    /// the booted system give their lines: by another program there, or by somebody who takes that address.
     Logs {
         /// The boot's id, or a machine's MAC for its latest
         boot: String,
         /// The last so many lines
         #[arg(long, default_value_t = 1000)]
         lines: usize,
+        /// Only lines that are at least as severe: emergency, alert, critical, error, warning, notice, info or debug
+        #[arg(long, value_parser = severity)]
+        severity: Option<Severity>,
         /// Go on with what it says from now on
         #[arg(long)]
         follow: bool,
@@ -74,10 +81,13 @@ pub async fn run(client: &Client, command: BootCommand) -> Done {
     match command {
         BootCommand::List { mac, limit, output } => list(client, mac, limit, output).await,
         BootCommand::Show { boot, output } => show(client, &boot, output).await,
-        BootCommand::Logs { boot, lines, follow, output } => tokio::select! {
-            done = logs(client, &boot, lines, follow, output) => done,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        },
+        BootCommand::Logs { boot, lines, severity, follow, output } => {
+            let asked = asked(lines, severity);
+            tokio::select! {
+                done = logs(client, &boot, &asked, follow, output) => done,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        }
         BootCommand::Follow { mac, output } => tokio::select! {
             done = follow(client, mac, output) => done,
             _ = tokio::signal::ctrl_c() => Ok(()),
@@ -137,36 +147,72 @@ async fn path_of(client: &Client, boot: &str) -> Done<String> {
     Ok(format!("/v1/boots/{}", encoded(&id).replace('/', "%2F")))
 }
 
-async fn logs(client: &Client, boot: &str, lines: usize, follow: bool, output: Json) -> Done {
-    let path = format!("{}/logs?lines={lines}", path_of(client, boot).await?);
-    if !follow && output.json {
+fn severity(text: &str) -> Result<Severity, String> {
+    serde_json::from_value(Value::from(text))
+        .map_err(|_| "write emergency, alert, critical, error, warning, notice, info or debug".to_owned())
+}
+
+fn asked(lines: usize, severity: Option<Severity>) -> String {
+    let severity = severity.map_or(String::new(), |severity| format!("&severity={severity}"));
+    format!("lines={lines}{severity}")
+}
+
+async fn logs(client: &Client, boot: &str, asked: &str, follow: bool, output: Json) -> Done {
+    let path = format!("{}/logs?{asked}", path_of(client, boot).await?);
+    if follow {
+        return follow_logs(client, &format!("{path}&follow=true"), output).await;
+    }
+    if output.json {
         return say_json(&client.get::<Value>(&path).await?["items"]);
     }
-    if !follow {
-        let shown: LogShown = client.get(&path).await?;
-        shown.items.iter().for_each(|line| say(logged(line)));
-        return Ok(());
-    }
-    let mut body = client.send(Method::GET, &format!("{path}&follow=true"), None).await?.into_body();
+    let shown: LogShown = client.get(&path).await?;
+    shown.items.iter().for_each(|line| say(logged(line)));
+    Ok(())
+}
+
+/// Goes on behind the last line where the connection breaks off.
+async fn follow_logs(client: &Client, path: &str, output: Json) -> Done {
     let mut reader = EventReader::default();
+    let mut response = Some(client.send(Method::GET, path, None).await?);
+    loop {
+        match response {
+            Some(response) => print_lines(response.into_body(), &mut reader, output).await,
+            None => tokio::time::sleep(RECONNECT).await,
+        }
+        let headers: Vec<_> = reader.last_id.iter().map(|id| ("last-event-id", id.clone())).collect();
+        response = match client.send_with(Method::GET, path, None, &headers).await {
+            Ok(response) => Some(response),
+            // The boot is gone, or it may not be read any more: nothing will come.
+            Err(error) if error.is_refusal() => return Err(error),
+            Err(error) => {
+                if std::mem::take(&mut reader.connected) {
+                    eprintln!("the connection is lost, trying again: {}", error.what);
+                }
+                None
+            }
+        };
+    }
+}
+
+/// Prints lines until the stream breaks off.
+async fn print_lines(mut body: Incoming, reader: &mut EventReader, output: Json) {
     reader.begin();
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(data) = frame.into_data() else { continue };
         for event in reader.take(&data) {
             match (output.json, serde_json::from_str::<Kept>(&event)) {
-                (true, _) => say(event),
                 (false, Ok(line)) => say(logged(&line)),
-                (false, Err(_)) => eprintln!("lines were lost: {event}"),
+                _ => say(event),
             }
         }
     }
-    Err(CliError::failed("the connection to the appliance is lost", "ask again"))
 }
 
 fn logged(line: &Kept) -> String {
-    let Kept { at, message } = line;
+    let Kept { at, proven, message, .. } = line;
+    let mark = if *proven { ' ' } else { '?' };
     let program = if message.program.is_empty() { String::new() } else { format!("{}: ", message.program) };
-    format!("{at}  {:9}  {}", message.severity.to_string(), legible(&format!("{program}{}", message.text)))
+    format!("{at}  {:9} {mark} {}", message.severity.to_string(), legible(&format!("{program}{}", message.text)))
 }
 
 async fn latest(client: &Client, mac: MacAddress) -> Done<BootId> {

@@ -13,6 +13,7 @@ pub struct CliError {
     /// Which part of what was sent is wrong, as the appliance says (RFC 6901).
     pub pointer: Option<String>,
     code: u8,
+    is_refusal: bool,
 }
 
 /// What a command gives.
@@ -21,7 +22,7 @@ pub type Done<T = ()> = Result<T, CliError>;
 impl CliError {
     /// The command failed.
     pub fn failed(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into(), pointer: None, code: 1 }
+        Self { what: what.into(), help: help.into(), pointer: None, code: 1, is_refusal: false }
     }
 
     /// The command failed with an error that says what to do itself.
@@ -32,12 +33,17 @@ impl CliError {
 
     /// The command was written wrongly.
     pub fn usage(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into(), pointer: None, code: 2 }
+        Self { what: what.into(), help: help.into(), pointer: None, code: 2, is_refusal: false }
     }
 
     /// A dry run found something to do: that is no error, but has an exit code of its own.
     pub fn difference() -> Self {
-        Self { what: String::new(), help: String::new(), pointer: None, code: 3 }
+        Self { what: String::new(), help: String::new(), pointer: None, code: 3, is_refusal: false }
+    }
+
+    /// Whether the appliance will not say otherwise when it is asked again (a status of 4xx).
+    pub fn is_refusal(&self) -> bool {
+        self.is_refusal
     }
 
     /// The exit code.
@@ -62,7 +68,8 @@ impl From<Problem> for CliError {
             Some(pointer) if !pointer.is_empty() => format!("{} (at {pointer})", problem.detail),
             _ => problem.detail,
         };
-        Self { pointer: problem.pointer, ..Self::failed(what, problem.advice) }
+        let is_refusal = (400..500).contains(&problem.status) && problem.status != 429;
+        Self { pointer: problem.pointer, is_refusal, ..Self::failed(what, problem.advice) }
     }
 }
 

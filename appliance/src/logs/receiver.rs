@@ -1,13 +1,15 @@
 //! The ear: syslog over UDP (RFC 5426) and TCP (RFC 6587) on an interface of the provisioning plane.
 //!
-//! Whose a message is, its sender's address tells, by lease or neighbour; what it says of itself is not believed. Who sends
-//! too much loses lines of its own, never another's.
+//! Whose a message is, its sender's address tells, by lease or neighbour; what it says of itself is not believed, but a
+//! proof that only the boot's own session could make. Who sends too much loses lines of its own, never another's, and what
+//! proves nothing takes no room from what does.
 
-use super::Kept;
-use crate::{appliance::Appliance, http::connection, interfaces::Interface, privileges};
+use super::{Kept, Said};
+use crate::{appliance::Appliance, http::connection, interfaces::Interface, privileges, secrets::SessionSecret};
+use bennu_plan::LogClaim;
 use bennu_rules::{
     MacAddress, Records,
-    boot::BootId,
+    boot::{Boot, BootId},
     syslog::{Framer, MAX_MESSAGE, Message},
     tftp::limit::{Bucket, Rate},
 };
@@ -28,8 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Lines of one machine: a boot says some thousand at once, and a service in trouble a few a second.
 const OF_A_MACHINE: Rate = Rate { every: Duration::from_millis(5), burst: 5000 };
-/// Machines whose pace is remembered.
-const PACES: usize = 16_384;
+/// Lines without a proof of a machine whose stage 1 could give them one: whoever takes its address sends such lines.
+const UNPROVEN: Rate = Rate { every: Duration::from_millis(20), burst: 1000 };
+/// Looks for who has an address that is not remembered, on one interface: a flood with invented senders costs no more.
+const LOOKS: Rate = Rate { every: Duration::from_millis(2), burst: 1000 };
+/// Machines that are remembered.
+const SPEAKERS: usize = 16_384;
 /// Addresses whose machine is remembered, and for how long.
 const KNOWN: usize = 8192;
 const FOR: Duration = Duration::from_secs(1);
@@ -79,11 +85,14 @@ pub enum Outcome {
     Empty,
     /// The disk is behind.
     Busy,
+    /// It was heard before: sent again after a broken connection, or by somebody who overheard it.
+    Repeated,
 }
 
 impl Outcome {
     /// Every [`Outcome::name`].
-    pub const NAMES: [&'static str; 7] = ["kept", "unknown", "forged", "no_boot", "limited", "empty", "busy"];
+    pub const NAMES: [&'static str; 8] =
+        ["kept", "unknown", "forged", "no_boot", "limited", "empty", "busy", "repeated"];
 
     /// One word for it.
     pub fn name(self) -> &'static str {
@@ -91,14 +100,37 @@ impl Outcome {
     }
 }
 
-/// Which machine, and which boot of it.
-type Whose = Result<(MacAddress, BootId), Outcome>;
+/// A machine that is known, and the boot that it is in.
+#[derive(Clone)]
+struct Known {
+    machine: MacAddress,
+    boot: BootId,
+    /// What its lines are proved with, where a session owns the boot.
+    secret: Option<Arc<SessionSecret>>,
+}
+
+/// What is remembered of a machine.
+#[derive(Default)]
+struct Speaker {
+    pace: Bucket,
+    unproven: Bucket,
+    /// The last line that was proved, and of which boot.
+    last: Option<(BootId, u64)>,
+}
+
+impl Speaker {
+    fn is_idle(&self, now: Duration) -> bool {
+        self.pace.is_full(now) && self.unproven.is_full(now)
+    }
+}
 
 /// What is remembered between messages.
 #[derive(Default)]
 struct Memory {
-    known: HashMap<IpAddr, (Instant, Whose)>,
-    paces: HashMap<MacAddress, Bucket>,
+    known: HashMap<IpAddr, (Instant, Known)>,
+    strangers: HashMap<IpAddr, (Instant, Outcome)>,
+    looks: Bucket,
+    speakers: HashMap<MacAddress, Speaker>,
     connections: HashMap<IpAddr, VecDeque<AbortHandle>>,
 }
 
@@ -124,56 +156,109 @@ impl Ear {
     }
 
     fn take(&self, from: IpAddr, bytes: &[u8]) -> Outcome {
-        let (machine, boot) = match self.whose(from) {
+        let known = match self.whose(from) {
             Ok(known) => known,
             Err(unknown) => return unknown,
         };
-        if !self.admits(machine) {
-            return Outcome::Limited;
+        let claim = LogClaim::of(bytes);
+        let is_proven = |known: &Known| match (&known.secret, &claim) {
+            (Some(secret), Some(claim)) => secret.verifies(&claim.proved, &claim.mac),
+            _ => false,
+        };
+        let sequence = claim.as_ref().filter(|_| is_proven(&known)).map(|claim| claim.sequence);
+        if let Err(refused) = self.admit(&known, sequence) {
+            return refused;
         }
         let Some(message) = Message::parse(bytes) else { return Outcome::Empty };
-        let line = Kept { at: self.appliance.ledger.now(), message };
-        if self.appliance.logs.keep(boot, line) { Outcome::Kept } else { Outcome::Busy }
+        let line = Kept::new(self.appliance.ledger.now(), sequence.is_some(), message);
+        let Known { machine, boot, .. } = known;
+        if self.appliance.logs.keep(Said { machine, boot, line }) { Outcome::Kept } else { Outcome::Busy }
     }
 
-    fn whose(&self, from: IpAddr) -> Whose {
+    fn whose(&self, from: IpAddr) -> Result<Known, Outcome> {
         let now = Instant::now();
-        if let Some((until, known)) = self.memory().known.get(&from)
+        let mut memory = self.memory();
+        if let Some((until, outcome)) = memory.strangers.get(&from)
             && now < *until
         {
-            return known.clone();
+            return Err(*outcome);
         }
+        let known = memory.known.get(&from).cloned();
+        if let Some((until, known)) = &known
+            && now < *until
+        {
+            return Ok(known.clone());
+        }
+        if !memory.looks.take(LOOKS, self.began.elapsed()) {
+            // A flood of strangers makes no stranger of whom we know.
+            return known.map(|(_, known)| known).ok_or(Outcome::Limited);
+        }
+        drop(memory);
         let found = self.find(from);
         let mut memory = self.memory();
-        if memory.known.len() >= KNOWN {
-            memory.known.clear();
+        match &found {
+            Ok(known) => {
+                if memory.known.len() >= KNOWN {
+                    memory.known.retain(|_, (until, _)| now < *until);
+                }
+                // A session may begin in the next moment, and its first line come with it.
+                let lasts = if known.secret.is_none() { FOR / 10 } else { FOR };
+                memory.known.insert(from, (now + lasts, known.clone()));
+            }
+            Err(outcome) => {
+                if memory.strangers.len() >= KNOWN {
+                    memory.strangers.clear();
+                }
+                memory.known.remove(&from);
+                memory.strangers.insert(from, (now + FOR, *outcome));
+            }
         }
-        memory.known.insert(from, (now + FOR, found.clone()));
         found
     }
 
-    fn find(&self, from: IpAddr) -> Whose {
+    fn find(&self, from: IpAddr) -> Result<Known, Outcome> {
         let IpAddr::V4(address) = from else { return Err(Outcome::Unknown) };
         let mac = self.appliance.machine_at(from).ok_or(Outcome::Unknown)?;
         let seen = self.appliance.neighbour(address);
+        let secret = |boot: &Boot| {
+            let session = boot.session.as_ref()?;
+            Some(Arc::new(self.appliance.keyring.session(&boot.id, &session.key)))
+        };
         let look = self.appliance.ledger.read(|records, live| {
             let owner = |mac| records.machine(mac).map_or(mac, |machine| machine.id);
             let id = owner(mac);
             if seen.is_some_and(|seen| owner(seen) != id) {
                 return Err(Outcome::Forged);
             }
-            live.boot(id).map(|boot| (id, boot.id.clone())).ok_or(Outcome::NoBoot)
+            let boot = live.boot(id).ok_or(Outcome::NoBoot)?;
+            Ok(Known { machine: boot.machine, boot: boot.id.clone(), secret: secret(boot) })
         });
         look.unwrap_or(Err(Outcome::Busy))
     }
 
-    fn admits(&self, machine: MacAddress) -> bool {
+    /// Whether a line may come now; `sequence` is that of a line which is proved.
+    fn admit(&self, known: &Known, sequence: Option<u64>) -> Result<(), Outcome> {
         let now = self.began.elapsed();
         let mut memory = self.memory();
-        if memory.paces.len() >= PACES {
-            memory.paces.retain(|_, bucket| !bucket.is_full(now));
+        if memory.speakers.len() >= SPEAKERS && !memory.speakers.contains_key(&known.machine) {
+            memory.speakers.retain(|_, speaker| !speaker.is_idle(now));
+            if memory.speakers.len() >= SPEAKERS {
+                return Err(Outcome::Limited);
+            }
         }
-        memory.paces.entry(machine).or_default().take(OF_A_MACHINE, now)
+        let speaker = memory.speakers.entry(known.machine).or_default();
+        let Some(sequence) = sequence else {
+            let rate = if known.secret.is_some() { UNPROVEN } else { OF_A_MACHINE };
+            return speaker.unproven.take(rate, now).then_some(()).ok_or(Outcome::Limited);
+        };
+        if speaker.last.as_ref().is_some_and(|(boot, last)| *boot == known.boot && *last >= sequence) {
+            return Err(Outcome::Repeated);
+        }
+        if !speaker.pace.take(OF_A_MACHINE, now) {
+            return Err(Outcome::Limited);
+        }
+        speaker.last = Some((known.boot.clone(), sequence));
+        Ok(())
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {

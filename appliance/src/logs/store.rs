@@ -2,13 +2,19 @@
 //! than the disk takes it loses lines, and nobody else waits.
 
 use crate::config::LogSettings;
-use bennu_rules::{Timestamp, boot::BootId, syslog::Message};
+use bennu_rules::{
+    MacAddress, Timestamp,
+    boot::BootId,
+    syslog::{Message, Severity},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    str::FromStr,
     sync::mpsc::{self, SyncSender},
     time::{Duration, Instant, SystemTime},
 };
@@ -24,24 +30,104 @@ const SWEEP: Duration = Duration::from_secs(60);
 const LEAST_FREE: u64 = 256 << 20;
 /// What is read of a file's end for one answer.
 const MOST_READ: u64 = 8 << 20;
+/// A line is shorter than this.
+const LONGEST: u64 = 64 << 10;
 
 /// A line as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Kept {
-    /// When it came, by the appliance's clock.
+    /// When it came, by the appliance's clock; never before the line before it.
     pub at: Timestamp,
+    /// Which it is of those that came in that millisecond.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub n: u32,
+    /// Whether it proves to come from the boot's own stage 1 or system. What does not was sent from the machine's address,
+    /// by whatever sends syslog there, or by somebody who takes that address.
+    #[serde(default)]
+    pub proven: bool,
     /// What was said.
     #[serde(flatten)]
     pub message: Message,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_first(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Kept {
+    /// A line that comes now.
+    pub fn new(at: Timestamp, proven: bool, message: Message) -> Self {
+        Self { at, n: 0, proven, message }
+    }
+
+    /// Where it stands among the lines of its boot.
+    pub fn id(&self) -> LineId {
+        LineId { at: self.at, n: self.n }
+    }
+}
+
+/// Where a line stands among those of its boot: whoever follows goes on behind it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineId {
+    at: Timestamp,
+    n: u32,
+}
+
+impl LineId {
+    /// That of a line that comes now, behind all others.
+    fn next(self, now: Timestamp) -> Self {
+        if now > self.at { Self { at: now, n: 0 } } else { Self { at: self.at, n: self.n.saturating_add(1) } }
+    }
+}
+
+impl fmt::Display for LineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.at.0, self.n)
+    }
+}
+
+impl FromStr for LineId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (at, n) = text.split_once('-').ok_or(())?;
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(at) || !is_number(n) {
+            return Err(());
+        }
+        Ok(Self { at: Timestamp(at.parse().map_err(drop)?), n: n.parse().map_err(drop)? })
+    }
+}
+
 /// A line, as those who follow hear it.
 #[derive(Debug, Clone)]
 pub struct Said {
+    /// Of which machine.
+    pub machine: MacAddress,
     /// Of which boot.
     pub boot: BootId,
     /// What.
     pub line: Kept,
+}
+
+/// Which lines of a boot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Which {
+    /// So many of the last.
+    pub count: usize,
+    /// None but those behind this one.
+    pub after: Option<LineId>,
+    /// None that are less severe.
+    pub least: Option<Severity>,
+}
+
+impl Which {
+    /// Whether it is one of them.
+    pub fn takes(&self, line: &Kept) -> bool {
+        self.after.is_none_or(|after| line.id() > after)
+            && self.least.is_none_or(|least| line.message.severity <= least)
+    }
 }
 
 /// The logs of every boot.
@@ -62,8 +148,8 @@ impl Logs {
         std::thread::Builder::new().name("logs".into()).spawn(move || {
             loop {
                 match waiting.recv_timeout(SWEEP) {
-                    Ok(said) => {
-                        if writer.write(&said) {
+                    Ok(mut said) => {
+                        if writer.write(&mut said) {
                             let _ = tell.send(said);
                         }
                     }
@@ -76,8 +162,8 @@ impl Logs {
     }
 
     /// Keeps a line; `false` where the disk is behind.
-    pub fn keep(&self, boot: BootId, line: Kept) -> bool {
-        self.lines.try_send(Said { boot, line }).is_ok()
+    pub fn keep(&self, said: Said) -> bool {
+        self.lines.try_send(said).is_ok()
     }
 
     /// What is said from now on.
@@ -85,22 +171,29 @@ impl Logs {
         self.told.subscribe()
     }
 
-    /// The last `count` lines of a boot, oldest first; nothing where it said nothing, or that is too long ago.
-    pub fn last(&self, boot: &BootId, count: usize) -> io::Result<Vec<Kept>> {
-        let Some(name) = file_name(boot) else { return Ok(Vec::new()) };
+    /// Lines of a boot, oldest first; nothing where it said nothing, or that is too long ago.
+    pub fn read(&self, machine: MacAddress, boot: &BootId, which: &Which) -> io::Result<Vec<Kept>> {
+        let Some(name) = file_name(machine, boot) else { return Ok(Vec::new()) };
         let path = self.directory.join(&name);
         let mut text = tail(&path, MOST_READ)?;
-        if lines_in(&text) < count {
-            text = [tail(&older(&path), MOST_READ - text.len() as u64)?, text].concat();
+        let mut lines = taken(&text, which);
+        if lines.len() < which.count {
+            text = tail(&older(&path), MOST_READ - text.len() as u64)?;
+            lines = [taken(&text, which), lines].concat();
         }
-        let lines: Vec<Kept> =
-            text.split(|byte| *byte == b'\n').filter_map(|l| serde_json::from_slice(l).ok()).collect();
-        Ok(lines[lines.len().saturating_sub(count)..].to_vec())
+        lines.drain(..lines.len().saturating_sub(which.count));
+        Ok(lines)
     }
 }
 
-fn lines_in(text: &[u8]) -> usize {
-    text.iter().filter(|byte| **byte == b'\n').count()
+fn taken(text: &[u8], which: &Which) -> Vec<Kept> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    lines.filter(|line| which.takes(line)).collect()
+}
+
+/// The last line of a file.
+fn last(path: &Path) -> io::Result<Option<LineId>> {
+    Ok(taken(&tail(path, LONGEST)?, &Which::default()).last().map(Kept::id))
 }
 
 /// The last bytes of a file, from the beginning of a line on.
@@ -122,9 +215,15 @@ fn tail(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A boot's file; `None` for what no boot is called.
-fn file_name(boot: &BootId) -> Option<String> {
+fn file_name(machine: MacAddress, boot: &BootId) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (!boot.0.is_empty() && boot.0.len() <= 64 && boot.0.chars().all(is_plain)).then(|| format!("{boot}.log"))
+    let is_name = !boot.0.is_empty() && boot.0.len() <= 64 && boot.0.chars().all(is_plain);
+    is_name.then(|| format!("{}_{boot}.log", machine.hyphened()))
+}
+
+/// Whose file it is.
+fn owner(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.split_once('_').map(|(machine, _)| machine)
 }
 
 /// Where the older half of a boot's lines is.
@@ -132,10 +231,17 @@ fn older(path: &Path) -> PathBuf {
     path.with_extension("log.old")
 }
 
+/// A file that is being written.
+struct Written {
+    file: File,
+    length: u64,
+    last: LineId,
+}
+
 struct LogWriter {
     directory: PathBuf,
     settings: LogSettings,
-    files: HashMap<BootId, (File, u64)>,
+    files: HashMap<BootId, Written>,
     /// Written since the last sweep.
     written: u64,
     swept: Option<Instant>,
@@ -149,8 +255,8 @@ impl LogWriter {
         Self { directory, settings, files, written: 0, swept: None, has_room: true, complained: false }
     }
 
-    /// Writes a line; whether it is kept.
-    fn write(&mut self, said: &Said) -> bool {
+    /// Writes a line, and says in it where it stands; whether it is kept.
+    fn write(&mut self, said: &mut Said) -> bool {
         self.sweep_if_due();
         if !self.has_room {
             return false;
@@ -170,36 +276,42 @@ impl LogWriter {
         }
     }
 
-    fn append(&mut self, said: &Said) -> io::Result<bool> {
-        let Some(name) = file_name(&said.boot) else { return Ok(false) };
+    fn append(&mut self, said: &mut Said) -> io::Result<bool> {
+        let Some(name) = file_name(said.machine, &said.boot) else { return Ok(false) };
         let path = self.directory.join(name);
-        let mut line = serde_json::to_vec(&said.line)?;
-        line.push(b'\n');
         if self.files.len() >= OPEN && !self.files.contains_key(&said.boot) {
             self.files.clear();
         }
-        if let Some((_, length)) = self.files.get(&said.boot)
-            && length + line.len() as u64 > self.settings.of_boot / 2
-        {
-            self.files.remove(&said.boot);
+        let mut written = match self.files.remove(&said.boot) {
+            Some(written) => written,
+            None => self.begin(&path)?,
+        };
+        written.last = written.last.next(said.line.at);
+        (said.line.at, said.line.n) = (written.last.at, written.last.n);
+        let mut line = serde_json::to_vec(&said.line)?;
+        line.push(b'\n');
+        if written.length > 0 && written.length + line.len() as u64 > self.settings.of_boot / 2 {
             fs::rename(&path, older(&path))?;
+            written = Written { last: written.last, ..self.begin(&path)? };
         }
-        if !self.files.contains_key(&said.boot) {
-            fs::create_dir_all(&self.directory)?;
-            let file = OpenOptions::new().append(true).create(true).open(&path)?;
-            let length = file.metadata()?.len();
-            self.files.insert(said.boot.clone(), (file, length));
-        }
-        let Some((file, length)) = self.files.get_mut(&said.boot) else { return Ok(false) };
-        file.write_all(&line)?;
-        *length += line.len() as u64;
+        written.file.write_all(&line)?;
+        written.length += line.len() as u64;
         self.written += line.len() as u64;
+        self.files.insert(said.boot.clone(), written);
         Ok(true)
+    }
+
+    fn begin(&self, path: &Path) -> io::Result<Written> {
+        fs::create_dir_all(&self.directory)?;
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let length = file.metadata()?.len();
+        let last = last(path)?.or(last(&older(path))?).unwrap_or_default();
+        Ok(Written { file, length, last })
     }
 
     fn sweep_if_due(&mut self) {
         let is_due = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
-        if is_due || self.written > self.settings.of_all / 16 {
+        if is_due || self.written > (self.settings.of_all / 16).min(self.settings.of_machine / 4) {
             self.sweep();
             (self.swept, self.written) = (Some(Instant::now()), 0);
         }
@@ -217,12 +329,17 @@ impl LogWriter {
         // A sixteenth may come before the next sweep.
         let limit = self.settings.of_all - self.settings.of_all / 16;
         let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
+        let mut of_machine: HashMap<String, u64> = HashMap::new();
+        let whose = |path: &Path| owner(path).unwrap_or_default().to_owned();
+        files.iter().for_each(|(_, length, path)| *of_machine.entry(whose(path)).or_default() += length);
         for (changed, length, path) in files {
-            if changed >= oldest && total <= limit {
-                break;
+            let Some(own) = of_machine.get_mut(&whose(&path)) else { continue };
+            if changed >= oldest && total <= limit && *own <= self.settings.of_machine {
+                continue;
             }
             if fs::remove_file(&path).is_ok() {
                 total -= length;
+                *own -= length;
             }
         }
         // Whoever was removed is begun anew.
@@ -255,13 +372,27 @@ mod tests {
     use super::*;
     use bennu_rules::syslog::Severity;
 
+    fn machine(number: u8) -> MacAddress {
+        format!("52:54:00:00:00:{number:02x}").parse().unwrap()
+    }
+
     fn said(boot: &str, number: u64) -> Said {
         let message = Message { severity: Severity::Info, program: "test".into(), text: format!("{number:0100}") };
-        Said { boot: BootId(boot.into()), line: Kept { at: Timestamp(number), message } }
+        Said { machine: machine(1), boot: BootId(boot.into()), line: Kept::new(Timestamp(number), true, message) }
+    }
+
+    fn settings(of_boot: u64, of_machine: u64, of_all: u64) -> LogSettings {
+        LogSettings { of_boot, of_machine, of_all, ..LogSettings::default() }
     }
 
     fn writer(directory: &Path, of_boot: u64, of_all: u64) -> LogWriter {
-        LogWriter::new(directory.into(), LogSettings { port: None, of_boot, of_all, days: 30 })
+        LogWriter::new(directory.into(), settings(of_boot, of_all, of_all))
+    }
+
+    fn numbers(directory: &Path, which: &Which) -> Vec<u64> {
+        let logs = Logs::open(directory.into(), settings(1, 1, 1)).unwrap();
+        let lines = logs.read(machine(1), &BootId("a-1".into()), which).unwrap();
+        lines.iter().map(|line| line.message.text.parse().unwrap()).collect()
     }
 
     fn size(directory: &Path) -> u64 {
@@ -271,16 +402,75 @@ mod tests {
     #[test]
     fn one_boot_keeps_its_newest_lines_and_no_more() {
         let directory = tempfile::tempdir().unwrap();
-        let logs =
-            Logs::open(directory.path().into(), LogSettings { port: None, of_boot: 1, of_all: 1, days: 1 }).unwrap();
-        let mut writer = writer(directory.path(), 20_000, 1 << 20);
-        assert!((0..1000).all(|number| writer.write(&said("a-1", number))));
-        assert!(size(directory.path()) <= 20_000);
-        let lines = logs.last(&BootId("a-1".into()), 100).unwrap();
-        let numbers: Vec<u64> = lines.iter().map(|line| line.at.0).collect();
-        assert_eq!((numbers.len(), numbers.last()), (100, Some(&999)), "{numbers:?}");
-        assert!(numbers.is_sorted());
-        assert_eq!(logs.last(&BootId("a-2".into()), 100).unwrap(), []);
+        let mut writer = writer(directory.path(), 150_000, 1 << 20);
+        assert!((0..1000).all(|number| writer.write(&mut said("a-1", number))));
+        assert!(size(directory.path()) <= 150_000);
+        let numbers = numbers(directory.path(), &Which { count: 300, ..Which::default() });
+        assert_eq!(numbers, (700..1000).collect::<Vec<_>>());
+        let logs = Logs::open(directory.path().into(), settings(1, 1, 1)).unwrap();
+        assert_eq!(logs.read(machine(1), &BootId("a-2".into()), &Which { count: 9, ..Which::default() }).unwrap(), []);
+    }
+
+    #[test]
+    fn whoever_follows_goes_on_behind_the_last_line_also_of_one_moment_and_a_clock_set_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |at: u64, number: u64| {
+            let mut said = said("a-1", number);
+            said.line.at = Timestamp(at);
+            said
+        };
+        let mut ids = Vec::new();
+        for (number, time) in [50, 50, 50, 40, 60].into_iter().enumerate() {
+            // A writer of its own each: what it knows is what is on the disk.
+            let mut said = at(time, number as u64);
+            assert!(writer(directory.path(), 200_000, 1 << 20).write(&mut said));
+            ids.push(said.line.id());
+        }
+        assert_eq!(ids.iter().map(ToString::to_string).collect::<Vec<_>>(), ["50-0", "50-1", "50-2", "50-3", "60-0"]);
+        for (number, id) in ids.iter().enumerate() {
+            let which = Which { count: 100, after: Some(*id), least: None };
+            let expected: Vec<u64> = (number as u64 + 1..5).collect();
+            assert_eq!(numbers(directory.path(), &which), expected);
+            assert_eq!(id.to_string().parse(), Ok(*id));
+        }
+        for bad in ["", "5", "-", "5-", "-5", "+5-0", "5-x", "99999999999999999999-0"] {
+            assert_eq!(bad.parse::<LineId>(), Err(()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_severe_ones_are_counted_among_themselves() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), 200_000, 1 << 20);
+        for number in 0..100 {
+            let mut said = said("a-1", number);
+            if number % 10 == 0 {
+                said.line.message.severity = if number == 50 { Severity::Critical } else { Severity::Error };
+            }
+            assert!(writer.write(&mut said));
+        }
+        let which = |least| Which { count: 3, after: None, least: Some(least) };
+        assert_eq!(numbers(directory.path(), &which(Severity::Error)), [70, 80, 90]);
+        assert_eq!(numbers(directory.path(), &which(Severity::Critical)), [50]);
+    }
+
+    #[test]
+    fn a_machine_that_boots_again_and_again_costs_its_own_oldest() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::new(directory.path().into(), settings(200_000, 100_000, 10 << 20));
+        let mut other = said("other", 1);
+        other.machine = machine(2);
+        assert!(writer.write(&mut other));
+        std::thread::sleep(Duration::from_millis(20));
+        for boot in 0..20 {
+            (0..100).for_each(|number| assert!(writer.write(&mut said(&format!("b-{boot:02}"), number))));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.sweep();
+        assert!(size(directory.path()) <= 101_000, "{}", size(directory.path()));
+        let is_there = |name: &str| directory.path().join(name).exists();
+        assert!(is_there("52-54-00-00-00-02_other.log") && is_there("52-54-00-00-00-01_b-19.log"));
+        assert!(!is_there("52-54-00-00-00-01_b-00.log"));
     }
 
     #[test]
@@ -289,32 +479,38 @@ mod tests {
         let mut writer = writer(directory.path(), 40_000, 100_000);
         for boot in 0..20 {
             for number in 0..300 {
-                writer.write(&said(&format!("b-{boot:02}"), number));
+                writer.write(&mut said(&format!("b-{boot:02}"), number));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(size(directory.path()) <= 100_000, "{}", size(directory.path()));
-        assert!(directory.path().join("b-19.log").exists() && !directory.path().join("b-00.log").exists());
+        assert!(directory.path().join("52-54-00-00-00-01_b-19.log").exists());
+        assert!(!directory.path().join("52-54-00-00-00-01_b-00.log").exists());
     }
 
     #[test]
     fn what_is_too_old_goes() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = writer(directory.path(), 40_000, 100_000);
-        writer.write(&said("old", 1));
-        let file = File::open(directory.path().join("old.log")).unwrap();
+        writer.write(&mut said("old", 1));
+        let path = directory.path().join("52-54-00-00-00-01_old.log");
+        let file = File::open(&path).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(31 * 86_400)).unwrap();
         writer.sweep();
-        assert!(!directory.path().join("old.log").exists());
-        assert!(writer.write(&said("old", 2)), "and begins anew");
-        assert!(directory.path().join("old.log").exists());
+        assert!(!path.exists());
+        assert!(writer.write(&mut said("old", 2)), "and begins anew");
+        assert!(path.exists());
     }
 
     #[test]
     fn no_name_leads_out_of_the_directory() {
         for name in ["", "../ledger", "a/b", "a.log", "ä"] {
-            assert_eq!(file_name(&BootId(name.into())), None, "{name}");
+            assert_eq!(file_name(machine(1), &BootId(name.into())), None, "{name}");
         }
-        assert_eq!(file_name(&BootId("0192-ab".into())).as_deref(), Some("0192-ab.log"));
+        let name = file_name(machine(1), &BootId("0192-ab".into())).unwrap();
+        assert_eq!(
+            (name.as_str(), owner(Path::new(&name))),
+            ("52-54-00-00-00-01_0192-ab.log", Some("52-54-00-00-00-01"))
+        );
     }
 }

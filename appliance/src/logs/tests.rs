@@ -3,14 +3,16 @@ use crate::{
     cli::tests::{Served, run},
     http::api::tests::{Bench, discover},
 };
+use bennu_plan::SessionKey;
 use bennu_rules::{
     Change, Decision, MacAddress,
-    boot::BootId,
+    boot::{Boot, BootId, session::Session},
     lease::{Lease, LeaseKey},
     syslog::Severity,
 };
 use http_body_util::BodyExt;
 use receiver::Outcome;
+use ring::hmac;
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -47,14 +49,76 @@ async fn booting(bench: &Bench) -> BootId {
 }
 
 async fn kept(bench: &Bench, boot: &BootId, count: usize) -> Vec<Kept> {
+    let machine = bench.appliance.ledger.boot(boot).unwrap().unwrap().machine;
+    let read = || bench.appliance.logs.read(machine, boot, &Which { count: 10_000, ..Which::default() }).unwrap();
     for _ in 0..200 {
-        let lines = bench.appliance.logs.last(boot, 10_000).unwrap();
+        let lines = read();
         if lines.len() >= count {
             return lines;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{count} lines never came: {:?}", bench.appliance.logs.last(boot, 10_000));
+    panic!("{count} lines never came: {:?}", read());
+}
+
+/// A key owns the boot from now on; answers the secret of its proofs.
+async fn owned(bench: &Bench, machine: &str, key: u8) -> [u8; 32] {
+    let (machine, key) = (machine.parse::<MacAddress>().unwrap(), SessionKey([key; 32]));
+    let own = |(machine, key): &(MacAddress, SessionKey), view: &bennu_rules::View<'_>, _: &bennu_rules::Moment| {
+        let session = Session::new(*key, bennu_rules::Timestamp(0), MACHINE);
+        let boot = view.live.boot(*machine).unwrap().clone();
+        let boot = Boot { session: Some(Box::new(session)), ..boot };
+        let volatile = vec![bennu_rules::Volatile::PutBoot(boot.clone())];
+        Decision { changes: vec![Change::PutBoot(boot.clone())], volatile, ..Decision::just(boot.id) }
+    };
+    let boot = bench.appliance.ledger.decide((machine, key), own).await.unwrap();
+    let SessionKey(secret) = bench.appliance.keyring.session(&boot, &key).reveal().parse().unwrap();
+    secret
+}
+
+fn proven(secret: &[u8; 32], sequence: u64, text: &str) -> Vec<u8> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let mac = |over: &[u8]| hmac::sign(&key, over).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    bennu_plan::log_message(sequence, "<14>1 - - app - - ", text, mac).into_bytes()
+}
+
+#[tokio::test]
+async fn a_line_with_the_sessions_proof_is_told_from_one_without() {
+    let bench = Bench::new();
+    let boot = booting(&bench).await;
+    let secret = owned(&bench, MAC, 7).await;
+    let ear = Ear::new(bench.appliance.clone());
+    assert_eq!(ear.hear(MACHINE, &proven(&secret, 1, "ours")), Outcome::Kept);
+    assert_eq!(ear.hear(MACHINE, &proven(&[9; 32], 2, "another key's")), Outcome::Kept);
+    let bent = String::from_utf8(proven(&secret, 3, "as it was")).unwrap().replace("as it was", "as it is.");
+    assert_eq!(ear.hear(MACHINE, bent.as_bytes()), Outcome::Kept);
+    assert_eq!(ear.hear(MACHINE, b"<14>1 - - app - - - without"), Outcome::Kept);
+    assert_eq!(ear.hear(MACHINE, &proven(&secret, 1, "ours")), Outcome::Repeated);
+    assert_eq!(ear.hear(MACHINE, &proven(&secret, 4, "ours too")), Outcome::Kept);
+    let lines: Vec<(bool, String)> =
+        kept(&bench, &boot, 5).await.into_iter().map(|line| (line.proven, line.message.text)).collect();
+    let expected =
+        [(true, "ours"), (false, "another key's"), (false, "as it is."), (false, "without"), (true, "ours too")];
+    assert_eq!(lines, expected.map(|(proven, text)| (proven, text.to_owned())));
+}
+
+#[tokio::test]
+async fn a_flood_in_a_machines_name_takes_no_room_from_its_own_lines() {
+    let bench = Bench::new();
+    booting(&bench).await;
+    let secret = owned(&bench, MAC, 7).await;
+    let ear = Ear::new(bench.appliance.clone());
+    let forged = (0..5000).map(|_| ear.hear(MACHINE, b"<14>app: forged"));
+    assert!(forged.filter(|outcome| *outcome == Outcome::Limited).count() >= 3500);
+    assert_ne!(ear.hear(MACHINE, &proven(&secret, 1, "true")), Outcome::Limited);
+    // Senders that are made up cost a bounded number of looks, and whoever is known stays known.
+    let invented = |number: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + number));
+    let outcomes: Vec<Outcome> = (0..20_000).map(|number| ear.hear(invented(number), b"<14>x")).collect();
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unknown | Outcome::Limited)));
+    assert!(outcomes.iter().filter(|outcome| **outcome == Outcome::Limited).count() > 1000);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let _: Vec<Outcome> = (0..20_000).map(|number| ear.hear(invented(number), b"<14>x")).collect();
+    assert!(matches!(ear.hear(MACHINE, &proven(&secret, 2, "true")), Outcome::Kept | Outcome::Busy));
 }
 
 #[tokio::test]
@@ -115,6 +179,19 @@ async fn both_ports_are_listened_to() {
     drop(tcp);
     let texts: Vec<String> = kept(&bench, &boot, 4).await.into_iter().map(|line| line.message.text).collect();
     assert_eq!(texts, ["by UDP", "counted", "on a line", "without an end"]);
+    // Of one address a few connections stay, the newest.
+    let mut all = Vec::new();
+    for _ in 0..10 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((MACHINE, 0).into()).unwrap();
+        all.push(socket.connect(([127, 0, 0, 1], port).into()).await.unwrap());
+    }
+    let (mut open, mut byte) = (Vec::new(), [0]);
+    for stream in &mut all {
+        let read = tokio::io::AsyncReadExt::read(stream, &mut byte);
+        open.push(tokio::time::timeout(Duration::from_millis(300), read).await.is_err());
+    }
+    assert_eq!(open, [false, false, false, false, false, false, true, true, true, true]);
     // A stranger's connection is closed, its words unread.
     let mut stranger = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let _ = stranger.write_all(b"<14>x\n").await;
@@ -139,17 +216,44 @@ async fn the_api_shows_the_last_lines_and_follows() {
     assert_eq!((shown["items"][0]["text"].as_str(), shown["items"].as_array().unwrap().len()), (Some("line 28"), 2));
     assert_eq!(bench.get(&format!("/v1/boots/{boot}/logs?lines=999999")).await.status, 400);
     assert_eq!(bench.get("/v1/boots/..%2Fledger/logs").await.status, 404);
-    let request = http::Request::get(format!("/v1/boots/{boot}/logs?lines=1&follow=true"));
-    let response = bench.router.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
-    let mut body = response.into_body();
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut body = follow(bench, &format!("/v1/boots/{boot}/logs?lines=1&follow=true"), None).await;
     ear.hear(MACHINE, b"<14>app: and then");
+    let text = until(&mut body, "and then").await;
+    assert!(text.contains("line 29") && !text.contains("line 28") && text.contains("event: log"), "{text}");
+    let id = text.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    ear.hear(MACHINE, b"<11>app: meanwhile");
+    kept(bench, &boot, 32).await;
+    let mut body = follow(bench, &format!("/v1/boots/{boot}/logs?lines=1&follow=true"), Some(&id)).await;
+    let text = until(&mut body, "meanwhile").await;
+    assert!(text.contains("and then") && !text.contains("line 29"), "it goes on behind line 29: {text}");
+    let mut body = follow(bench, &format!("/v1/boots/{boot}/logs?severity=error&follow=true"), None).await;
+    ear.hear(MACHINE, b"<14>app: of no interest");
+    ear.hear(MACHINE, b"<10>app: at last");
+    let text = until(&mut body, "at last").await;
+    assert!(text.contains("meanwhile") && !text.contains("of no interest") && !text.contains("line"), "{text}");
+    let shown = bench.get(&format!("/v1/boots/{boot}/logs?after={id}&severity=warning")).await.json();
+    assert_eq!((shown["items"][0]["text"].as_str(), shown["items"].as_array().unwrap().len()), (Some("meanwhile"), 2));
+    for wrong in ["after=x", "severity=bad", "after=1-", "severity="] {
+        assert_eq!(bench.get(&format!("/v1/boots/{boot}/logs?{wrong}")).await.status, 400, "{wrong}");
+    }
+    run(&served, &format!("boot logs {MAC} --lines 5 --severity notice")).await.unwrap();
+    assert!(run(&served, "boot logs 0-0").await.unwrap_err().what.contains("no boot"));
+}
+
+async fn follow(bench: &Bench, path: &str, last: Option<&str>) -> axum::body::Body {
+    let mut request = http::Request::get(path);
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    bench.router.clone().oneshot(request).await.unwrap().into_body()
+}
+
+async fn until(body: &mut axum::body::Body, wanted: &str) -> String {
     let mut text = String::new();
-    while !text.contains("and then") {
+    while !text.contains(wanted) {
         let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap().unwrap().unwrap();
         text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
     }
-    assert!(text.contains("line 29") && !text.contains("line 28") && text.contains("event: log"), "{text}");
-    run(&served, &format!("boot logs {MAC} --lines 5")).await.unwrap();
-    assert!(run(&served, "boot logs 0-0").await.unwrap_err().what.contains("no boot"));
+    text
 }

@@ -4,8 +4,10 @@
 //! Both sides are built from this crate, but never assume the same version: an initrd may be
 //! older than the appliance that answers it. So unknown fields are ignored and new fields have defaults.
 
+mod logs;
 mod session;
 
+pub use logs::{ARG_LOGS, LogClaim, LogsWanted, log_message, proved_line};
 pub use session::{PROOF, SealedFile, SessionGranted, SessionKey, SessionRequest, proved};
 
 use serde::{Deserialize, Serialize};

@@ -70,6 +70,9 @@ pub struct SessionGranted {
     /// Files for this machine alone. Empty until there is a root to lay them down in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<SealedFile>,
+    /// Where the machine's log goes; `None`: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<crate::LogsWanted>,
 }
 
 /// A file of a machine's own.
@@ -133,7 +136,7 @@ mod tests {
             content: "aHVudGVyMg==".into(),
             optional: false,
         };
-        let granted = SessionGranted { boot: "b".into(), secret: "5ec2e7".into(), files: vec![file] };
+        let granted = SessionGranted { boot: "b".into(), secret: "5ec2e7".into(), files: vec![file], logs: None };
         let text = format!("{granted:?}");
         assert!(text.contains("/etc/key") && !text.contains("aHVudGVyMg") && !text.contains("5ec2e7"), "{text}");
         let again: SessionGranted = serde_json::from_str(&serde_json::to_string(&granted).unwrap()).unwrap();

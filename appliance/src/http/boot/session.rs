@@ -72,7 +72,7 @@ pub async fn open(
 /// Everything that only the owner of `key` may read.
 fn sealed(appliance: &Appliance, boot: BootId, key: &SessionKey, files: Vec<SealedFile>) -> Response {
     let secret = appliance.keyring.session(&boot, key).reveal();
-    let granted = SessionGranted { boot: boot.0, secret, files };
+    let granted = SessionGranted { boot: boot.0, secret, files, logs: appliance.config.logs.wanted() };
     let json = Zeroizing::new(serde_json::to_vec(&granted).unwrap_or_default());
     match PublicKey::from(key.0).seal(&mut OsRng, &json) {
         Ok(sealed) => {
