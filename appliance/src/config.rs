@@ -9,7 +9,8 @@ mod signatures;
 mod subnet;
 
 pub use api::{ApiSettings, CertificateFiles, DEFAULT_SOCKET};
-pub use logs::LogSettings;
+use logs::SYSLOG;
+pub use logs::{Forward, LogSettings};
 pub use signatures::TrustedKeys;
 
 use api::WrittenApi;
@@ -219,6 +220,7 @@ impl Config {
             format!("boot.secure_boot: '{written_secure_boot}' is no choice; write auto, always or never")
         })?;
         let (signature_policy, signatures) = written.signatures.check()?;
+        let logs = written.logs.check()?;
         let settings = Settings {
             dhcp,
             subnets,
@@ -237,6 +239,7 @@ impl Config {
             bootp,
             signatures: signature_policy,
             retention: written.retention.check()?,
+            hears_logs: logs.port == Some(SYSLOG),
         };
         let compression_level = written.import.compression_level.unwrap_or(15);
         if !(1..=22).contains(&compression_level) {
@@ -263,7 +266,7 @@ impl Config {
             settings: Arc::new(settings),
             import: ImportSettings { compression_level, kernel },
             signatures,
-            logs: written.logs.check()?,
+            logs,
         })
     }
 }

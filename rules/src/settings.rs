@@ -190,6 +190,8 @@ pub struct Settings {
     pub signatures: SignaturePolicy,
     /// How long images are kept that nothing names.
     pub retention: Retention,
+    /// Whether clients that ask for a log server are told that we are one.
+    pub hears_logs: bool,
 }
 
 impl Default for Settings {
@@ -210,6 +212,7 @@ impl Default for Settings {
             bootp: BootpPolicy::Refuse,
             signatures: SignaturePolicy::Off,
             retention: Retention::default(),
+            hears_logs: true,
         }
     }
 }

@@ -117,7 +117,12 @@ impl Asked<'_> {
     /// What to boot, and what the configuration says of the subnet and the machine.
     fn configure<'r>(&self, reply: Reply<'r>, step: &Step, pool: &Pool<'_>) -> Reply<'r> {
         let own = self.asking.record.as_ref().map(|machine| &machine.options);
-        reply.boot(&self.asking.client, step.next.file(), false).network(pool.subnet, own)
+        reply.boot(&self.asking.client, step.next.file(), false).network(pool.subnet, own, self.log_server())
+    }
+
+    /// Option 7 (RFC 2132 §3.9): ourselves, where we listen at syslog's own port, since the option has no room for another.
+    fn log_server(&self) -> Option<Ipv4Addr> {
+        self.asking.at.settings.hears_logs.then_some(self.request.received.interface_address)
     }
 
     /// Keeps an address from others for a moment.
@@ -305,7 +310,7 @@ impl Asked<'_> {
             return self.asking.silence(Reason::BootpUnreserved);
         };
         let own = self.asking.record.as_ref().map(|machine| &machine.options);
-        let reply = Reply::bootp(self.request, address).network(pool.subnet, own);
+        let reply = Reply::bootp(self.request, address).network(pool.subnet, own, self.log_server());
         let seen = [Seen::DhcpAck { address: Some(address), file: None }];
         self.asking.answer(reply, SendTo::answer(self.request, Some(address)), seen)
     }

@@ -154,12 +154,15 @@ impl<'a> Reply<'a> {
     }
 
     /// What the configuration says of the subnet, and people of the machine; the machine's own word wins. What every
-    /// client needs goes to all, what people set by number too, the rest to those who ask for it (option 55).
-    pub fn network(mut self, subnet: &Subnet, own: Option<&SiteOptions>) -> Self {
-        let is_own = |code: u8| own.is_some_and(|own| own.keys().any(|known| known.number() == code));
+    /// client needs goes to all, what people set by number too, the rest to those who ask for it (option 55). `log_server` is
+    /// ours, where nobody named another by number.
+    pub fn network(mut self, subnet: &Subnet, own: Option<&SiteOptions>, log_server: Option<Ipv4Addr>) -> Self {
+        let names = |options: &SiteOptions, code: u8| options.keys().any(|known| known.number() == code);
+        let is_own = |code: u8| own.is_some_and(|own| names(own, code));
         let asked = |code: u8| self.request.parameters.contains(&code);
         let (for_mtu, for_ntp, for_search) = (asked(code::MTU), asked(code::NTP), asked(code::DOMAIN_SEARCH));
         let for_broadcast = asked(code::BROADCAST);
+        let for_logs = asked(code::LOG_SERVER) && !names(&subnet.options, code::LOG_SERVER);
         let mut add = |code: u8, wanted: bool, value: &dyn Fn() -> Vec<u8>| {
             if wanted && !is_own(code) {
                 self.packet.add(code, &value());
@@ -179,6 +182,7 @@ impl<'a> Reply<'a> {
         add(code::DOMAIN_SEARCH, for_search && !subnet.domain_search.is_empty(), &|| {
             search_list(&subnet.domain_search)
         });
+        add(code::LOG_SERVER, for_logs && log_server.is_some(), &|| list(log_server.as_slice()));
         for (code, value) in own.into_iter().flatten() {
             self.packet.add(code.number(), &value.bytes());
         }

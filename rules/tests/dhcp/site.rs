@@ -107,6 +107,23 @@ fn ntp_search_list_and_mtu_go_to_those_who_ask() {
 }
 
 #[test]
+fn we_are_the_log_server_of_who_asks_unless_the_site_names_one() {
+    let mut wire = Wire::full();
+    let asks = |number| Ask::new(DISCOVER, number).with(55, [1, 7]);
+    assert!(!wire.boot(Ask::new(DISCOVER, 1)).options.contains_key(&7));
+    assert_eq!(wire.boot(asks(2)).address(7), ip("10.77.0.1"));
+    // A relay that puts itself in our place (RFC 5107) hears no logs.
+    let through = asks(3).with(82, [11, 4, 10, 88, 0, 254]).relayed();
+    let offer = wire.ask(&through).unwrap();
+    assert_eq!((offer.address(54), offer.address(7)), (ip("10.88.0.254"), ip("10.77.0.1")));
+    wire.settings.subnets[0].options = options(&[("7", "addresses:10.0.0.7")]);
+    assert_eq!(wire.boot(asks(4)).address(7), ip("10.0.0.7"));
+    wire.settings.subnets[0].options.clear();
+    wire.settings.hears_logs = false;
+    assert!(!wire.boot(asks(5)).options.contains_key(&7));
+}
+
+#[test]
 fn options_by_number_go_to_all_and_the_machines_own_win() {
     let mut wire = Wire::full();
     wire.settings.subnets[0].options =

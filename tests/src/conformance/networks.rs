@@ -189,6 +189,29 @@ pub fn wire_time_search_list_and_mtu_for_those_who_ask(places: &Places) -> Resul
     Ok(())
 }
 
+pub fn wire_log_server_for_those_who_ask(places: &Places) -> Result<()> {
+    let mut client = places.full.client(119, 1)?;
+    let asks = client.ask(DISCOVER).with(55, [1, 3, 7]).relayed(relay(132), SERVER);
+    let (offer, ack) = client.boot(&asks)?;
+    for got in [offer, ack] {
+        ensure!(
+            got.address(7)? == got.address(54)?,
+            "the log server is {:?}, we are {:?}",
+            got.bytes(7)?,
+            got.bytes(54)?
+        );
+    }
+    let mac = client.mac.map(|byte| format!("{byte:02x}")).join(":");
+    places.full.bennu(&["machine", "option", &mac, "7=addresses:10.9.9.7"])?;
+    let offer = client.answered(&asks, OFFER)?;
+    ensure!(offer.address(7)? == Ipv4Addr::new(10, 9, 9, 7), "the site's log server: {:?}", offer.bytes(7)?);
+    let mut silent = places.full.client(119, 2)?;
+    let asks = silent.ask(DISCOVER).with(55, [1, 3]).relayed(relay(132), SERVER);
+    let offer = silent.answered(&asks, OFFER)?;
+    ensure!(!offer.has(7), "nobody asked for {:?}", offer.order);
+    Ok(())
+}
+
 pub fn wire_options_by_number_of_subnet_and_machine(places: &Places) -> Result<()> {
     let mut client = places.full.client(118, 1)?;
     let discover = client.ask(DISCOVER).relayed(relay(132), SERVER);

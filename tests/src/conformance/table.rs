@@ -143,6 +143,7 @@ checklist! {
     0  "Each subnet tells its own mask, router, resolvers, domain and lease" "several subnets" networks::wire_each_subnet_tells_its_own;
     0  "Subnets of a shared network lend each other their addresses" "shared networks" networks::wire_shared_networks_share_their_wire;
     0  "NTP servers, MTU and a domain search list for clients that ask" "RFC 2132, RFC 3397" networks::wire_time_search_list_and_mtu_for_those_who_ask;
+    0  "We are the log server of clients that ask, unless the site names one" "RFC 2132 §3.9" networks::wire_log_server_for_those_who_ask;
     0  "Options by number: of the subnet, and over them of the machine" "RFC 2132" networks::wire_options_by_number_of_subnet_and_machine;
     0  "A reservation outside the range is its machine's alone" "reservations" networks::wire_a_reservation_may_lie_outside_the_range;
 }
