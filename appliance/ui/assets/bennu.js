@@ -167,10 +167,10 @@
     live.textContent = text;
     live.classList.toggle("lost", lost);
   };
-  const listen = (path, on) => {
+  const listen = (path, on, missed = () => later(0)) => {
     const source = new EventSource(path);
     let away = false;
-    source.onopen = () => { say("live", false); if (away) later(0); away = false; };
+    source.onopen = () => { say("live", false); if (away) missed(); away = false; };
     source.onerror = () => { say("reconnecting", true); away = true; if (source.readyState === EventSource.CLOSED) setTimeout(() => later(0), 5000); };
     for (const [name, act] of Object.entries(on)) source.addEventListener(name, (event) => act(JSON.parse(event.data)));
     addEventListener("pagehide", () => source.close());
@@ -191,6 +191,40 @@
     if (!location.search.includes("boot=")) listen(`/v1/events?machine=${encodeURIComponent(machine)}`, { boot: () => later(250), lost: () => later(250) });
   } else if (view === "images") {
     listen("/v1/events", { push: () => later(400) });
+  } else if (view === "logs") {
+    const list = document.getElementById("log");
+    const { boot, severity, last } = list.dataset;
+    const wanted = new URLSearchParams({ follow: "true" });
+    if (severity) wanted.set("severity", severity);
+    if (last) wanted.set("after", last);
+    list.scrollTop = list.scrollHeight;
+    // Many lines at once are drawn at once; who has scrolled back stays there.
+    const said = [];
+    let writing = null;
+    const write = () => {
+      writing = null;
+      const isAtEnd = list.scrollTop + list.clientHeight >= list.scrollHeight - 20;
+      const fresh = document.createDocumentFragment();
+      for (const line of said.splice(0).slice(-2000)) {
+        const item = document.getElementById("line").content.firstElementChild.cloneNode(true);
+        const iso = new Date(line.at).toISOString();
+        item.className = `s-${line.severity}`;
+        item.querySelector("time").dateTime = iso;
+        item.querySelector("time").textContent = iso.slice(0, 23).replace("T", " ");
+        item.querySelector(".severity").textContent = line.severity;
+        item.querySelector(".unproven").hidden = line.proven;
+        item.querySelector(".program").textContent = line.program ?? "";
+        item.querySelector(".text").textContent = line.text;
+        fresh.append(item);
+      }
+      list.append(fresh);
+      while (list.children.length > 2000) list.firstElementChild.remove();
+      document.getElementById("silence").hidden = list.children.length > 0;
+      if (isAtEnd) list.scrollTop = list.scrollHeight;
+    };
+    listen(`/v1/boots/${encodeURIComponent(boot)}/logs?${wanted}`, {
+      log: (line) => { said.push(line); writing ??= setTimeout(write, 100); },
+    }, () => {});
   } else if (view === "events") {
     const list = document.getElementById("log");
     const line = (at, parts) => {

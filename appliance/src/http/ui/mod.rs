@@ -14,6 +14,7 @@ mod format;
 mod images;
 mod leases;
 mod login;
+mod logs;
 mod machine;
 mod rack;
 mod rules;
@@ -55,6 +56,7 @@ pub fn router(api: Router, appliance: Arc<Appliance>) -> Router {
         .route("/ui/machines/{mac}/assignment", post(machine::changes::assign))
         .route("/ui/machines/{mac}/labels", post(machine::changes::label))
         .route("/ui/machines/{mac}/forget", post(machine::changes::forget))
+        .route("/ui/boots/{id}/logs", get(logs::show))
         .route("/ui/images", get(images::show))
         .route("/ui/tags", post(images::changes::act))
         .route("/ui/pushes", post(images::changes::retry))

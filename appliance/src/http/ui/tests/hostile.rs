@@ -1,12 +1,15 @@
 //! What machines say of themselves is hostile: whatever it is, it is text on a page.
 
 use super::*;
+use crate::logs::{Kept, Said, Which};
 use bennu_plan::{Disk, Inventory, Nic, Step};
 use bennu_rules::{
     Change, Decision, MacAddress, Machine, Moment, Timestamp, View,
+    boot::BootId,
     facts::Facts,
     journey::Seen,
     lease::{Lease, LeaseKey},
+    syslog::{Message, Severity},
 };
 use std::sync::Arc;
 
@@ -79,14 +82,17 @@ async fn hostile_names_are_text_on_every_page() {
             },
             Seen::Reported { step: Step::Failed, message: hostile.into(), progress: 0 },
         ];
-        far.bench.boot(MAC, seen).await;
+        let boot = far.bench.boot(MAC, seen).await.id;
+        speaks(&far, &boot, hostile).await;
         let browser = far.browser("admin").await;
         let machine = format!("/ui/machines/{MAC}");
+        let log = format!("/ui/boots/{boot}/logs");
         for path in [
             "/",
             "/?q=%22%3E%3Csvg+onload%3Dalert(1)%3E",
             "/?group=rack",
             &machine,
+            &log,
             "/ui/leases",
             "/ui/images",
             "/ui/events",
@@ -99,6 +105,8 @@ async fn hostile_names_are_text_on_every_page() {
         for path in [
             format!("/ui/machines/{}", "%3Cimg%20src=x%3E"),
             format!("{machine}?boot=%3Cimg%20src=x%3E"),
+            format!("{log}?severity=%3Cimg%20src=x%3E"),
+            "/ui/boots/%3Cimg%20src=x%3E/logs".into(),
             "/ui/%3Cb%3E".into(),
         ] {
             let got = far.open(&browser, &path).await;
@@ -106,6 +114,38 @@ async fn hostile_names_are_text_on_every_page() {
             assert!(!got.text.contains("<img") || got.header("content-type").contains("json"), "{path}: {}", got.text);
         }
     }
+}
+
+/// The machine's program and what it says, on their way through syslog.
+async fn speaks(far: &Far, boot: &BootId, hostile: &str) {
+    let message = Message { severity: Severity::Error, program: hostile.into(), text: hostile.into() };
+    let line = Kept::new(Timestamp(1), false, message);
+    let machine: MacAddress = MAC.parse().unwrap();
+    assert!(far.bench.appliance.logs.keep(Said { machine, boot: boot.clone(), line }));
+    let which = Which { count: 1, ..Which::default() };
+    while far.bench.appliance.logs.read(machine, boot, &which).unwrap().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_boot_is_shown_by_severity_to_who_may_read() {
+    let far = Far::new();
+    far.bench.write(Method::PATCH, &format!("/v1/machines/{MAC}"), "{}").await;
+    let boot = far.bench.boot(MAC, vec![]).await.id;
+    speaks(&far, &boot, "no entry").await;
+    let browser = far.browser("read").await;
+    let machine = far.open(&browser, &format!("/ui/machines/{MAC}")).await;
+    let path = format!("/ui/boots/{boot}/logs");
+    assert!(machine.text.contains(&format!("href=\"{path}\"")), "{}", machine.text);
+    let all = far.open(&browser, &path).await;
+    assert!(all.text.contains("<li class=\"s-error\">") && all.text.contains("data-last=\"1-0\""), "{}", all.text);
+    assert!(all.text.contains(">no entry</bdi>") && all.text.contains("<span class=\"unproven\">"), "{}", all.text);
+    let errors = far.open(&browser, &format!("{path}?severity=error")).await;
+    assert!(errors.text.contains(">no entry</bdi>") && errors.text.contains("value=\"error\" selected"));
+    let worse = far.open(&browser, &format!("{path}?severity=critical")).await;
+    assert!(!worse.text.contains(">no entry</bdi>") && worse.text.contains("Nothing of that kind"), "{}", worse.text);
+    assert_eq!(far.send("GET", &path, &[], "").await.status, 303, "a stranger is asked to log in");
 }
 
 /// That a page is only what its templates wrote, and fetches nothing from elsewhere.
