@@ -18,8 +18,8 @@ use crate::reporter::{self, BootFile};
 use crate::root::{self, RootError};
 use crate::session::{NoSession, Proof, Session};
 use crate::verity::{self, Device};
-use crate::{clock, early, inventory, restart, supervise};
-use bennu_plan::{Action, Plan, RootPlan, Step};
+use crate::{clock, early, inventory, logs, restart, supervise};
+use bennu_plan::{Action, LogsWanted, Plan, RootPlan, SessionGranted, Step};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub const READING_TIME: Duration = Duration::from_secs(60);
 /// An appliance that refuses this boot for so long will not change its mind: the firmware shall ask it anew.
 const REFUSED_FOR: Duration = Duration::from_secs(5 * 60);
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long the handover waits for lines that are on their way: they come in milliseconds, or not at all.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Why a boot did not go through.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +71,17 @@ struct Machine {
     /// Our key, and what proves our reports; `None`: the appliance knows no sessions.
     session: Option<(Session, Proof)>,
     reports: Reports,
+    /// What becomes of our log; `None`: it stays here.
+    logs: Option<Logs>,
     /// What has come of the root so far.
     fetch: Option<Fetch>,
     discovered: bool,
+}
+
+/// A log that is forwarded.
+struct Logs {
+    forwarder: logs::Forwarder,
+    wanted: LogsWanted,
 }
 
 /// PID 1.
@@ -80,6 +90,7 @@ pub fn run() -> ! {
     early::open_standard_files();
     console::open();
     console::watch();
+    logs::unlimit_own_lines();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     console::say(&format!("Bennu stage 1 {}, kernel {release}", env!("CARGO_PKG_VERSION")));
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -144,7 +155,8 @@ fn start(arguments: Arguments, base: String, server: SocketAddr, release: String
     console::open();
     let connection = net::bring_up(&mut modules, &arguments, server);
     console::say(&format!("network: {}", connection.describe()));
-    let session = open_session(&base);
+    let (session, granted) = open_session(&base).unzip();
+    let logs = logs(&base, &arguments, granted.as_ref(), session.as_ref());
     let to = To::new(&base, session.as_ref().map(|(_, proof)| proof.clone()));
     restart::report_panics_to(to.clone());
     let reports = Reports::start(to);
@@ -155,16 +167,16 @@ fn start(arguments: Arguments, base: String, server: SocketAddr, release: String
     );
     reports.step(Step::Network, connection.describe());
     let connection = net::keep(connection);
-    Machine { arguments, base, release, modules, connection, session, reports, fetch: None, discovered: false }
+    Machine { arguments, base, release, modules, connection, session, reports, logs, fetch: None, discovered: false }
 }
 
 /// Before the first report, so that each can be proved. `None`: the appliance knows no sessions.
-fn open_session(base: &str) -> Option<(Session, Proof)> {
+fn open_session(base: &str) -> Option<((Session, Proof), SessionGranted)> {
     let session = Session::new(base);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
     loop {
         let why = match session.ask() {
-            Ok((proof, _)) => return Some((session, proof)),
+            Ok((proof, granted)) => return Some(((session, proof), granted)),
             Err(NoSession::Unknown) => return None,
             Err(refused @ NoSession::Refused(_)) => restart::after(
                 READING_TIME,
@@ -176,6 +188,19 @@ fn open_session(base: &str) -> Option<(Session, Proof)> {
         console::say(&format!("no session with {base}: {why}; again in {:.0} s", wait.as_secs_f64().max(1.0)));
         std::thread::sleep(wait);
     }
+}
+
+/// Starts forwarding, where the appliance wants it and nobody keeps the log here.
+fn logs(
+    base: &str,
+    arguments: &Arguments,
+    granted: Option<&SessionGranted>,
+    session: Option<&(Session, Proof)>,
+) -> Option<Logs> {
+    let wanted = arguments.logs_kept.leave(granted?.logs?)?;
+    let (_, proof) = session?;
+    let to = logs::To::new(base, wanted, proof.clone())?;
+    Some(Logs { forwarder: logs::Forwarder::start(to), wanted })
 }
 
 enum Never {}
@@ -371,11 +396,15 @@ impl Machine {
             root: wanted.root.digest.clone(),
             checked: checked.cloned(),
             proof: self.session.as_ref().map(|(_, proof)| proof.clone()),
+            logs: self.logs.as_ref().map(|logs| logs.wanted),
         };
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         laydown::write(run, "bennu/boot.json", text, 0o600)?;
         if systemd {
             reporter::lay_down_units(run)?;
+            if self.logs.as_ref().is_some_and(|logs| logs.wanted.system) {
+                logs::lay_down_unit(run)?;
+            }
         }
         Ok(Ready { init, systemd, keeps_link: network.keeps_link() })
     }
@@ -397,6 +426,10 @@ impl Machine {
         console::say(&format!("handing over to {} of {}", ready.init, wanted.image));
         self.reports.step(Step::HandedOver, ready.init.clone());
         self.reports.flush(LAST_WORDS);
+        // A program that needs no init runs beside us, and what we say then is forwarded as before.
+        if wanted.entry.is_none() {
+            self.hand_logs_over();
+        }
         if !ready.keeps_link {
             self.connection.now().release();
         }
@@ -417,6 +450,17 @@ impl Machine {
             Err(error) => error,
         };
         restart::report_and_restart(Step::Failed, &format!("the handover failed: {error}"), READING_TIME);
+    }
+}
+
+impl Machine {
+    /// Ends our forwarding, and tells that of the booted system where to go on.
+    fn hand_logs_over(&self) {
+        if let Some(logs) = &self.logs {
+            let sent = logs.forwarder.finish(LAST_LINES);
+            let _ = std::fs::write(logs::SENT, serde_json::to_vec(&sent).unwrap_or_default());
+        }
+        logs::limit_own_lines();
     }
 }
 

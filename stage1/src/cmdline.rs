@@ -1,7 +1,7 @@
 //! The kernel's command line: what the loader told us, and what concerns modules and init.
 
 use crate::net::Mac;
-use bennu_plan::{ARG_BOOT, ARG_BOOTIF, ARG_IP};
+use bennu_plan::{ARG_BOOT, ARG_BOOTIF, ARG_IP, ARG_LOGS, LogsWanted};
 use std::net::Ipv4Addr;
 
 /// What stage 1 reads from `/proc/cmdline`.
@@ -19,8 +19,33 @@ pub struct Arguments {
     pub blacklist: Vec<String>,
     /// `module.parameter=value`, as (module, `parameter=value`).
     pub parameters: Vec<(String, String)>,
+    /// Whose logs stay here (`bennu.logs=`).
+    pub logs_kept: LogsKept,
     /// What was there and could not be read, in words for the console.
     pub complaints: Vec<String>,
+}
+
+/// Whose logs stay on the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogsKept {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of the booted system.
+    System,
+    /// Those of stage 1, too.
+    All,
+}
+
+impl LogsKept {
+    /// What is forwarded of what the appliance wants.
+    pub fn leave(self, wanted: LogsWanted) -> Option<LogsWanted> {
+        match self {
+            Self::None => Some(wanted),
+            Self::System => Some(LogsWanted { system: false, ..wanted }),
+            Self::All => None,
+        }
+    }
 }
 
 /// An address handed on by the loader.
@@ -62,6 +87,12 @@ impl Arguments {
             ARG_BOOTIF => match boot_mac(value) {
                 Some(mac) => self.boot_mac = Some(mac),
                 None => self.complaints.push(format!("{ARG_BOOTIF}={value} is not a hardware address")),
+            },
+            ARG_LOGS => match value {
+                "on" => self.logs_kept = LogsKept::None,
+                "stage1" => self.logs_kept = LogsKept::System,
+                "off" => self.logs_kept = LogsKept::All,
+                _ => self.complaints.push(format!("{ARG_LOGS}={value}: it may be on, stage1 or off")),
             },
             "init" if !value.is_empty() => self.init = Some(value.to_owned()),
             "modprobe.blacklist" | "module_blacklist" => {
@@ -174,6 +205,16 @@ mod tests {
         assert_eq!(prefix_of(Ipv4Addr::new(255, 0, 255, 0)), None);
         assert_eq!(prefix_of(Ipv4Addr::UNSPECIFIED), Some(0));
         assert_eq!(prefix_of(Ipv4Addr::BROADCAST), Some(32));
+    }
+
+    #[test]
+    fn logs_stay_where_they_are_told_to() {
+        let wanted = LogsWanted { port: 514, system: true };
+        let left = |line: &str| parse(line).logs_kept.leave(wanted);
+        assert_eq!((left(""), left("bennu.logs=off bennu.logs=on")), (Some(wanted), Some(wanted)));
+        assert_eq!(left("bennu.logs=stage1"), Some(LogsWanted { system: false, ..wanted }));
+        assert_eq!(left("bennu.logs=off"), None);
+        assert_eq!(parse("bennu.logs=maybe").complaints.len(), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod handover;
 mod http;
 mod inventory;
 mod laydown;
+pub mod logs;
 mod memory;
 pub mod modules;
 pub mod net;

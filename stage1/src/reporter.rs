@@ -3,10 +3,11 @@
 use crate::entropy::Backoff;
 use crate::http;
 use crate::laydown::{self, LaydownError};
+use crate::logs;
 use crate::report::{self, To};
 use crate::session::Proof;
 use crate::verity::Device;
-use bennu_plan::Step;
+use bennu_plan::{LogsWanted, Step};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -41,6 +42,9 @@ pub struct BootFile {
     /// Proves the booted system's reports; `None`: the boot has no session.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// Where the booted system's log goes; `None`: nowhere.
+    #[serde(default)]
+    pub logs: Option<LogsWanted>,
 }
 
 impl BootFile {
@@ -96,8 +100,10 @@ pub fn run(arguments: &[String]) -> u8 {
             // An init that knows our units has the watch as one.
             let watch = std::thread::spawn(crate::watch::run);
             wait_for_init(ours);
+            let logs = std::thread::spawn(|| read(Path::new(FILE)).map(|boot| logs::beside_another_init(&boot)));
             let status = report_up();
             drop(watch.join());
+            drop(logs.join());
             status
         }
         _ => {

@@ -151,6 +151,7 @@ mod tests {
             root: "sha256:r".into(),
             checked: Some(device()),
             proof: None,
+            logs: None,
         };
         let told = |refused: Option<Refused>| tell(refused.as_ref(), &boot);
         assert!(told(Some(Refused { in_tree: false, block: 5 })).contains("block 5 of the root (sha256:r) of web:v3"));
