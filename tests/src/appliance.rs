@@ -186,6 +186,11 @@ impl Appliance {
         self.dir.join("bennu.log")
     }
 
+    /// Where its API is reached on this host.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Changes how it will start next.
     pub fn configure(&self, config: &Config) -> Result<()> {
         let text = config.text(&self.state(), &self.socket, &self.interfaces);

@@ -29,6 +29,7 @@ pub const BROWSER: Life = Life {
         "browser_login",
         "browser_assigns",
         "browser_watches_a_boot",
+        "browser_reads_logs",
         "browser_imports_and_rolls_back",
         "browser_views",
     ],
@@ -41,8 +42,9 @@ pub const BROWSER: Life = Life {
         story.show("browser_login", || log_in(&mut browser, &bennu))?;
         story.show("browser_assigns", || assign(&mut browser, &bennu, &machine))?;
         story.show("browser_watches_a_boot", || watch(&mut browser, &bennu, &mut machine))?;
+        story.show("browser_reads_logs", || read_logs(&mut browser, &mut machine))?;
         story.show("browser_imports_and_rolls_back", || import(&mut browser, &bennu, rack.home().dir()))?;
-        story.show("browser_views", || views(&mut browser, &machine))
+        story.show("browser_views", || views(&mut browser, &bennu, &machine))
     },
 };
 
@@ -138,6 +140,43 @@ fn texts(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
+/// From the rack to what the machine said, and to what it says now.
+fn read_logs(browser: &mut Browser, machine: &mut Machine) -> Result<String> {
+    machine.login()?;
+    browser.open("/")?;
+    browser.tab_to(&format!("a[href='/ui/machines/{}']", machine.mac()))?;
+    browser.press("Enter")?;
+    browser.wait("machine", "document.body.dataset.view === 'machine'", 20)?;
+    browser.tab_to("#log-link")?;
+    browser.press("Enter")?;
+    browser.wait("log", "document.body.dataset.view === 'logs'", 20)?;
+    let has = |text: &str| {
+        format!("[...document.querySelectorAll('#log li')].some((line) => line.textContent.includes({}))", json!(text))
+    };
+    browser.wait("stage 1's words", &has("root verified"), 60)?;
+    browser.wait("live stream", "document.getElementById('live').textContent === 'live'", 20)?;
+    browser.tab_to("#log")?;
+    machine.run("logger -p user.err -t probe 'said while somebody looks'")?;
+    let took = browser.wait("line that was just said", &has("said while somebody looks"), 60)?;
+    let at_end = "(() => { const log = document.getElementById('log'); return log.scrollHeight - log.scrollTop - log.clientHeight; })()";
+    ensure!(browser.evaluate(at_end)?.as_f64().is_some_and(|left| left < 40.0), "the log does not stay at its end");
+    let path = browser.evaluate("location.pathname")?;
+    browser.open(path.as_str().context("the page has no path")?)?;
+    browser.tab_to("#severity")?;
+    browser.write("errors")?;
+    ensure!(browser.evaluate("document.activeElement.value")? == "error", "the severity was not chosen");
+    browser.tab_to("form[action$='/logs'] button")?;
+    browser.press("Enter")?;
+    browser.wait(
+        "errors alone",
+        "location.search.includes('severity=error') && document.body.dataset.view === 'logs'",
+        20,
+    )?;
+    browser.wait("the error among them", &has("said while somebody looks"), 20)?;
+    ensure!(browser.evaluate(&has("root verified"))? == false, "it shows what is no error");
+    browser.behaved().map(|_| format!("a line was there {:.1} s after it was asked for", took.as_secs_f64()))
+}
+
 /// An EFI program with room behind it, which differs by `seed`.
 fn program(home: &Path, seed: u8) -> Result<PathBuf> {
     let stub = workshop::installed(&["/usr/lib/systemd/boot/efi/linuxx64.efi.stub"], "systemd-boot-efi")?;
@@ -199,11 +238,14 @@ fn upload(browser: &mut Browser, file: &Path) -> Result<BTreeSet<String>> {
     }
 }
 
-fn views(browser: &mut Browser, machine: &Machine) -> Result<String> {
+fn views(browser: &mut Browser, bennu: &Appliance, machine: &Machine) -> Result<String> {
+    let boot = bennu.last_boot(&machine.mac())?;
+    let logs = format!("/ui/boots/{}/logs", boot["id"].as_str().context("the boot has no id")?);
     let machine = format!("/ui/machines/{}", machine.mac());
     let views = [
         ("rack", "/"),
         ("machine", &machine),
+        ("logs", &logs),
         ("images", "/ui/images"),
         ("rules", "/ui/rules"),
         ("leases", "/ui/leases"),

@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{appliance::Appliance, machine::Machine};
 
@@ -164,4 +167,21 @@ pub fn recognised(boot: &Value, firmware: &str, transport: &str) -> Result<()> {
         "taken for {system}, not {firmware} by {transport}"
     );
     Ok(())
+}
+
+/// What the machine said in its latest boot, as soon as a line that `is_it` is among it.
+pub fn said(bennu: &Appliance, mac: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let shown = bennu.json(["boot", "logs", mac, "--lines", "20000"])?;
+        let lines = shown.as_array().context("the log is no list")?.clone();
+        if lines.iter().any(&is_it) {
+            return Ok(lines);
+        }
+        if Instant::now() > deadline {
+            let last: Vec<String> = lines.iter().rev().take(20).map(Value::to_string).collect();
+            anyhow::bail!("{what} never came; of {} lines the last are\n{}", lines.len(), last.join("\n"));
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
 }

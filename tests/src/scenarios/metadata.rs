@@ -20,6 +20,7 @@ pub const STAGE1: Life = Life {
     shows: &[
         "missing_label_refuses_the_boot",
         "hostname_keys_and_files_without_cloud_init",
+        "logs_of_stage1_kernel_and_system_arrive",
         "data_outlives_two_reimages",
         "foreign_data_is_not_formatted",
     ],
@@ -33,6 +34,7 @@ pub const STAGE1: Life = Life {
         write(&bennu, &dir, &document("DATA"))?;
         story.show("missing_label_refuses_the_boot", || refused(&bennu, &mut machine))?;
         story.show("hostname_keys_and_files_without_cloud_init", || given(&bennu, &mut machine))?;
+        story.show("logs_of_stage1_kernel_and_system_arrive", || logged(&bennu, &mut machine))?;
         story.show("data_outlives_two_reimages", || stays(&bennu, &mut machine, 2))?;
         story.show("foreign_data_is_not_formatted", || untouched(&bennu, &mut machine, &dir))
     },
@@ -137,6 +139,41 @@ fn given(bennu: &Appliance, machine: &mut Machine) -> Result<String> {
     Ok(remark)
 }
 
+/// The system's journal comes with the proof of its boot, the kernel's log and stage 1's lines once each, and what somebody
+/// sends without a proof is marked.
+fn logged(bennu: &Appliance, machine: &mut Machine) -> Result<String> {
+    let mac = machine.mac();
+    machine.run("logger -p user.err -t probe 'a line of the machine'")?;
+    let text = |line: &Value| line["text"].as_str().unwrap_or_default().to_owned();
+    let lines = checks::said(bennu, &mac, "the line of logger", |line| text(line) == "a line of the machine")?;
+    let is = |line: &Value, program: &str, severity: &str| {
+        line["proven"] == true
+            && line["severity"] == severity
+            && line["program"].as_str().is_some_and(|name| name.split('[').next() == Some(program))
+    };
+    ensure!(lines.iter().any(|line| text(line) == "a line of the machine" && is(line, "probe", "error")), "{lines:?}");
+    let count = |begin: &str, program: &str, severity: &str| {
+        let such = lines.iter().filter(|line| text(line).starts_with(begin));
+        (such.clone().filter(|line| is(line, program, severity)).count(), such.count())
+    };
+    for (begin, program, severity) in [
+        ("network: ", "stage1", "info"),
+        ("root verified: ", "stage1", "info"),
+        ("handing over to ", "stage1", "info"),
+        ("Linux version ", "kernel", "notice"),
+    ] {
+        let (found, all) = count(begin, program, severity);
+        ensure!((found, all) == (1, 1), "'{begin}' came {all} times, {found} of them as it should: {lines:?}");
+    }
+    ensure!(lines.iter().any(|line| is(line, "systemd", "info")), "systemd says nothing: {lines:?}");
+    machine.run("bash -c \"printf '<13>probe: without a proof' >/dev/udp/10.77.0.1/514\"")?;
+    let lines = checks::said(bennu, &mac, "the line without a proof", |line| text(line) == "without a proof")?;
+    ensure!(lines.iter().any(|line| text(line) == "without a proof" && line["proven"] == false), "{lines:?}");
+    let unit = machine.run("systemctl show -p ActiveState,NRestarts bennu-logs.service")?;
+    ensure!(unit.contains("ActiveState=active") && unit.contains("NRestarts=0"), "the forwarder: {unit}");
+    Ok(format!("{} lines", lines.len()))
+}
+
 /// Power cycles into the other image and back: the system is new each time, the disk is not.
 fn stays(bennu: &Appliance, machine: &mut Machine, reimages: usize) -> Result<String> {
     let mut wanted = vec!["begun".to_owned()];
@@ -163,6 +200,13 @@ fn untouched(bennu: &Appliance, machine: &mut Machine, dir: &Path) -> Result<Str
     let boot = bennu.wait_for_boot(&machine.mac(), 150, "refusal to format", is_told)?;
     let reason = boot["diagnosis"]["reason"].as_str().unwrap_or_default();
     ensure!(reason.contains("labelled \"DATA\"") && reason.contains("/dev/vda"), "it says {reason}");
+    // A boot that fails in stage 1 has a log as well.
+    checks::said(bennu, &machine.mac(), "stage 1's word of the failure", |line| {
+        line["program"] == "stage1"
+            && line["severity"] == "error"
+            && line["proven"] == true
+            && line["text"].as_str().is_some_and(|text| text.contains("FAILED") && text.contains("not blank"))
+    })?;
     machine.power_off()?;
     ensure!(machine.scratch()? == before, "the disk changed");
     Ok(String::new())

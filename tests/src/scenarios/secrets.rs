@@ -169,9 +169,13 @@ fn is_nowhere(bennu: &Appliance, machine: &Machine, heard: &[u8], console: &str,
         vec!["boot", "show", &mac, "--json"],
         vec!["boot", "list", "--json"],
         vec!["audit", "list", "--json"],
+        vec!["audit", "export"],
+        vec!["boot", "logs", &mac, "--lines", "20000", "--json"],
+        vec!["export", "--json"],
     ] {
         places.push((asked.join(" "), bennu.bennu(&asked)?.into_bytes()));
     }
+    places.push(("the events".into(), events(bennu)?));
     places.push(("the log".into(), fs::read(bennu.log())?));
     files_under(&bennu.state(), &mut places)?;
     ensure!(
@@ -185,6 +189,15 @@ fn is_nowhere(bennu: &Appliance, machine: &Machine, heard: &[u8], console: &str,
     }
     let all: usize = places.iter().map(|(_, bytes)| bytes.len()).sum();
     Ok(format!("{} places, {} MB", places.len(), all >> 20))
+}
+
+/// All events of a moment long ago on, as `/v1/events` tells them.
+fn events(bennu: &Appliance) -> Result<Vec<u8>> {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "3", "-H", "Last-Event-ID: 1", "--unix-socket"]).arg(bennu.socket());
+    let told = curl.arg("http://bennu/v1/events").output().context("cannot run curl")?.stdout;
+    ensure!(told.windows(14).any(|part| part == b"session_opened"), "the events do not tell of the boot");
+    Ok(told)
 }
 
 /// But images, whose bytes are everybody's.
