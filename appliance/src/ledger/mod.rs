@@ -247,6 +247,13 @@ impl Ledger {
         self.read(|records, live| rule(request, &View { records, live }, &moment))
     }
 
+    /// The same for a rule that takes its time: over a copy of what a restart forgets, so that no packet waits for it.
+    pub fn ponder_aside<R, A>(&self, request: &R, rule: Rule<R, A>) -> Result<Decision<A>, Fault> {
+        let moment = self.shared.moment(rand::random());
+        let live = self.shared.volatile().live.clone();
+        self.stored(|records| rule(request, &View { records, live: &live }, &moment))
+    }
+
     /// Now, as decisions see it.
     pub fn now(&self) -> Timestamp {
         self.shared.now()

@@ -62,9 +62,17 @@ pub async fn create(
     let ApplyBody { documents, prune, dry_run, expected } = body;
     let own_addresses = api.interfaces.now().iter().map(|interface| interface.address).collect();
     let request = Apply { documents, prune, dry_run, expected, own_addresses, by: caller.who, scopes: caller.scopes };
-    let plan = match dry_run {
-        true => api.ledger.ponder(&request, apply::apply)?.answer,
-        // Straight to where it is carried out: packets do not wait while it is looked at first.
+    // Thousands of documents take a second to look at, and what changes nothing need not be looked at where packets wait.
+    let ledger = api.ledger.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let decision = ledger.ponder_aside(&request, apply::apply);
+        decision.map(|decision| (decision, request))
+    });
+    let (decision, request) = looked
+        .await
+        .map_err(|panic| Problem::new(Kind::Internal, panic.to_string(), "look at the service's log"))??;
+    let plan = match decision.changes.is_empty() {
+        true => decision.answer,
         false => api.ledger.store(request, apply::apply).await?,
     };
     Ok(Json(plan?))
