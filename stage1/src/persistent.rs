@@ -13,10 +13,12 @@ use crate::scoped;
 use bennu_plan::{DiskWanted, PersistentMount, Step};
 use blank::Found;
 use disks::{Device, disks};
+use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, unmount};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -187,6 +189,7 @@ impl Settling<'_> {
             program: name.into(),
             package,
         })?;
+        self.is_nobodys(disk)?;
         console::say(&format!("persistent data: {} is blank; it gets {filesystem} {label}", disk.describe()));
         let path = disk.path();
         let arguments: &[&str] = match filesystem.as_str() {
@@ -198,6 +201,19 @@ impl Settling<'_> {
             Ok((Some(0), _)) => Ok(()),
             Ok((code, said)) => Err(self.failed(format!("{name} on {} ended with {code:?}", disk.describe()), said)),
             Err(error) => Err(self.failed(format!("cannot run {name} of the image"), error)),
+        }
+    }
+
+    /// Looks once more, as its only user: what is mounted, or part of another device, is not to be written over. The programs
+    /// ask for that themselves too, so it is given back before.
+    fn is_nobodys(&self, disk: &Device) -> Result<(), PersistentError> {
+        let alone = OFlags::EXCL.bits().cast_signed();
+        let open = File::options().read(true).custom_flags(alone).open(disk.path());
+        let found = open.and_then(|file| blank::look(&file, disk.size));
+        match found {
+            Ok(Found::Blank) => Ok(()),
+            Ok(other) => Err(self.failed(format!("{} is not blank any more", disk.describe()), told(&other))),
+            Err(error) => Err(self.failed(format!("cannot have {} alone", disk.describe()), error)),
         }
     }
 

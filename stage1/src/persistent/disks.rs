@@ -27,12 +27,30 @@ pub fn disks(block: &Path) -> Vec<Device> {
     let names =
         fs::read_dir(block).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut disks: Vec<Device> = names
-        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)) && !is_part_of_a_disk(name))
+        .filter(|name| text(&block.join(name).join("hidden")) != "1")
         .map(|name| disk(&block.join(&name), name))
         .filter(|disk| disk.size > 0)
         .collect();
     disks.sort_by(|a, b| a.name.cmp(&b.name));
     disks
+}
+
+/// Whether it is a part of another disk that the kernel shows beside it, with that one's serial number: the areas of an
+/// eMMC that it boots from and keeps keys in (`mmcblk0boot0`, `mmcblk0rpmb`), and one path of several to an NVMe namespace
+/// (`nvme0c1n1`), which no program can open (`GENHD_FL_HIDDEN`).
+fn is_part_of_a_disk(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let area = |rest: &str| {
+        let area = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        area.len() < rest.len() && ["boot", "gp", "rpmb"].iter().any(|kind| area.starts_with(kind))
+    };
+    let path = |rest: &str| {
+        let (controller, rest) = rest.split_once('c')?;
+        let (path, namespace) = rest.split_once('n')?;
+        Some([controller, path, namespace].into_iter().all(digits))
+    };
+    name.strip_prefix("mmcblk").is_some_and(area) || name.strip_prefix("nvme").and_then(path).unwrap_or(false)
 }
 
 fn text(path: &Path) -> String {
@@ -166,6 +184,17 @@ mod tests {
         put("sda/device/vpd_pg80", b"\0\x80\0\x08QM000007");
         put("sdb/size", b"0\n");
         put("loop0/size", b"64\n");
+        put("nvme0c0n1/size", b"4096\n");
+        put("nvme0c0n1/device/serial", b"S123  \n");
+        put("nvme1n1/size", b"4096\n");
+        put("nvme1n1/hidden", b"1\n");
+        put("nvme1n1/device/serial", b"S123  \n");
+        for area in ["mmcblk0boot0", "mmcblk0boot1", "mmcblk0rpmb", "mmcblk0gp0"] {
+            put(&format!("{area}/size"), b"8192\n");
+            put(&format!("{area}/device/serial"), b"0x1234\n");
+        }
+        put("mmcblk0/size", b"16384\n");
+        put("mmcblk0/device/serial", b"0x1234\n");
         put("sr0/size", b"64\n");
         sys
     }
@@ -175,11 +204,14 @@ mod tests {
         let sys = sys();
         let all = disks(sys.path());
         let names: Vec<_> = all.iter().map(|disk| (disk.name.as_str(), disk.size)).collect();
-        assert_eq!(names, [("nvme0n1", 4096 * 512), ("sda", 8192 * 512), ("vda", 1 << 20)]);
-        assert_eq!(all[2].partitions[0].path(), "/dev/vda1");
+        let wanted = [("mmcblk0", 1 << 23), ("nvme0n1", 4096 * 512), ("sda", 8192 * 512), ("vda", 1 << 20)];
+        assert_eq!(names, wanted, "each disk once");
+        assert_eq!(all[3].partitions[0].path(), "/dev/vda1");
         let text = |text: &str| Some(text.to_owned());
         for (wanted, name) in [
             (DiskWanted { serial: text("DATA1"), ..DiskWanted::default() }, "vda"),
+            (DiskWanted { serial: text("S123"), ..DiskWanted::default() }, "nvme0n1"),
+            (DiskWanted { serial: text("0x1234"), ..DiskWanted::default() }, "mmcblk0"),
             (DiskWanted { by_id: text("virtio-DATA1"), ..DiskWanted::default() }, "vda"),
             (DiskWanted { by_id: text("nvme-Some_Disk_1T_S123"), ..DiskWanted::default() }, "nvme0n1"),
             (DiskWanted { by_id: text("nvme-eui.0025385b"), ..DiskWanted::default() }, "nvme0n1"),
