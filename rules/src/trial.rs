@@ -222,7 +222,7 @@ impl Trial {
     pub fn report(&mut self, token: Token, report: Report, at: &Moment) -> bool {
         // The one host of its wire, which is told no secrets, and so has no session.
         let address = std::net::Ipv4Addr::UNSPECIFIED.into();
-        self.run(&ReportRequest { token, report, proof: None, address }, report::decide, at) == Taken::Noted
+        self.run(&ReportRequest { token, report, proof: None, address, card: None }, report::decide, at) == Taken::Noted
     }
 
     /// Whether the machine may read a blob: it reaches nothing that its image has not.

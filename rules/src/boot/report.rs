@@ -2,7 +2,7 @@
 
 use super::{Boot, Token, session};
 use crate::{
-    Change, Decision, Moment, View, Volatile,
+    Change, Decision, MacAddress, Moment, View, Volatile,
     journey::{Observation, Seen},
 };
 use bennu_plan::{Report, SessionKey};
@@ -20,6 +20,8 @@ pub struct ReportRequest {
     pub proof: Option<Proof>,
     /// Where it came from.
     pub address: IpAddr,
+    /// The card that has that address: by the neighbour table where it is on a wire of ours, else by its lease.
+    pub card: Option<MacAddress>,
 }
 
 /// A proof that was found right.
@@ -45,12 +47,17 @@ pub enum Taken {
 /// Messages are kept to this length.
 const MAX_MESSAGE: usize = 2000;
 
-/// Takes note of a report. Once a session owns the boot, only that session's reports count.
+/// Takes note of a report. Once a session owns the boot, only that session's reports count; before, only those that no
+/// other card sent: the token went over the wire.
 pub fn decide(request: &ReportRequest, view: &View<'_>, at: &Moment) -> Decision<Taken> {
     let Some(boot) = view.live.boot_by_token(&request.token) else { return Decision::just(Taken::UnknownToken) };
     let proof = request.proof.filter(|proof| boot.session.as_ref().is_some_and(|session| session.key == proof.key));
     let believed = boot.session.as_ref().zip(proof).and_then(|(session, proof)| session.believing(proof.sequence));
     if boot.session.is_some() && believed.is_none() {
+        return session::alarm(Taken::Refused, boot, Attempt::Report, request.address, at);
+    }
+    let is_others = |card| !session::is_machines(card, boot.machine, view.records);
+    if boot.session.is_none() && request.card.is_some_and(is_others) {
         return session::alarm(Taken::Refused, boot, Attempt::Report, request.address, at);
     }
     let is_overtaken = believed.as_ref().zip(proof).is_some_and(|(session, proof)| proof.sequence < session.sequence);

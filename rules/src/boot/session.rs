@@ -194,6 +194,11 @@ fn is_of(card: MacAddress, id: MacAddress, records: &dyn Records) -> bool {
     card == id || records.machine(id).is_some_and(of_machine)
 }
 
+/// Whether a card is the machine's at all.
+pub(super) fn is_machines(card: MacAddress, id: MacAddress, records: &dyn Records) -> bool {
+    card == id || records.machine(id).is_some_and(|machine| machine.macs.contains(&card))
+}
+
 fn is_vouched(card: MacAddress, id: MacAddress, records: &dyn Records) -> bool {
     records.machine(id).is_none_or(|machine| !machine.unvouched.contains(&card))
 }

@@ -125,7 +125,7 @@ impl World {
     fn report(&mut self, step: Step, message: &str) {
         let token = self.live.boot(MAC).unwrap().token.clone().unwrap();
         let report = Report { step, message: message.into(), bytes: 0, uptime_ms: 0, inventory: None };
-        let request = ReportRequest { token, report, proof: None, address: ADDRESS };
+        let request = ReportRequest { token, report, proof: None, address: ADDRESS, card: None };
         assert_eq!(self.run(&request, report::decide).0, Taken::Noted);
     }
 

@@ -23,7 +23,7 @@ pub fn run(data: &[u8]) {
         let Ok(report) = serde_json::from_slice::<Report>(body) else { continue };
         let from = |token: String| {
             let address = std::net::Ipv4Addr::LOCALHOST.into();
-            ReportRequest { token: Token(token), report: report.clone(), proof: None, address }
+            ReportRequest { token: Token(token), report: report.clone(), proof: None, address, card: None }
         };
         let stranger = world.decide(&from("0".repeat(32)), report::decide);
         assert_eq!(stranger, Taken::UnknownToken, "a token that opens nothing was believed");

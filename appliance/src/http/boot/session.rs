@@ -97,7 +97,8 @@ pub async fn report(
     };
     let token = Token(token);
     let proof = proof(&appliance, &token, &headers, &body);
-    let request = ReportRequest { token, report, proof, address: peer.0.ip().to_canonical() };
+    let address = peer.0.ip().to_canonical();
+    let request = ReportRequest { token, report, proof, address, card: appliance.card_at(address) };
     match appliance.ledger.decide(request, report::decide).await {
         Ok(Taken::Noted) => StatusCode::NO_CONTENT.into_response(),
         Ok(Taken::UnknownToken) => unknown_token(),

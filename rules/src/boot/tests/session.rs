@@ -34,8 +34,12 @@ impl World {
     }
 
     fn says(&mut self, step: Step, proof: Option<Proof>) -> Taken {
+        self.says_from(None, step, proof)
+    }
+
+    fn says_from(&mut self, card: Option<MacAddress>, step: Step, proof: Option<Proof>) -> Taken {
         let report = Report { step, message: String::new(), bytes: 0, uptime_ms: 0, inventory: None };
-        let request = ReportRequest { token: self.token(), report, proof, address: ADDRESS };
+        let request = ReportRequest { token: self.token(), report, proof, address: ADDRESS, card };
         self.run(&request, report::decide).0
     }
 
@@ -58,6 +62,16 @@ fn the_first_key_owns_the_boot_and_may_ask_again() {
     assert!(is_granted(&again) && changes.is_empty(), "{again:?} {changes:?}");
     assert!(world.boot().timeline.iter().any(|seen| matches!(seen.seen, Seen::SessionOpened { .. })));
     assert_eq!((world.boot().intrusions, diagnose(&world.boot(), Timestamp(world.now))), (0, None));
+}
+
+#[test]
+fn before_there_is_a_session_another_cards_reports_count_for_nothing() {
+    let mut world = World::in_stage1();
+    let before = world.boot().timeline.len();
+    assert_eq!(world.says_from(Some(OTHER_CARD), Step::Up, None), Taken::Refused);
+    assert!(!world.boot().timeline[before..].iter().any(|seen| matches!(seen.seen, Seen::Reported { .. })));
+    assert_eq!(world.boot().intrusions, 1, "and everybody knows");
+    assert_eq!(world.says_from(Some(MAC), Step::Up, None), Taken::Noted);
 }
 
 #[test]
