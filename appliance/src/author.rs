@@ -57,6 +57,24 @@ impl Sight {
         limit.is_none_or(|limit| access::sees(limit, mac, records))
     }
 
+    /// Waits until they may no longer see a machine: it is forgotten, or has lost the labels that they are limited to.
+    pub async fn loses(self, machine: MacAddress, ledger: Ledger) {
+        if self.is_whole() {
+            return std::future::pending().await;
+        }
+        let mut events = ledger.follow(None).live;
+        while ledger.read(|records, _| self.takes_in_card(machine, records)).unwrap_or(false) {
+            loop {
+                match events.recv().await {
+                    Ok(told) if matches!(told.event, Event::Audit(_)) => break,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
     /// Waits until what they were let in with is no longer as it was: their token was revoked, or has ended. For answers
     /// that go on as long as somebody listens.
     pub async fn ends(self, ledger: Ledger, expires: Option<Timestamp>) {

@@ -14,6 +14,7 @@ pub mod decision;
 pub mod dhcp;
 pub mod difference;
 pub mod facts;
+pub mod idempotency;
 pub mod image;
 pub mod journey;
 pub mod lease;

@@ -146,7 +146,7 @@ impl Client {
         let (stream, host): (Box<dyn Stream>, &str) = match &self.place {
             Place::Local(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(&error))?;
-                (Box::new(stream), "bennu")
+                (Box::new(stream), "localhost")
             }
             Place::Remote(remote) => (Box::new(remote.connect().await?), remote.authority()),
         };

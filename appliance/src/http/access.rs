@@ -16,13 +16,14 @@ use super::{
 };
 use crate::{
     appliance::{Appliance, Counters},
-    author::by,
+    author::{Sight, by},
+    ledger::Ledger,
 };
 use axum::{
     Router,
     body::{Body, HttpBody},
     extract::{FromRequestParts, Request, State},
-    http::{Method, request::Parts},
+    http::{HeaderValue, Method, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -38,7 +39,7 @@ use credentials::Shown;
 use door::Way;
 use http_body_util::BodyExt;
 use ring::digest::{SHA256, digest};
-use sessions::{FormKey, Held, Sessions};
+use sessions::{FormKey, Held, SessionEnd, Sessions};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
@@ -46,7 +47,7 @@ use std::{
 };
 
 /// Who asks, in the extensions of every request that is let through. Handlers take it as an argument.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Caller {
     /// For what is kept of what they do: `local (uid 0)`, or `ci (token 01020304)`.
     pub who: String,
@@ -54,6 +55,25 @@ pub struct Caller {
     pub scopes: Scopes,
     /// When they are let in no longer.
     pub expires: Option<Timestamp>,
+    /// The end of the browser's session that they came with.
+    pub session: Option<SessionEnd>,
+}
+
+impl Caller {
+    /// Waits until they are let in no longer: their token was revoked or has ended, or their session is over. For answers
+    /// that go on as long as somebody listens.
+    pub async fn leaves(self, sight: Sight, ledger: Ledger) {
+        let session = async {
+            match self.session {
+                Some(session) => session.comes().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = session => {}
+            () = sight.ends(ledger, self.expires) => {}
+        }
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -75,7 +95,7 @@ pub fn digest_of(secret: &[u8; 32]) -> Digest {
 /// For the local socket, whose file says who may connect: they may do everything.
 pub fn local(router: Router) -> Router {
     let key = FormKey::random();
-    router.layer(middleware::from_fn(move |mut request: Request, next: Next| {
+    let router = router.layer(middleware::from_fn(move |mut request: Request, next: Next| {
         let key = key.clone();
         async move {
             if let Err(refused) = from_here(&request) {
@@ -83,14 +103,21 @@ pub fn local(router: Router) -> Router {
             }
             let uid = request.extensions().get().map(|PeerUid(uid)| *uid);
             let who = uid.map_or_else(|| "local".to_owned(), |uid| format!("local (uid {uid})"));
-            let caller = Caller { who, scopes: [Scope::Admin].into(), expires: None };
+            let caller = Caller { who, scopes: [Scope::Admin].into(), expires: None, session: None };
             let door = Door::new(Way::Local { caller: caller.clone(), key }, &request);
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(door);
             let user = uid.and_then(crate::privileges::user::name);
             by(author(Who::Local { uid, user }, "socket", None, &request), next.run(request)).await
         }
-    }))
+    }));
+    router.layer(middleware::map_response(as_it_says))
+}
+
+/// No browser is to take an answer for another kind than it says, whoever wrote what is in it.
+async fn as_it_says(mut response: Response) -> Response {
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Whose writes these are, for the audit log.
@@ -105,7 +132,7 @@ fn from_here(request: &Request) -> Result<(), Refused> {
     if !origin::is_local_name(request.headers()) {
         return Err(Refused::NotLocal);
     }
-    match origin::is_from_elsewhere(request.method(), request.headers()) {
+    match origin::is_from_elsewhere(request.method(), request.uri().path(), request.headers()) {
         true => Err(Refused::Elsewhere),
         false => Ok(()),
     }
@@ -115,7 +142,7 @@ fn from_here(request: &Request) -> Result<(), Refused> {
 pub fn remote(router: Router, appliance: Arc<Appliance>) -> Router {
     let guard = Guard { appliance, failures: Mutex::default(), log: Mutex::default(), sessions: Mutex::default() };
     let guard = Arc::new(guard);
-    router.layer(middleware::from_fn_with_state(guard, check))
+    router.layer(middleware::from_fn_with_state(guard, check)).layer(middleware::map_response(as_it_says))
 }
 
 /// Where scripts of ours show their session's key.
@@ -129,7 +156,7 @@ struct Guard {
 }
 
 async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    if origin::is_from_elsewhere(request.method(), request.headers()) {
+    if origin::is_from_elsewhere(request.method(), request.uri().path(), request.headers()) {
         return turned_away(Refused::Elsewhere, request);
     }
     if is_open(request.method().as_str(), request.uri().path()) {
@@ -203,7 +230,10 @@ impl Guard {
         if let Err(Refused::Unknown | Refused::Expired(_)) = judged {
             lock(&self.sessions).end(cookie);
         }
-        Ok(judged.map(|granted| Seen { granted, held: session.held, key: Some(session.key) }))
+        Ok(judged.map(|mut granted| {
+            granted.caller.session = Some(session.end(self.now()));
+            Seen { granted, held: session.held, key: Some(session.key) }
+        }))
     }
 
     /// Begins a session for a token that may look at the pages.
@@ -256,7 +286,8 @@ impl Guard {
         Ok(match self.ask(held, method, path)? {
             Access::Granted { id, name, scopes, limit, expires } => {
                 let who = Who::Token { id, name };
-                Ok(Granted { caller: Caller { who: who.to_string(), scopes, expires }, who, limit })
+                let caller = Caller { who: who.to_string(), scopes, expires, session: None };
+                Ok(Granted { caller, who, limit })
             }
             Access::Denied { scopes, needed } => Err(Refused::Denied { scopes, needed }),
             Access::Beyond(limit) => Err(Refused::Beyond(limit)),

@@ -1,6 +1,6 @@
 //! Commands about images and tags.
 
-use super::{Refusal, find_image, registry::merged};
+use super::{Refusal, find_image, machines::Expected, precondition, registry::merged};
 use crate::{
     Change, Decision, MacAddress, Moment, Records, Timestamp, View,
     assignment::Assignment,
@@ -140,11 +140,30 @@ pub struct MoveTag {
     pub name: ImageName,
     /// The image, by another tag or by digest.
     pub to: ImageReference,
+    /// The tag looked at.
+    pub expected: Option<Expected>,
+}
+
+/// The version of a tag: changes whenever it does.
+pub fn version(tag: &Tag) -> String {
+    super::version(tag)
+}
+
+/// The version of an image: changes when its record does, and when tags come to point at it or point elsewhere.
+pub fn image_version(image: &Image, records: &dyn Records) -> String {
+    let tags = records.tags().into_iter().filter(|tag| tag.digest == image.digest).map(|tag| tag.name);
+    super::version(&(image, tags.collect::<BTreeSet<_>>()))
+}
+
+fn check_tag(name: &ImageName, expected: &Option<Expected>, records: &dyn Records) -> Result<(), Refusal> {
+    let found = records.tag(name).as_ref().map(version);
+    precondition::check(expected, found, format_args!("tag {name}"), |what| Refusal::Stale { what })
 }
 
 /// Carries out [`MoveTag`].
 pub fn move_tag(request: &MoveTag, view: &View<'_>, at: &Moment) -> Decision<Result<Tag, Refusal>> {
-    let digest = match find_image(&request.to, view.records) {
+    let checked = check_tag(&request.name, &request.expected, view.records);
+    let digest = match checked.and_then(|()| find_image(&request.to, view.records)) {
         Ok(digest) => digest,
         Err(refusal) => return Decision::just(Err(refusal)),
     };
@@ -166,13 +185,16 @@ const ROLLBACK: &str = "rollback";
 pub struct RollBack {
     /// The tag.
     pub name: ImageName,
+    /// The tag looked at.
+    pub expected: Option<Expected>,
 }
 
 /// Carries out [`RollBack`].
 pub fn roll_back(request: &RollBack, view: &View<'_>, at: &Moment) -> Decision<Result<Tag, Refusal>> {
     let name = &request.name;
-    let earlier = match find_image(&ImageReference::Name(name.clone()), view.records) {
-        Ok(_) => view.records.tag(name).and_then(|tag| earlier(&tag, view.records)),
+    let found = find_image(&ImageReference::Name(name.clone()), view.records);
+    let earlier = match found.and_then(|_| check_tag(name, &request.expected, view.records)) {
+        Ok(()) => view.records.tag(name).and_then(|tag| earlier(&tag, view.records)),
         Err(refusal) => return Decision::just(Err(refusal)),
     };
     let Some(digest) = earlier else { return Decision::just(Err(Refusal::NothingEarlier(name.clone()))) };
@@ -227,6 +249,8 @@ pub(super) fn moved(
 pub struct RemoveImage {
     /// Which.
     pub reference: ImageReference,
+    /// The image looked at.
+    pub expected: Option<Expected>,
 }
 
 /// What a removal came to.
@@ -240,12 +264,22 @@ pub struct Removed {
 
 /// Carries out [`RemoveImage`].
 pub fn remove_image(request: &RemoveImage, view: &View<'_>, at: &Moment) -> Decision<Result<Removed, Refusal>> {
-    let removed = match removal(&request.reference, view, at) {
+    let checked = check_image(request, view.records);
+    let removed = match checked.and_then(|()| removal(&request.reference, view, at)) {
         Ok(removed) => removed,
         Err(refusal) => return Decision::just(Err(refusal)),
     };
     let changes = removal_changes(&removed, view.records);
     Decision { changes, ..Decision::just(Ok(removed)) }
+}
+
+fn check_image(request: &RemoveImage, records: &dyn Records) -> Result<(), Refusal> {
+    let RemoveImage { reference, expected } = request;
+    let image = crate::assignment::lookup(reference, records).and_then(|digest| records.image(&digest));
+    // What is not there is said to be so.
+    let Some((image, _)) = image.zip(expected.as_ref()) else { return Ok(()) };
+    let found = Some(image_version(&image, records));
+    precondition::check(expected, found, format_args!("image {reference}"), |what| Refusal::Stale { what })
 }
 
 /// With the tags go what was pushed under them, and what was only kept for what goes.

@@ -1,7 +1,9 @@
 //! Commands about machines.
 
+pub use super::precondition::Expected;
+
 use super::{
-    Refusal, find_image,
+    Refusal, find_image, precondition,
     text::{check_arguments, check_label, check_labels},
 };
 use crate::{
@@ -13,15 +15,6 @@ use crate::{
     settings::Settings,
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
-
-/// What a person expects the record to be (`If-Match`, RFC 9110 §13.1.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
-    /// `*`: any record, as long as there is one.
-    Exists,
-    /// One of these versions.
-    Version(Vec<String>),
-}
 
 /// The version of a record: changes whenever the record does.
 pub fn version(machine: &Machine) -> String {
@@ -170,10 +163,10 @@ fn move_boot(from: MacAddress, to: MacAddress, view: &View<'_>) -> Vec<Volatile>
 
 fn known(mac: MacAddress, expected: &Option<Expected>, records: &dyn Records) -> Result<Machine, Refusal> {
     let machine = records.machine(mac).ok_or(Refusal::UnknownMachine(mac))?;
-    match expected {
-        Some(Expected::Version(versions)) if !versions.contains(&version(&machine)) => Err(Refusal::Changed(mac)),
-        _ => Ok(machine),
-    }
+    let found = expected.as_ref().map(|_| version(&machine));
+    let what = format_args!("machine {}", machine.id);
+    found.map_or(Ok(()), |found| precondition::check(expected, Some(found), what, |_| Refusal::Changed(mac)))?;
+    Ok(machine)
 }
 
 fn known_or_new(
@@ -184,7 +177,9 @@ fn known_or_new(
 ) -> Result<(Option<Machine>, Machine), Refusal> {
     match known(mac, expected, records) {
         Ok(machine) => Ok((Some(machine.clone()), machine)),
-        Err(Refusal::UnknownMachine(_)) if expected.is_none() => Ok((None, Machine::new(mac, now))),
+        Err(Refusal::UnknownMachine(_)) if expected.as_ref().is_none_or(|expected| expected.is_met(None)) => {
+            Ok((None, Machine::new(mac, now)))
+        }
         Err(Refusal::UnknownMachine(_)) => Err(Refusal::Changed(mac)),
         Err(refusal) => Err(refusal),
     }

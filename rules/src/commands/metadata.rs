@@ -1,6 +1,6 @@
 //! Commands about metadata documents.
 
-use super::{Refusal, machines::Expected};
+use super::{Refusal, machines::Expected, precondition};
 use crate::{
     Change, Decision, MacAddress, Moment, View,
     metadata::{Document, MetadataName},
@@ -118,12 +118,8 @@ pub fn remove(request: &RemoveMetadata, view: &View<'_>, _at: &Moment) -> Decisi
 }
 
 fn check_expected(name: &MetadataName, old: Option<&Document>, expected: &Option<Expected>) -> Result<(), Refusal> {
-    let is_met = match (expected, old) {
-        (None, _) | (Some(Expected::Exists), Some(_)) => true,
-        (Some(Expected::Version(versions)), Some(old)) => versions.contains(&version(old)),
-        (Some(_), None) => false,
-    };
-    if is_met { Ok(()) } else { Err(Refusal::ChangedMetadata(name.clone())) }
+    let what = format_args!("metadata document {name}");
+    precondition::check(expected, old.map(version), what, |_| Refusal::ChangedMetadata(name.clone()))
 }
 
 #[cfg(test)]

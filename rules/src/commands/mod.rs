@@ -7,6 +7,7 @@ pub mod collect;
 pub mod images;
 pub mod machines;
 pub mod metadata;
+mod precondition;
 pub mod registry;
 pub mod rules;
 pub mod secrets;
@@ -137,6 +138,12 @@ pub enum Refusal {
     /// A role says what its tokens may do.
     #[error("the role '{0}' says what its tokens may do, and this says it too")]
     RoleAndScopes(RoleName),
+    /// The record is not the one that the person looked at (RFC 9110 §13.1.1).
+    #[error("{what} was changed or removed by somebody else since you looked at it")]
+    Stale { what: String },
+    /// It was only to be made where there is none (RFC 9110 §13.1.2).
+    #[error("{what} is there already")]
+    IsThere { what: String },
 }
 
 impl Refusal {
@@ -195,6 +202,8 @@ impl Refusal {
             Self::BadRule { .. } => "describe it in one line".into(),
             Self::UnknownRole(_) => "`bennu token roles` shows every role; a document of kind Role adds one".into(),
             Self::RoleAndScopes(_) => "leave out the scopes and the limit, or the role".into(),
+            Self::Stale { .. } => "look at it again, then repeat the change with its new ETag".into(),
+            Self::IsThere { .. } => "leave `If-None-Match` out to change what is there, or choose another name".into(),
             Self::TooManyRules => {
                 "remove rules that nobody needs, or let one name more machines: role in (web,api)".into()
             }

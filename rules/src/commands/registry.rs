@@ -3,6 +3,8 @@
 use super::{
     Refusal,
     images::{Added, RemoveImage, Removed, add, outcome, remove_image},
+    machines::Expected,
+    precondition,
 };
 use crate::{
     Change, Decision, Moment, View,
@@ -96,18 +98,29 @@ pub fn settle_push(request: &SettlePush, view: &View<'_>, at: &Moment) -> Decisi
 pub struct Retry {
     /// The tag.
     pub name: ImageName,
+    /// The push looked at.
+    pub expected: Option<Expected>,
+}
+
+/// The version of a push: changes whenever it does.
+pub fn version(push: &Push) -> String {
+    super::version(push)
 }
 
 /// Carries out [`Retry`]. `None`: nothing was pushed under that name. What went well, or goes on, stays as it is.
-pub fn retry(request: &Retry, view: &View<'_>, _at: &Moment) -> Decision<Option<Push>> {
-    let Some(push) = view.records.push(&request.name) else { return Decision::just(None) };
+pub fn retry(request: &Retry, view: &View<'_>, _at: &Moment) -> Decision<Result<Option<Push>, Refusal>> {
+    let Some(push) = view.records.push(&request.name) else { return Decision::just(Ok(None)) };
+    let (what, stale) = (format_args!("push {}", request.name), |what| Refusal::Stale { what });
+    if let Err(refusal) = precondition::check(&request.expected, Some(version(&push)), what, stale) {
+        return Decision::just(Err(refusal));
+    }
     match push.outcome {
         Outcome::Failed { .. } => {
             let push = Push { outcome: Outcome::Waiting, ..push };
-            Decision { changes: vec![Change::PutPush(push.clone())], ..Decision::just(Some(push)) }
+            Decision { changes: vec![Change::PutPush(push.clone())], ..Decision::just(Ok(Some(push))) }
         }
         Outcome::Waiting | Outcome::Image { .. } | Outcome::Untrusted { .. } | Outcome::Kept => {
-            Decision::just(Some(push))
+            Decision::just(Ok(Some(push)))
         }
     }
 }
@@ -160,7 +173,7 @@ pub fn delete(request: &Delete, view: &View<'_>, at: &Moment) -> Decision<Result
     let known_image = crate::assignment::lookup(&request.reference, view.records).is_some();
     if known_image {
         // What machines boot is not deleted under their feet.
-        let removal = RemoveImage { reference: request.reference.clone() };
+        let removal = RemoveImage { reference: request.reference.clone(), expected: None };
         return remove_image(&removal, view, at).map(|removed| removed.map(Some));
     }
     let nothing = || Removed { tags: Vec::new(), image: None };
@@ -192,7 +205,7 @@ fn delete_artifact(
         }
         // The image that was made of it goes with its tag.
         if view.records.tag(&push.name).is_some() {
-            let removal = RemoveImage { reference: ImageReference::Name(push.name.clone()) };
+            let removal = RemoveImage { reference: ImageReference::Name(push.name.clone()), expected: None };
             let decision = remove_image(&removal, view, at);
             match decision.answer {
                 Ok(gone) => removed.tags.extend(gone.tags),

@@ -3,6 +3,7 @@
 use super::{
     Refusal,
     machines::{Expected, check_bootable},
+    precondition,
 };
 use crate::{
     Change, Decision, Moment, Records, View,
@@ -50,11 +51,9 @@ pub fn put_rule(request: &PutRule, view: &View<'_>, _at: &Moment) -> Decision<An
 fn put(request: &PutRule, records: &dyn Records) -> Result<Vec<Change>, Refusal> {
     let rule = &request.rule;
     let earlier = records.rule(&rule.name);
-    match &earlier {
-        Some(earlier) => check_expected(earlier, &request.expected)?,
-        None if request.expected.is_some() => return Err(Refusal::RuleChanged(rule.name.clone())),
-        None if records.rules().len() >= MAX_RULES => return Err(Refusal::TooManyRules),
-        None => {}
+    check_expected(&rule.name, earlier.as_ref(), &request.expected)?;
+    if earlier.is_none() && records.rules().len() >= MAX_RULES {
+        return Err(Refusal::TooManyRules);
     }
     check_rule(rule)?;
     if let Assignment::Image(reference) = &rule.image {
@@ -82,19 +81,15 @@ pub fn remove_rule(request: &RemoveRule, view: &View<'_>, _at: &Moment) -> Decis
     let Some(rule) = view.records.rule(&request.name) else {
         return Decision::just(Err(Refusal::UnknownRule(request.name.clone())));
     };
-    match check_expected(&rule, &request.expected) {
+    match check_expected(&rule.name, Some(&rule), &request.expected) {
         Ok(()) => Decision { changes: vec![Change::RemoveRule(rule.name.clone())], ..Decision::just(Ok(rule)) },
         Err(refusal) => Decision::just(Err(refusal)),
     }
 }
 
-fn check_expected(rule: &Rule, expected: &Option<Expected>) -> Result<(), Refusal> {
-    match expected {
-        Some(Expected::Version(versions)) if !versions.contains(&version(rule)) => {
-            Err(Refusal::RuleChanged(rule.name.clone()))
-        }
-        _ => Ok(()),
-    }
+fn check_expected(name: &RuleName, rule: Option<&Rule>, expected: &Option<Expected>) -> Result<(), Refusal> {
+    let what = format_args!("rule '{name}'");
+    precondition::check(expected, rule.map(version), what, |_| Refusal::RuleChanged(name.clone()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Commands about secrets.
 
-use super::Refusal;
+use super::{Refusal, machines::Expected, precondition};
 use crate::{
     Change, Decision, MacAddress, Moment, View,
     secret::{HostKeys, Placement, Sealed, Secret, SecretName, Target},
@@ -24,6 +24,17 @@ pub struct SetSecret {
     pub value: Sealed,
     /// Who sets it.
     pub by: String,
+    /// The secret looked at.
+    pub expected: Option<Expected>,
+}
+
+/// The version of a secret: changes whenever it is set.
+pub fn version(secret: &Secret) -> String {
+    super::version(secret)
+}
+
+fn check_expected(name: &SecretName, old: Option<&Secret>, expected: &Option<Expected>) -> Result<(), Refusal> {
+    precondition::check(expected, old.map(version), format_args!("secret {name}"), |what| Refusal::Stale { what })
 }
 
 /// Carries out [`SetSecret`].
@@ -35,8 +46,9 @@ pub fn set(request: &SetSecret, view: &View<'_>, at: &Moment) -> Decision<Result
             return Err(bad("/selector", "it looks at what machines say of their own hardware, which could be a lie"));
         }
         request.file.as_ref().map_or(Ok(()), check_placement)?;
-        let is_new = view.records.secret(&request.name).is_none();
-        if is_new && view.records.secrets().len() >= MAX_SECRETS {
+        let old = view.records.secret(&request.name);
+        check_expected(&request.name, old.as_ref(), &request.expected)?;
+        if old.is_none() && view.records.secrets().len() >= MAX_SECRETS {
             return Err(Refusal::TooManySecrets(MAX_SECRETS));
         }
         Ok(())
@@ -44,7 +56,7 @@ pub fn set(request: &SetSecret, view: &View<'_>, at: &Moment) -> Decision<Result
     if let Err(refusal) = check() {
         return Decision::just(Err(refusal));
     }
-    let SetSecret { name, target, file, value, by } = request.clone();
+    let SetSecret { name, target, file, value, by, expected: _ } = request.clone();
     let secret = Secret { name, target, file, value, set: at.now, by };
     Decision { changes: vec![Change::PutSecret(secret.clone())], ..Decision::just(Ok(secret)) }
 }
@@ -54,12 +66,17 @@ pub fn set(request: &SetSecret, view: &View<'_>, at: &Moment) -> Decision<Result
 pub struct RemoveSecret {
     /// Its name.
     pub name: SecretName,
+    /// The secret looked at.
+    pub expected: Option<Expected>,
 }
 
 /// Carries out [`RemoveSecret`]. What machines that run were given stays with them.
 pub fn remove(request: &RemoveSecret, view: &View<'_>, _at: &Moment) -> Decision<Result<(), Refusal>> {
     match view.records.secret(&request.name) {
-        Some(_) => {
+        Some(secret) => {
+            if let Err(refusal) = check_expected(&request.name, Some(&secret), &request.expected) {
+                return Decision::just(Err(refusal));
+            }
             let changes = vec![Change::RemoveSecret(request.name.clone())];
             Decision { changes, ..Decision::just(Ok(())) }
         }
@@ -143,7 +160,7 @@ mod tests {
 
     fn request(name: &str, target: Target) -> SetSecret {
         let file = Some(Placement { path: format!("/etc/{name}"), mode: 0o600, owner: String::new() });
-        SetSecret { name: name.parse().unwrap(), target, file, value: sealed(), by: "test".into() }
+        SetSecret { name: name.parse().unwrap(), target, file, value: sealed(), by: "test".into(), expected: None }
     }
 
     fn selector(text: &str) -> Target {
@@ -175,9 +192,10 @@ mod tests {
         }
         assert_eq!(names(&memory, 1), ["b-role", "c-all", "a-own"], "a machine's own comes last, and so counts");
         assert_eq!(names(&memory, 2), ["c-all", "d-other"]);
-        run(&mut memory, &RemoveSecret { name: "c-all".parse().unwrap() }, remove).unwrap();
+        run(&mut memory, &RemoveSecret { name: "c-all".parse().unwrap(), expected: None }, remove).unwrap();
         assert_eq!(names(&memory, 2), ["d-other"]);
-        let unknown = run(&mut memory, &RemoveSecret { name: "c-all".parse().unwrap() }, remove).unwrap_err();
+        let unknown =
+            run(&mut memory, &RemoveSecret { name: "c-all".parse().unwrap(), expected: None }, remove).unwrap_err();
         assert!(matches!(&unknown, Refusal::UnknownSecret(_)) && !unknown.advice().is_empty());
     }
 

@@ -1,6 +1,6 @@
 //! Commands about tokens.
 
-use super::Refusal;
+use super::{Refusal, machines::Expected, precondition};
 use crate::{
     Change, Decision, Moment, Timestamp, View,
     image::Digest,
@@ -144,12 +144,23 @@ fn unfit(limit: &Selector, scopes: &Scopes) -> Option<String> {
 pub struct RevokeToken {
     /// Which.
     pub id: TokenId,
+    /// The token looked at.
+    pub expected: Option<Expected>,
+}
+
+/// The version of a token: changes whenever it does. That it was used is no change.
+pub fn version(token: &Token) -> String {
+    super::version(&Token { last_used: None, ..token.clone() })
 }
 
 /// Carries out [`RevokeToken`]; the answer is the token that is gone.
 pub fn revoke(request: &RevokeToken, view: &View<'_>, _at: &Moment) -> Decision<Result<Token, Refusal>> {
     match view.records.token(request.id) {
         Some(token) => {
+            let (what, stale) = (format_args!("token {}", token.id), |what| Refusal::Stale { what });
+            if let Err(refusal) = precondition::check(&request.expected, Some(version(&token)), what, stale) {
+                return Decision::just(Err(refusal));
+            }
             let changes = vec![Change::RemoveToken(request.id)];
             Decision { changes, ..Decision::just(Ok(token)) }
         }
@@ -212,8 +223,11 @@ mod tests {
     fn a_revoked_token_is_gone() {
         let mut desk = Desk::new();
         let token = desk.create("ci", None).unwrap();
-        assert_eq!(desk.run(&RevokeToken { id: token.id }, revoke), Ok(token.clone()));
-        assert_eq!(desk.run(&RevokeToken { id: token.id }, revoke), Err(Refusal::UnknownToken(token.id)));
+        assert_eq!(desk.run(&RevokeToken { id: token.id, expected: None }, revoke), Ok(token.clone()));
+        assert_eq!(
+            desk.run(&RevokeToken { id: token.id, expected: None }, revoke),
+            Err(Refusal::UnknownToken(token.id))
+        );
         assert!(desk.memory.tokens().is_empty());
     }
 

@@ -2,7 +2,9 @@
 
 use super::digest_of;
 use bennu_rules::{Timestamp, image::Digest, token::TokenId};
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The cookie. The prefix makes browsers hold it to this host, to TLS and to the whole site (RFC 6265bis §4.1.3.2).
 pub const COOKIE: &str = "__Host-bennu";
@@ -67,36 +69,67 @@ pub struct Session {
     pub key: FormKey,
     began: Timestamp,
     used: Timestamp,
+    ended: CancellationToken,
+}
+
+/// When a session ends, for answers that go on as long as somebody listens.
+#[derive(Debug, Clone)]
+pub struct SessionEnd {
+    ended: CancellationToken,
+    at: Instant,
+}
+
+impl SessionEnd {
+    /// Waits for it.
+    pub async fn comes(self) {
+        let _ = tokio::time::timeout_at(self.at, self.ended.cancelled()).await;
+    }
 }
 
 impl Session {
     fn has_ended(&self, now: Timestamp) -> bool {
         now.since(self.used) >= IDLE_MS || now.since(self.began) >= LASTS_MS
     }
+
+    /// Its end: somebody ends it, or its time is over.
+    pub fn end(&self, now: Timestamp) -> SessionEnd {
+        let left = LASTS_MS.saturating_sub(now.since(self.began));
+        SessionEnd { ended: self.ended.clone(), at: Instant::now() + Duration::from_millis(left) }
+    }
 }
 
 /// All of them, by the SHA-256 of their cookie: whoever reads our memory's image finds no cookie in it.
 #[derive(Debug, Default)]
-pub struct Sessions(BTreeMap<Digest, Session>);
+pub struct Sessions(BTreeMap<Digest, Kept>);
+
+/// A session; with it goes what goes on for it.
+#[derive(Debug)]
+struct Kept {
+    session: Session,
+    _end: DropGuard,
+}
 
 impl Sessions {
     /// Begins a session; the answer is its cookie's value. Time is any steady count.
     pub fn begin(&mut self, held: Held, now: Timestamp) -> String {
-        self.0.retain(|_, session| !session.has_ended(now));
-        let of_token = self.0.values().filter(|session| session.held.id == held.id).count();
+        self.0.retain(|_, kept| !kept.session.has_ended(now));
+        let of_token = self.0.values().filter(|kept| kept.session.held.id == held.id).count();
         if of_token >= MAX_OF_A_TOKEN {
             self.end_oldest(|session| session.held.id == held.id);
         } else if self.0.len() >= MAX_SESSIONS {
             self.end_oldest(|_| true);
         }
         let secret: [u8; 32] = rand::random();
-        let session = Session { held, key: FormKey::random(), began: now, used: now };
-        self.0.insert(digest_of(&secret), session);
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
+        let session = Session { held, key: FormKey::random(), began: now, used: now, ended };
+        self.0.insert(digest_of(&secret), Kept { session, _end: end });
         hex(&secret)
     }
 
     fn end_oldest(&mut self, among: impl Fn(&Session) -> bool) {
-        let oldest = self.0.iter().filter(|(_, session)| among(session)).min_by_key(|(_, session)| session.used);
+        let among = self.0.iter().filter(|(_, kept)| among(&kept.session));
+        let oldest = among.min_by_key(|(_, kept)| kept.session.used);
         if let Some(digest) = oldest.map(|(digest, _)| *digest) {
             self.0.remove(&digest);
         }
@@ -105,11 +138,11 @@ impl Sessions {
     /// The session of a cookie's value, which is used thereby.
     pub fn find(&mut self, cookie: &str, now: Timestamp) -> Option<Session> {
         let digest = digest_of_cookie(cookie)?;
-        if self.0.get(&digest)?.has_ended(now) {
+        if self.0.get(&digest)?.session.has_ended(now) {
             self.0.remove(&digest);
             return None;
         }
-        let session = self.0.get_mut(&digest)?;
+        let session = &mut self.0.get_mut(&digest)?.session;
         session.used = now;
         Some(session.clone())
     }
@@ -172,6 +205,28 @@ mod tests {
         }
         assert!(sessions.find(&cookie, Timestamp(START.0 + LASTS_MS)).is_none());
         assert!(sessions.0.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_on_for_a_session_ends_with_it() {
+        let mut sessions = Sessions::default();
+        let is_over =
+            async |end: &SessionEnd| tokio::time::timeout(Duration::from_millis(1), end.clone().comes()).await.is_ok();
+        let cookie = sessions.begin(held(1), START);
+        let end = sessions.find(&cookie, START).unwrap().end(START);
+        assert!(!is_over(&end).await);
+        sessions.end(&cookie);
+        assert!(is_over(&end).await, "somebody logged out");
+        let cookie = sessions.begin(held(1), START);
+        let end = sessions.find(&cookie, START).unwrap().end(START);
+        tokio::time::advance(Duration::from_millis(LASTS_MS)).await;
+        assert!(is_over(&end).await, "its time is over, though nobody asked since");
+        let first = sessions.begin(held(2), START);
+        let end = sessions.find(&first, START).unwrap().end(START);
+        for n in 1..=MAX_OF_A_TOKEN as u64 {
+            sessions.begin(held(2), Timestamp(START.0 + n));
+        }
+        assert!(is_over(&end).await, "it gave way to others");
     }
 
     #[test]

@@ -66,6 +66,15 @@ async fn tagged(response: Response, known: Vec<HeaderValue>) -> Response {
     Response::from_parts(parts, Body::from(bytes))
 }
 
+/// An answer that tells of a record, by whose version writes are conditional.
+pub fn versioned(version: &str, told: &impl serde::Serialize) -> Response {
+    let mut response = axum::Json(told).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
 /// Whether `If-None-Match` names the tag. Weak comparison (RFC 9110 §13.1.2).
 fn matches(value: &str, tag: &str) -> bool {
     value.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)

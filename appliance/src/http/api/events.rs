@@ -113,7 +113,7 @@ pub async fn follow(
         })
     });
     let stop = api.shutdown.clone().cancelled_owned();
-    let ends = Box::pin(sight.ends(api.ledger.clone(), caller.expires));
+    let ends = Box::pin(caller.leaves(sight, api.ledger.clone()));
     let events = stream::iter(past).chain(live).map(Ok).take_until(future::select(Box::pin(stop), ends));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }

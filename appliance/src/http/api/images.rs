@@ -2,13 +2,15 @@
 
 use super::{
     Shared,
+    conditional::versioned,
     problem::{Answer, Problem},
-    request::{Body, Page, Paging, Params, named},
+    request::{Body, IfMatch, Page, Paging, Params, expected, named},
 };
 use crate::{appliance::Appliance, author::Sight, ledger::Stored};
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use bennu_images::store::IndexEntry;
 use bennu_rules::{
@@ -17,11 +19,12 @@ use bennu_rules::{
     boot,
     commands::{
         Refusal, find_image,
-        images::{MoveTag, RemoveImage, RollBack, move_tag, remove_image, roll_back},
+        images::{MoveTag, RemoveImage, RollBack, image_version, move_tag, remove_image, roll_back, version},
     },
     image::{Digest, Image, ImageName, ImageReference, Tag},
     machine::Outline,
 };
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
@@ -106,16 +109,17 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
     params(("reference" = ImageReference, Path, description = "`name:tag` or a digest.")),
     responses((status = OK, body = ImageListed))
 )]
-pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<ImageListed>> {
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let reference: ImageReference = named(&text)?;
     let running = api.ledger.read(|records, live| running(live, records))?;
-    let shown = api.ledger.stored(|records| {
+    let (version, shown) = api.ledger.stored(|records| {
         let digest = find_image(&reference, records)?;
         let image = records.image(&digest).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })?;
+        let version = image_version(&image, records);
         let shown = ImageShown::of(image, &records.tags(), &seen(records));
-        Ok::<_, Refusal>(ImageListed::of(shown, &holders(&records.images()), &running))
+        Ok::<_, Refusal>((version, ImageListed::of(shown, &holders(&records.images()), &running)))
     })??;
-    Ok(Json(shown))
+    Ok(versioned(&version, &shown))
 }
 
 /// `DELETE /v1/images/{reference}`: a digest goes with its tags, a tag alone unless it is the last one.
@@ -123,11 +127,11 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<I
     delete,
     path = "/v1/images/{*reference}",
     tag = "images",
-    params(("reference" = ImageReference, Path, description = "`name:tag` or a digest.")),
+    params(("reference" = ImageReference, Path, description = "`name:tag` or a digest."), IfMatch),
     responses((status = OK, body = RemovedShown))
 )]
-pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json<RemovedShown>> {
-    let request = RemoveImage { reference: named(&text)? };
+pub async fn remove(State(api): Shared, Path(text): Path<String>, headers: HeaderMap) -> Answer<Json<RemovedShown>> {
+    let request = RemoveImage { reference: named(&text)?, expected: expected(&headers)? };
     let settling = api.registry.settling.lock().await;
     let removed = api.ledger.decide(request, remove_image).await??;
     let freed = tidy(&api.appliance).await?;
@@ -140,17 +144,22 @@ pub async fn remove(State(api): Shared, Path(text): Path<String>) -> Answer<Json
     put,
     path = "/v1/tags/{*name}",
     tag = "images",
-    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    params(("name" = ImageName, Path, description = "`name:tag`."), IfMatch),
     request_body = TagBody,
     responses((status = OK, body = Tag))
 )]
-pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<TagBody>) -> Answer<Json<Tag>> {
-    let request = MoveTag { name: named(&text)?, to: body.image };
+pub async fn tag(
+    State(api): Shared,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body<TagBody>,
+) -> Answer<Response> {
+    let request = MoveTag { name: named(&text)?, to: body.image, expected: expected(&headers)? };
     let settling = api.registry.settling.lock().await;
     let tag = api.ledger.decide(request, move_tag).await??;
     write_index(&api)?;
     drop(settling);
-    Ok(Json(tag))
+    Ok(versioned(&version(&tag), &tag))
 }
 
 /// `GET /v1/tags/{name}`, with its history
@@ -161,14 +170,14 @@ pub async fn tag(State(api): Shared, Path(text): Path<String>, Body(body): Body<
     params(("name" = ImageName, Path, description = "`name:tag`.")),
     responses((status = OK, body = Tag))
 )]
-pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Json<Tag>> {
+pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let name: ImageName = named(&text)?;
     let reference = ImageReference::Name(name.clone());
     let tag = api.ledger.stored(|records| {
         find_image(&reference, records)?;
         records.tag(&name).ok_or(Refusal::UnknownImage { reference, near: Vec::new() })
     })??;
-    Ok(Json(tag))
+    Ok(versioned(&version(&tag), &tag))
 }
 
 /// `POST /v1/tags/{name}`
@@ -176,19 +185,24 @@ pub async fn show_tag(State(api): Shared, Path(text): Path<String>) -> Answer<Js
     post,
     path = "/v1/tags/{*name}",
     tag = "images",
-    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    params(("name" = ImageName, Path, description = "`name:tag`."), IfMatch),
     request_body = TagAction,
     responses((status = OK, body = Tag))
 )]
-pub async fn act(State(api): Shared, Path(text): Path<String>, Body(action): Body<TagAction>) -> Answer<Json<Tag>> {
-    let name = named(&text)?;
+pub async fn act(
+    State(api): Shared,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Body(action): Body<TagAction>,
+) -> Answer<Response> {
+    let (name, expected) = (named(&text)?, expected(&headers)?);
     let settling = api.registry.settling.lock().await;
     let tag = match action {
-        TagAction::Rollback => api.ledger.decide(RollBack { name }, roll_back).await??,
+        TagAction::Rollback => api.ledger.decide(RollBack { name, expected }, roll_back).await??,
     };
     write_index(&api)?;
     drop(settling);
-    Ok(Json(tag))
+    Ok(versioned(&version(&tag), &tag))
 }
 
 /// Removes blobs that no record names and writes the index anew. For holders of `settling`.

@@ -3,6 +3,7 @@
 use super::{
     Api, Shared,
     events::LastEventId,
+    heavy,
     problem::{Answer, Kind, Problem},
     request::Params,
 };
@@ -97,8 +98,16 @@ pub async fn show(
     // Whoever goes on behind a line misses none, however many they are.
     let count = if after.is_some() && wanted.follow { MOST } else { count };
     let which = Which { count, after, least: wanted.severity };
-    let mut follower =
-        Follower { api: api.clone(), live, machine: boot.machine, boot: id, which, waiting: VecDeque::new() };
+    // One answer has its place from outside, until it has been sent.
+    let place = match wanted.follow {
+        true => match api.places.take(heavy::Work::Log).await {
+            Ok(place) => Some(place),
+            Err(problem) => return Ok(heavy::refused(problem)),
+        },
+        false => None,
+    };
+    let (machine, waiting) = (boot.machine, VecDeque::new());
+    let mut follower = Follower { api: api.clone(), live, machine, boot: id, which, waiting, place };
     follower.look_up().await.map_err(|error| {
         Problem::new(Kind::Internal, format!("the boot's log cannot be read: {error}"), "look at the service's disk")
     })?;
@@ -107,7 +116,9 @@ pub async fn show(
         return Ok(Json(LogShown { boot: follower.boot, items: follower.waiting.into(), last }).into_response());
     }
     let stop = api.shutdown.clone().cancelled_owned();
-    let ends = Box::pin(Sight::current().ends(api.ledger.clone(), caller.expires));
+    let (sight, ledger) = (Sight::current(), api.ledger.clone());
+    let lost = sight.clone().loses(machine, ledger.clone());
+    let ends = future::select(Box::pin(caller.leaves(sight, ledger)), Box::pin(lost));
     let lines = stream::unfold(follower, |mut follower| async move { Some((sent(&follower.next().await?), follower)) });
     let events = lines.map(Ok::<_, Infallible>).take_until(future::select(Box::pin(stop), ends));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()).into_response())
@@ -127,6 +138,8 @@ struct Follower {
     /// What is still of interest: `after` is the last line that was read.
     which: Which,
     waiting: VecDeque<Kept>,
+    /// Until what waits has been sent.
+    place: Option<heavy::Place>,
 }
 
 impl Follower {
@@ -148,6 +161,7 @@ impl Follower {
             if let Some(line) = self.waiting.pop_front() {
                 return Some(line);
             }
+            self.place = None;
             match self.live.recv().await {
                 Ok(Said { boot, line, .. }) if boot == self.boot && self.which.takes(&line) => {
                     self.which.after = Some(line.id());
@@ -157,6 +171,7 @@ impl Follower {
                 // Who reads slower than machines speak reads on in the file.
                 Err(RecvError::Lagged(_)) => {
                     self.which.count = MOST;
+                    self.place = Some(self.api.places.take(heavy::Work::Log).await.ok()?);
                     self.look_up().await.ok()?;
                 }
                 Err(RecvError::Closed) => return None,

@@ -12,6 +12,8 @@ pub mod diff;
 pub mod events;
 pub mod exports;
 pub mod gc;
+mod heavy;
+mod idempotency;
 pub mod images;
 pub mod imports;
 pub mod leases;
@@ -42,6 +44,8 @@ use utoipa_axum::routes;
 pub struct Api {
     appliance: Arc<Appliance>,
     trials: trials::Trials,
+    answers: idempotency::Answers,
+    places: heavy::Places,
 }
 
 impl Deref for Api {
@@ -57,12 +61,15 @@ type Shared = State<Arc<Api>>;
 /// The API of one appliance, behind one of the doors of [`crate::http::access`].
 pub fn router(appliance: Arc<Appliance>) -> Router {
     let registry = super::registry::router(appliance.clone());
-    let api = Arc::new(Api { appliance, trials: Default::default() });
+    let (trials, answers, places) = Default::default();
+    let api = Arc::new(Api { appliance, trials, answers, places });
     let (described, _) = routes().parts();
     let api_routes = described
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(conditional::answer))
+        .layer(middleware::from_fn_with_state(api.clone(), heavy::hold))
+        .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer))
         .with_state(api);
     api_routes.merge(registry)
 }
@@ -93,7 +100,7 @@ fn routes() -> Described {
         .routes(routes!(events::follow))
         .routes(routes!(status::show))
         .routes(routes!(tokens::list, tokens::create))
-        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::show, tokens::revoke))
         .routes(routes!(audit::list))
         .routes(routes!(audit::export))
         .routes(routes!(audit::verify))

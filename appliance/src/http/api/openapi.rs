@@ -3,7 +3,7 @@
 //! A route is added with [`Described::routes`] and in no other way, so that none exists without its description. What
 //! is true of every operation (problem documents, who may ask, conditions) is added here and written nowhere else.
 
-use super::{Api, problem::Problem};
+use super::{Api, idempotency, problem::Problem};
 use crate::ledger::BootEvent;
 use axum::{
     Router,
@@ -47,7 +47,7 @@ pub struct Binary(Vec<u8>);
             Points in time are milliseconds since 1970 (UTC). Errors are problem documents (RFC 9457), whose `pointer` \
             says which part of the body is wrong. A listing is a page; `next` is what to ask as `after` for the page \
             after it. The answer to every GET has an ETag, which `If-None-Match` compares (304), and which `If-Match` \
-            takes at a write (412). A body is JSON with the content type application/json; fields that are not \
+            takes at a write (412). A request that is not idempotent takes an `Idempotency-Key`. A body is JSON with the content type application/json; fields that are not \
             described are refused.\n\n\
             The registry at `/v2/` is not described here: it is the OCI distribution API, specification 1.1.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
@@ -196,6 +196,9 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
     }
     let mut parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
     parameters.iter_mut().for_each(|parameter| absent_is_no_null(&mut parameter["schema"]));
+    if idempotency::is_heeded(method, path) {
+        parameters.push(idempotency_key());
+    }
     if !parameters.is_empty() {
         operation.insert("parameters".to_owned(), Value::Array(parameters.clone()));
     }
@@ -212,7 +215,11 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
         (has_body, 413, "The body is too long"),
         (has_body, 415, "The body's content type is another"),
         (method != "GET" || has("in", "query"), 422, "The request asks for what cannot be"),
-        (!is_open, 429, "Too many requests with wrong tokens came from there"),
+        (
+            !is_open,
+            429,
+            "Too many requests with wrong tokens came from there, or too much of this work goes on: see Retry-After",
+        ),
         (!is_open, 500, "Bennu failed"),
         (path != "/healthz", 503, "Bennu cannot do this now"),
         (method != "GET", 507, "The disk is full"),
@@ -240,6 +247,18 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
         }));
         operation.insert("parameters".to_owned(), Value::Array(parameters));
     }
+}
+
+fn idempotency_key() -> Value {
+    json!({
+        "name": "Idempotency-Key", "in": "header", "required": false,
+        "schema": {"type": "string", "pattern": idempotency::PATTERN},
+        "description": "A key of the client's own, such as a UUID, by which the same request that comes again is not carried \
+            out again: it gets the answer of before, with `Idempotency-Replayed: true`. While the first is being carried \
+            out it is 409, and another request under the key is 422. Keys are each caller's own. Answers, refusals too, \
+            are kept for 24 hours, a thousand of a caller, in memory: a restart forgets them. Send `If-Match` as well \
+            where that matters."
+    })
 }
 
 fn answers_json(operation: &Map<String, Value>) -> bool {

@@ -82,7 +82,7 @@ impl Kind {
             Self::DiskFull => ("disk-full", "The disk is full", StatusCode::INSUFFICIENT_STORAGE),
             Self::Unauthorized => ("unauthorized", "The request needs a valid token", StatusCode::UNAUTHORIZED),
             Self::Forbidden => ("forbidden", "The token may not do this", StatusCode::FORBIDDEN),
-            Self::TooMany => ("too-many", "Too many requests failed", StatusCode::TOO_MANY_REQUESTS),
+            Self::TooMany => ("too-many", "Too many requests", StatusCode::TOO_MANY_REQUESTS),
             Self::Internal => ("internal", "Bennu failed", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Unavailable => ("unavailable", "Bennu cannot do this now", StatusCode::SERVICE_UNAVAILABLE),
         }
@@ -150,6 +150,7 @@ impl From<Refusal> for Problem {
             | Refusal::UnknownRule(_)
             | Refusal::UnknownRole(_) => Kind::NotFound,
             Refusal::Changed(_) | Refusal::ChangedMetadata(_) | Refusal::RuleChanged(_) => Kind::Precondition,
+            Refusal::Stale { .. } | Refusal::IsThere { .. } => Kind::Precondition,
             Refusal::KernelOnly(_)
             | Refusal::BadAddress { .. }
             | Refusal::BadLabel { .. }

@@ -2,20 +2,23 @@
 
 use super::{
     Shared,
+    conditional::versioned,
     problem::{Answer, Kind, Problem},
-    request::{Body, Page, Paging, Params, named},
+    request::{Body, IfMatch, Page, Paging, Params, expected, named},
 };
 use crate::registry::conversions::Now;
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use bennu_rules::{
     Records,
-    commands::registry::{Retry, retry},
+    commands::registry::{Retry, retry, version},
     image::ImageName,
     registry::{Outcome, Push},
 };
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 /// A push, and how far it is.
@@ -64,10 +67,10 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
     params(("name" = ImageName, Path, description = "`name:tag`.")),
     responses((status = OK, body = PushShown))
 )]
-pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<PushShown>> {
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
     let name: ImageName = named(&text)?;
     let push = api.ledger.stored(|records| records.push(&name))?.ok_or_else(|| unknown(&name))?;
-    Ok(Json(shown(push, api.registry.conversions.now().as_ref())))
+    Ok(versioned(&version(&push), &shown(push, api.registry.conversions.now().as_ref())))
 }
 
 /// `POST /v1/pushes/{name}`
@@ -75,20 +78,22 @@ pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Json<P
     post,
     path = "/v1/pushes/{*name}",
     tag = "pushes",
-    params(("name" = ImageName, Path, description = "`name:tag`.")),
+    params(("name" = ImageName, Path, description = "`name:tag`."), IfMatch),
     request_body = PushAction,
     responses((status = OK, body = PushShown))
 )]
 pub async fn act(
     State(api): Shared,
     Path(text): Path<String>,
+    headers: HeaderMap,
     Body(action): Body<PushAction>,
-) -> Answer<Json<PushShown>> {
+) -> Answer<Response> {
     let name: ImageName = named(&text)?;
     let PushAction::Retry = action;
-    let push = api.ledger.decide(Retry { name: name.clone() }, retry).await?.ok_or_else(|| unknown(&name))?;
+    let request = Retry { name: name.clone(), expected: expected(&headers)? };
+    let push = api.ledger.decide(request, retry).await??.ok_or_else(|| unknown(&name))?;
     api.registry.conversions.wake();
-    Ok(Json(shown(push, None)))
+    Ok(versioned(&version(&push), &shown(push, None)))
 }
 
 fn unknown(name: &ImageName) -> Problem {

@@ -173,32 +173,57 @@ pub fn named<T: std::str::FromStr<Err = bennu_rules::image::BadReference>>(text:
     text.parse().map_err(|error: T::Err| Problem::new(Kind::Malformed, error.to_string(), ""))
 }
 
-/// The precondition of `If-Match` (RFC 9110 §13.1.1). Weak tags never match.
+/// The preconditions of a write: `If-Match` and `If-None-Match` (RFC 9110 §13.1).
 pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
-    let mut versions = Vec::new();
-    for value in headers.get_all(header::IF_MATCH) {
-        let refuse =
-            || Problem::new(Kind::Malformed, "If-Match is no list of ETags", "send the ETag of a GET as it was");
+    let matched = tags(headers, &header::IF_MATCH)?.map(|tags| match tags {
+        Tags::Any => Expected::Exists,
+        // Weak tags never match here.
+        Tags::These { strong, .. } => Expected::Version(strong),
+    });
+    let unmatched = tags(headers, &header::IF_NONE_MATCH)?.map(|tags| match tags {
+        Tags::Any => Expected::Absent,
+        Tags::These { mut strong, weak } => {
+            strong.extend(weak);
+            Expected::Other(strong)
+        }
+    });
+    Ok(match (matched, unmatched) {
+        (Some(matched), Some(unmatched)) => Some(Expected::All(vec![matched, unmatched])),
+        (one, other) => one.or(other),
+    })
+}
+
+/// A list of ETags, without what they tell of more than the record.
+enum Tags {
+    Any,
+    These { strong: Vec<String>, weak: Vec<String> },
+}
+
+fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<Tags>, Problem> {
+    let (mut strong, mut weak) = (Vec::new(), Vec::new());
+    for value in headers.get_all(name) {
+        let refuse = || {
+            let what = if name == header::IF_MATCH { "If-Match" } else { "If-None-Match" };
+            Problem::new(Kind::Malformed, format!("{what} is no list of ETags"), "send the ETag of a GET as it was")
+        };
         let value = value.to_str().map_err(|_| refuse())?;
         if value.trim() == "*" {
-            return Ok(Some(Expected::Exists));
+            return Ok(Some(Tags::Any));
         }
         // Empty elements are passed over (RFC 9110 §5.6.1.2), and an empty list matches nothing.
         for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
-            let strong = tag.strip_prefix("W/").unwrap_or(tag);
-            let version = strong.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(refuse)?;
+            let bare = tag.strip_prefix("W/").unwrap_or(tag);
+            let version = bare.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(refuse)?;
             if !version.bytes().all(|byte| matches!(byte, b'!' | b'#'..=b'~')) {
                 return Err(refuse());
             }
-            if strong.len() < tag.len() {
-                continue;
-            }
             // What follows tells of more than the record: see `conditional`.
             let version = version.split_once('-').map_or(version, |(version, _)| version);
-            versions.push(version.to_owned());
+            let list = if bare.len() < tag.len() { &mut weak } else { &mut strong };
+            list.push(version.to_owned());
         }
     }
-    Ok(headers.contains_key(header::IF_MATCH).then_some(Expected::Version(versions)))
+    Ok(headers.contains_key(name).then_some(Tags::These { strong, weak }))
 }
 
 /// The precondition of writes.
@@ -210,6 +235,9 @@ pub struct IfMatch {
     /// resource is another by now (RFC 9110 §13.1.1).
     #[param(rename = "If-Match", pattern = "^(\\*|(W/)?\"[!#-+\\--~]*\"(, ?(W/)?\"[!#-+\\--~]*\")*)?$")]
     if_match: Option<String>,
+    /// `*`: the write is refused with 412 where there is such a resource already (RFC 9110 §13.1.2).
+    #[param(rename = "If-None-Match", pattern = "^(\\*|(W/)?\"[!#-+\\--~]*\"(, ?(W/)?\"[!#-+\\--~]*\")*)?$")]
+    if_none_match: Option<String>,
 }
 
 /// Which part of a listing is asked for.
@@ -359,6 +387,15 @@ mod tests {
         for wrong in ["bare", "\"a b\"", "\"a\", *", "null"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+        let both = |matched: &'static str, unmatched: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_static(matched));
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static(unmatched));
+            expected(&headers).unwrap().unwrap()
+        };
+        let other = Expected::Other(vec!["b".into(), "c".into()]);
+        assert_eq!(both("*", r#"W/"c", "b-1""#), Expected::All(vec![Expected::Exists, other]));
+        assert_eq!(both("*", "*"), Expected::All(vec![Expected::Exists, Expected::Absent]));
     }
 
     #[test]

@@ -2,22 +2,27 @@
 
 use super::{
     Shared,
+    conditional::versioned,
     problem::{Answer, Kind, Problem},
-    request::{Hidden, Page, Paging, Params},
+    request::{Hidden, IfMatch, Page, Paging, Params, expected},
 };
 use crate::http::access::Caller;
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bennu_rules::{
     MacAddress, Records, Timestamp,
-    commands::secrets::{RemoveSecret, SetSecret, remove as remove_secret, set as set_secret},
+    commands::{
+        Refusal,
+        secrets::{RemoveSecret, SetSecret, remove as remove_secret, set as set_secret, version},
+    },
     secret::{Placement, Secret, SecretName, Target},
     selector::Selector,
 };
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -100,10 +105,11 @@ pub async fn list(State(api): Shared, Params(paging): Params<Paging>) -> Answer<
     params(("name" = SecretName, Path, description = "The secret's name.")),
     responses((status = OK, body = SecretShown))
 )]
-pub async fn show(State(api): Shared, Path(name): Path<String>) -> Answer<Json<SecretShown>> {
+pub async fn show(State(api): Shared, Path(name): Path<String>) -> Answer<Response> {
     let name = named(&name)?;
     let secret = api.ledger.stored(|records| records.secret(&name))?;
-    Ok(Json(SecretShown::of(secret.ok_or(bennu_rules::commands::Refusal::UnknownSecret(name))?)))
+    let secret = secret.ok_or(Refusal::UnknownSecret(name))?;
+    Ok(versioned(&version(&secret), &SecretShown::of(secret)))
 }
 
 /// `PUT /v1/secrets/{name}`
@@ -111,7 +117,7 @@ pub async fn show(State(api): Shared, Path(name): Path<String>) -> Answer<Json<S
     put,
     path = "/v1/secrets/{name}",
     tag = "secrets",
-    params(("name" = SecretName, Path, description = "The secret's name.")),
+    params(("name" = SecretName, Path, description = "The secret's name."), IfMatch),
     request_body = SecretBody,
     responses((status = OK, body = SecretShown))
 )]
@@ -119,8 +125,9 @@ pub async fn set(
     State(api): Shared,
     caller: Caller,
     Path(name): Path<String>,
+    headers: HeaderMap,
     Hidden(body): Hidden<SecretBody>,
-) -> Answer<Json<SecretShown>> {
+) -> Answer<Response> {
     let name = named(&name)?;
     if !api.keyring.lasts() {
         let detail = "the key that secrets are kept under could not be stored when the service started";
@@ -129,10 +136,10 @@ pub async fn set(
     let target = body.target()?;
     let file = body.placement()?;
     let value = api.keyring.seal(&Secret::place(&name), &body.plain()?);
-    let request = SetSecret { name, target, file, value, by: caller.who };
+    let request = SetSecret { name, target, file, value, by: caller.who, expected: expected(&headers)? };
     let secret = api.ledger.decide(request, set_secret).await??;
     tracing::info!(name = %secret.name, by = secret.by, "a secret was set");
-    Ok(Json(SecretShown::of(secret)))
+    Ok(versioned(&version(&secret), &SecretShown::of(secret)))
 }
 
 /// `DELETE /v1/secrets/{name}`
@@ -140,12 +147,18 @@ pub async fn set(
     delete,
     path = "/v1/secrets/{name}",
     tag = "secrets",
-    params(("name" = SecretName, Path, description = "The secret's name.")),
+    params(("name" = SecretName, Path, description = "The secret's name."), IfMatch),
     responses((status = NO_CONTENT))
 )]
-pub async fn remove(State(api): Shared, caller: Caller, Path(name): Path<String>) -> Answer<StatusCode> {
+pub async fn remove(
+    State(api): Shared,
+    caller: Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
     let name = named(&name)?;
-    api.ledger.decide(RemoveSecret { name: name.clone() }, remove_secret).await??;
+    let request = RemoveSecret { name: name.clone(), expected: expected(&headers)? };
+    api.ledger.decide(request, remove_secret).await??;
     tracing::info!(%name, by = caller.who, "a secret was removed");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,10 +2,12 @@
 
 mod audit;
 mod gc;
+mod idempotency;
 mod imports;
 mod life;
 mod machines;
 mod metadata;
+mod preconditions;
 pub(in crate::http) mod remote;
 mod rules;
 mod secrets;

@@ -2,22 +2,27 @@
 
 use super::{
     Shared,
+    conditional::versioned,
     problem::{Answer, Kind, Problem},
-    request::{Body, Page, Paging, Params},
+    request::{Body, IfMatch, Page, Paging, Params, expected},
 };
 use crate::http::access::{Caller, digest_of};
 use axum::{
     Json,
     extract::{Path, State},
+    response::Response,
 };
 use bennu_rules::{
     Records, Timestamp,
-    commands::tokens::{CreateToken, RevokeToken, create as create_token, revoke as revoke_token},
+    commands::{
+        Refusal,
+        tokens::{CreateToken, RevokeToken, create as create_token, revoke as revoke_token, version},
+    },
     role::{Role, RoleName},
     selector::Selector,
     token::{Bearer, Scopes, Token, TokenId, TokenName},
 };
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 /// A token, without what only its bearer knows.
@@ -114,17 +119,36 @@ pub async fn create(
     Ok((StatusCode::CREATED, not_kept, Json(TokenMade { shown, token: made })))
 }
 
+/// `GET /v1/tokens/{id}`
+#[utoipa::path(
+    get,
+    path = "/v1/tokens/{id}",
+    tag = "tokens",
+    params(("id" = TokenId, Path, description = "As listings show it.")),
+    responses((status = OK, body = TokenShown))
+)]
+pub async fn show(State(api): Shared, Path(text): Path<String>) -> Answer<Response> {
+    let id = known_by(&text)?;
+    let token = api.ledger.read(|records, _| records.token(id))?.ok_or(Refusal::UnknownToken(id))?;
+    Ok(versioned(&version(&token), &TokenShown::of(token, api.ledger.now())))
+}
+
 /// `DELETE /v1/tokens/{id}`
 #[utoipa::path(
     delete,
     path = "/v1/tokens/{id}",
     tag = "tokens",
-    params(("id" = TokenId, Path, description = "As listings show it.")),
+    params(("id" = TokenId, Path, description = "As listings show it."), IfMatch),
     responses((status = NO_CONTENT))
 )]
-pub async fn revoke(State(api): Shared, caller: Caller, Path(text): Path<String>) -> Answer<StatusCode> {
-    let id = text.parse::<TokenId>().map_err(|error| Problem::told(Kind::Malformed, &error))?;
-    let token = api.ledger.decide(RevokeToken { id }, revoke_token).await??;
+pub async fn revoke(
+    State(api): Shared,
+    caller: Caller,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let request = RevokeToken { id: known_by(&text)?, expected: expected(&headers)? };
+    let token = api.ledger.decide(request, revoke_token).await??;
     tracing::info!(id = %token.id, name = %token.name, scopes = %token.scopes, by = caller.who, "a token was revoked");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -140,6 +164,10 @@ pub async fn revoke(State(api): Shared, caller: Caller, Path(text): Path<String>
 pub async fn roles(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<Role>>> {
     let roles = api.ledger.read(|records, _| records.roles())?;
     Ok(Json(paging.page(roles, |role| role.name.to_string(), |role| role)))
+}
+
+fn known_by(text: &str) -> Answer<TokenId> {
+    text.parse().map_err(|error| Problem::told(Kind::Malformed, &error))
 }
 
 impl TokenShown {

@@ -195,7 +195,7 @@ async fn run(api: &Arc<Api>, order: Order, image: Digest, promote: Option<ImageN
 
 /// Points the tag at what was tested, wherever the tag it was named by points now.
 async fn point(api: &Arc<Api>, name: &ImageName, image: Digest) -> Answer<()> {
-    let request = MoveTag { name: name.clone(), to: ImageReference::Digest(image) };
+    let request = MoveTag { name: name.clone(), to: ImageReference::Digest(image), expected: None };
     let settling = api.registry.settling.lock().await;
     api.ledger.decide(request, move_tag).await??;
     write_index(api)?;

@@ -50,7 +50,7 @@ impl Lab {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(path).header("host", "bennu");
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let answer = sender.send_request(request.body(body).unwrap()).await.unwrap();
         let (parts, body) = answer.into_parts();
@@ -252,7 +252,7 @@ async fn a_broken_connection_loses_nothing_of_an_upload() {
     let lab = Lab::new();
     let session = lab.begin("web").await;
     let mut stream = UnixStream::connect(&lab.socket).await.unwrap();
-    let head = format!("PATCH {session} HTTP/1.1\r\nHost: bennu\r\nContent-Length: 1000\r\n\r\n");
+    let head = format!("PATCH {session} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&[b'x'; 400]).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -88,7 +88,7 @@ fn add(records: &mut Memory, name: &str, seed: u8, ms: u64) -> Added {
 }
 
 fn remove(records: &mut Memory, live: &Live, reference: &str, at: &Moment) -> Result<Removed, Refusal> {
-    let request = RemoveImage { reference: reference.parse().unwrap() };
+    let request = RemoveImage { reference: reference.parse().unwrap(), expected: None };
     let decision = remove_image(&request, &View { records, live }, at);
     decision.changes.into_iter().for_each(|change| records.apply(change));
     decision.answer
@@ -112,10 +112,10 @@ fn an_import_moves_the_tag_and_keeps_its_history() {
 fn a_tag_moves_to_any_image_there_is() {
     let mut records = Memory::default();
     add(&mut records, "web:v1", 1, 10);
-    let request = MoveTag { name: "web:stable".parse().unwrap(), to: "web:v1".parse().unwrap() };
+    let request = MoveTag { name: "web:stable".parse().unwrap(), to: "web:v1".parse().unwrap(), expected: None };
     let view = View { records: &records, live: &Live::default() };
     assert_eq!(move_tag(&request, &view, &at(20)).answer.unwrap().digest, Digest([1; 32]));
-    let request = MoveTag { name: "web:stable".parse().unwrap(), to: "web:v9".parse().unwrap() };
+    let request = MoveTag { name: "web:stable".parse().unwrap(), to: "web:v9".parse().unwrap(), expected: None };
     assert!(matches!(move_tag(&request, &view, &at(20)).answer, Err(Refusal::UnknownImage { .. })));
 }
 
@@ -168,7 +168,7 @@ fn a_rollback_goes_to_the_image_before_and_repeated_further_back() {
     }
     let name: ImageName = "web:v".parse().unwrap();
     let roll_back = |records: &mut Memory, name: &ImageName| {
-        let request = RollBack { name: name.clone() };
+        let request = RollBack { name: name.clone(), expected: None };
         let decision = roll_back(&request, &View { records, live: &Live::default() }, &at(100));
         decision.changes.into_iter().for_each(|change| records.apply(change));
         decision.answer.map(|tag| tag.digest)
@@ -192,7 +192,7 @@ fn a_rollback_passes_over_images_that_are_gone() {
         add(&mut records, "web:v", seed, ms);
     }
     remove(&mut records, &Live::default(), &Digest([2; 32]).to_string(), &at(40)).unwrap();
-    let request = RollBack { name: "web:v".parse().unwrap() };
+    let request = RollBack { name: "web:v".parse().unwrap(), expected: None };
     let decision = roll_back(&request, &View { records: &records, live: &Live::default() }, &at(100));
     assert_eq!(decision.answer.unwrap().digest, Digest([1; 32]));
 }

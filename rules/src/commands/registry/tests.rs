@@ -102,7 +102,8 @@ fn a_tag_stands_for_the_image_before_until_the_next_one_is_made() {
     assert!(world.push(7, artifact(3, &[13], None), "web:v", true));
     assert!(!world.settle(8, "web:v", 2, Ok(vec![derived(102, 2)])), "what was pushed since counts");
     assert!(world.settle(9, "web:v", 3, Ok(vec![derived(103, 3)])));
-    let back = world.run(10, |view, at| roll_back(&RollBack { name: "web:v".parse().unwrap() }, view, at));
+    let back =
+        world.run(10, |view, at| roll_back(&RollBack { name: "web:v".parse().unwrap(), expected: None }, view, at));
     assert_eq!(back.unwrap().digest, digest(101));
     assert!(world.push(11, artifact(3, &[13], None), "web:v", true), "pushing it again takes it up again");
 }
@@ -122,7 +123,9 @@ fn machines_of_another_architecture_boot_their_own_image() {
     }
     world.push(3, artifact(2, &[], None), "web:v", true);
     world.settle(4, "web:v", 2, Ok(vec![derived(103, 2)]));
-    let back = world.run(5, |view, at| roll_back(&RollBack { name: "web:v".parse().unwrap() }, view, at)).unwrap();
+    let back = world
+        .run(5, |view, at| roll_back(&RollBack { name: "web:v".parse().unwrap(), expected: None }, view, at))
+        .unwrap();
     assert_eq!((back.digest, back.others.get(&Architecture::Arm64)), (digest(101), None), "the push before is gone");
 }
 
@@ -161,13 +164,13 @@ fn what_was_kept_for_an_image_goes_with_it() {
     assert_eq!(referrers(&digest(1), "elsewhere", &world.0).len(), 0);
     let all = |world: &World| orphans(&world.0.artifacts(), &world.0.pushes(), &world.0.images());
     assert!(all(&world).is_empty());
-    let request = RemoveImage { reference: "web:v".parse().unwrap() };
+    let request = RemoveImage { reference: "web:v".parse().unwrap(), expected: None };
     world.run(3, |view, at| remove_image(&request, view, at)).unwrap();
     let left: Vec<Digest> = world.0.artifacts().iter().map(|artifact| artifact.digest).collect();
     assert_eq!(left, [digest(4)], "its source, its signature and what is about it are gone");
     assert_eq!(world.0.pushes().len(), 1);
     world.settle(4, "web:other", 4, Err(("x".into(), "y".into())));
-    let request = RemoveImage { reference: "web:other".parse().unwrap() };
+    let request = RemoveImage { reference: "web:other".parse().unwrap(), expected: None };
     world.run(5, |view, at| remove_image(&request, view, at)).unwrap();
     assert!(world.0.artifacts().is_empty() && world.0.pushes().is_empty(), "a push that came to nothing goes too");
 }

@@ -103,7 +103,7 @@ fn an_image_that_rules_give_is_not_removed_and_not_collected() {
     put(&mut records, rule("by-digest", &image(2).digest.to_string())).unwrap();
     let live = Live::default();
     let removal = |records: &Memory, reference: &str| {
-        let request = RemoveImage { reference: reference.parse().unwrap() };
+        let request = RemoveImage { reference: reference.parse().unwrap(), expected: None };
         remove_image(&request, &View { records, live: &live }, &at()).answer.map(|_| ())
     };
     let refused = removal(&records, "web:v1").unwrap_err();

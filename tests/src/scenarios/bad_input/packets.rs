@@ -97,7 +97,7 @@ fn grown(before: &Counters, now: &Counters, names: &[&str]) -> Result<u64> {
 /// `/metrics` says what `bennu status` says.
 fn same_in_metrics(bennu: &Appliance, socket: &Path) -> Result<()> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bennu\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut metrics = String::new();
     stream.read_to_string(&mut metrics)?;
     for (name, count) in counters(bennu)? {

@@ -94,7 +94,7 @@ fn write(socket: &PathBuf, machine: &str, count: u64) -> Result<()> {
     let body = format!("{{\"labels\":{{\"n\":\"n{count}\"}}}}");
     write!(
         stream,
-        "PATCH /v1/machines/{machine} HTTP/1.1\r\nHost: bennu\r\nContent-Type: application/json\r\n\
+        "PATCH /v1/machines/{machine} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )?;

@@ -84,7 +84,7 @@ async fn begin(
         let _ = connection.await;
     });
     let body = StreamBody::new(ReceiverStream::new(receiver));
-    let request = Request::post(path).header("host", "bennu").body(body).unwrap();
+    let request = Request::post(path).header("host", "localhost").body(body).unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(10), sender.send_request(request)).await;
     (chunks, answer.expect("the answer begins before the body ends").unwrap(), connection)
 }
