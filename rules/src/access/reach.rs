@@ -4,7 +4,7 @@
 //! boot, that is looked at before the request is answered ([`is_within`]). Listings leave out what it may not see. And
 //! whatever it writes, the ledger looks at each change before it performs any ([`beyond`]).
 
-use super::is_reading;
+use super::{is_page, is_reading};
 use crate::{
     Change, MacAddress, Machine, Records, View,
     audit::{TargetName, target},
@@ -30,6 +30,10 @@ pub enum Reach {
 
 /// What asking for `path` so is about.
 pub fn reach(method: &str, path: &str) -> Reach {
+    // A page shows what the API answers to whoever looks at it, and changes nothing but through the API.
+    if is_page(path) {
+        return Reach::Some;
+    }
     let mut parts = path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next()) {
         (Some("v1"), Some("machines"), Some(mac)) => {
@@ -147,6 +151,8 @@ mod tests {
             "/v1/images",
             "/v1/images/web:v1",
             "/v1/tags/web:v1",
+            "/",
+            "/ui/machines/02:00:00:00:00:02",
         ] {
             assert!(open("GET", path), "{path}");
         }
@@ -170,7 +176,6 @@ mod tests {
             "/v2/",
             "/v2/web/manifests/v1",
             "/metrics",
-            "/",
         ] {
             assert!(!open("GET", path), "{path}");
         }

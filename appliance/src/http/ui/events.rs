@@ -43,7 +43,7 @@ struct EventsPage {
 /// `GET /ui/events`
 pub async fn show(visitor: Visitor) -> Shown {
     let now = now();
-    let status: Status = visitor.get("/v1/status").await?;
+    let status: Option<Status> = visitor.get_if_seen("/v1/status").await?;
     let boots: Page<BootSummary> = visitor.get(&format!("/v1/boots?limit={BOOTS}")).await?;
     let mut lines = Vec::new();
     for summary in boots.items {
@@ -56,7 +56,7 @@ pub async fn show(visitor: Visitor) -> Shown {
     lines.reverse();
     lines.truncate(LINES);
     let lines = lines.into_iter().map(|(at, machine, text)| Line { at: When::of(at, now), machine, text }).collect();
-    let notices = status.notices.into_iter().rev().map(|noticed| Notice {
+    let notices = status.map_or_else(Vec::new, |status| status.notices).into_iter().rev().map(|noticed| Notice {
         when: When::of(noticed.until, now),
         what: noticed.notice.to_string(),
         advice: noticed.notice.advice(),

@@ -131,7 +131,7 @@ struct Seen {
 
 /// `GET /`
 pub async fn show(visitor: Visitor, Params(wanted): Params<Wanted>) -> Shown {
-    let status: Status = visitor.get("/v1/status").await?;
+    let status: Option<Status> = visitor.get_if_seen("/v1/status").await?;
     let appliance = visitor.behind(&["/v1/machines", "/v1/images", "/v1/leases", "/v1/boots"])?;
     let rack = seen(appliance)?;
     let keys: BTreeSet<String> = rack.iter().flat_map(|seen| seen.machine.labels.keys().cloned()).collect();
@@ -157,7 +157,7 @@ pub async fn show(visitor: Visitor, Params(wanted): Params<Wanted>) -> Shown {
         groups: grouped(rows, &group_by),
         keys: keys.into_iter().collect(),
         group_by,
-        notices: notices(&status, now),
+        notices: status.as_ref().map_or_else(Vec::new, |status| notices(status, now)),
         marks: marks(),
         looks: states::as_json(),
         wanted,

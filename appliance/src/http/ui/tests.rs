@@ -121,6 +121,49 @@ async fn a_browser_logs_in_with_a_token_and_out_again() {
 }
 
 #[tokio::test]
+async fn who_is_limited_to_labels_has_pages_of_their_machines_alone() {
+    let far = Far::new();
+    far.declare().await;
+    let other = "52:54:00:00:00:02";
+    far.bench.write(Method::PATCH, &format!("/v1/machines/{other}"), r#"{"labels":{"rack":"r2"}}"#).await;
+    let body = r#"{"name":"r1","scopes":["read","assign"],"limit":"rack=r1"}"#;
+    let made = far.bench.write(Method::POST, "/v1/tokens", body).await.json();
+    let browser = far.log_in(made["token"].as_str().unwrap()).await;
+    for path in ["/", "/ui/images", "/ui/leases", "/ui/events", &format!("/ui/machines/{MAC}")] {
+        let page = far.open(&browser, path).await;
+        assert_eq!(page.status, 200, "{path}: {}", page.text);
+        assert!(!page.text.contains(other), "{path}");
+        assert!(!page.text.contains("href=\"/ui/rules\"") && !page.text.contains("href=\"/ui/audit\""), "{path}");
+    }
+    assert!(far.open(&browser, "/").await.text.contains(MAC));
+    for path in ["/ui/rules", "/ui/audit", "/ui/tokens", &format!("/ui/machines/{other}")] {
+        let page = far.open(&browser, path).await;
+        assert_eq!(page.status, 403, "{path}: {}", page.text);
+    }
+    let page = far.open(&browser, "/ui/rules").await;
+    assert!(page.text.contains("limited to machines with rack=r1"), "{}", page.text);
+    let ours = far.submit(&browser, &format!("/ui/machines/{MAC}/labels"), "name=role&value=web").await;
+    assert_eq!(ours.status, 303, "{}", ours.text);
+    let theirs = far.submit(&browser, &format!("/ui/machines/{other}/labels"), "name=role&value=web").await;
+    assert_eq!(theirs.status, 403, "{}", theirs.text);
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_when_its_session_does() {
+    let far = Far::new();
+    let browser = far.browser("read").await;
+    let request = Request::get("/v1/events").header("host", "bennu.example:8443").header("cookie", &browser.cookie);
+    let response = far.door.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut body = response.into_body();
+    let soon = std::time::Duration::from_millis(200);
+    assert!(tokio::time::timeout(soon, body.frame()).await.is_err(), "it goes on");
+    assert_eq!(far.submit(&browser, "/ui/logout", "").await.status, StatusCode::SEE_OTHER);
+    let end = tokio::time::timeout(std::time::Duration::from_secs(5), body.frame()).await;
+    assert!(end.expect("it ends").is_none());
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_token() {
     let far = Far::new();
     let (id, token) = far.token("ops", "admin").await;

@@ -47,6 +47,8 @@ pub struct Chrome {
     pub key: String,
     /// Whether there is a session to end.
     pub is_session: bool,
+    /// Whether rules are in the menu.
+    pub sees_rules: bool,
     /// Whether tokens are in the menu.
     pub sees_tokens: bool,
     /// Whether the audit log is.
@@ -72,6 +74,7 @@ impl Chrome {
     /// The menu of whoever looks.
     pub fn views(&self) -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
         VIEWS.iter().filter(|(id, _, _)| match *id {
+            "rules" => self.sees_rules,
             "tokens" => self.sees_tokens,
             "audit" => self.sees_audit,
             _ => true,
@@ -99,6 +102,7 @@ impl Visitor {
             who: self.who.clone(),
             key: self.door.key().map_or(String::new(), |key| key.reveal().to_owned()),
             is_session: self.door.is_session(),
+            sees_rules: self.may(Method::GET, "/v1/rules"),
             sees_tokens: self.may(Method::GET, "/v1/tokens"),
             sees_audit: self.may(Method::GET, "/v1/audit"),
             now: now().0,
@@ -124,6 +128,14 @@ impl Visitor {
             self.door.admit(&mut Request::get(*path).body(Body::empty()).map_err(internal)?)?;
         }
         Ok(&self.ui.appliance)
+    }
+
+    /// What the API answers to a GET, where whoever looks may ask so.
+    pub async fn get_if_seen<T: DeserializeOwned>(&self, path: &str) -> Answer<Option<T>> {
+        match self.may(Method::GET, path) {
+            true => self.get(path).await.map(Some),
+            false => Ok(None),
+        }
     }
 
     /// A listing, all its pages.
