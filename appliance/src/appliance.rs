@@ -5,13 +5,13 @@ use crate::{
     registry::Registry, secrets::Keyring,
 };
 use bennu_images::store::Store;
-use bennu_rules::{MacAddress, Records, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
+use bennu_rules::{MacAddress, Records, Timestamp, image::BlobRef, journey::Seen, lease::LeaseKey, settings::Settings};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -37,7 +37,7 @@ pub struct Appliance {
     /// The provisioning interfaces, as they are now.
     pub interfaces: Interfaces,
     /// Where the API is reached over the network, if it is.
-    pub remote: Option<Remote>,
+    pub remote: Option<Mutex<Remote>>,
     /// What was counted since the start.
     pub counters: Counters,
     /// What is counted by kind, and how long things take.
@@ -61,6 +61,12 @@ pub struct Remote {
     pub certificate: PathBuf,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
+    /// When the certificate ends, as far as that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Why what its files hold now is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Counts since the start.
@@ -101,6 +107,18 @@ impl Counters {
 }
 
 impl Appliance {
+    /// Where the API is reached over the network, as it is now.
+    pub fn remote_now(&self) -> Option<Remote> {
+        self.remote.as_ref().map(|remote| remote.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Notes what has become of the API's certificate.
+    pub fn certificate_is(&self, note: impl FnOnce(&mut Remote)) {
+        if let Some(remote) = &self.remote {
+            note(&mut remote.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
     /// What rules see of the configuration.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.config.settings

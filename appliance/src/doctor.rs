@@ -1,5 +1,6 @@
 //! `bennu doctor`: what would keep machines from booting, and how to mend it. With the service or without it.
 
+mod api;
 mod clock;
 mod host;
 mod service;
@@ -11,6 +12,7 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// How bad it is.
@@ -78,6 +80,10 @@ fn examine(path: &Path, server: &str, tell: &mut dyn FnMut(Finding)) {
     };
     let status = service::look(server, config.as_ref(), tell);
     if let Some(config) = &config {
+        let now = bennu_rules::Timestamp(
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        );
+        api::look(config, status.as_ref(), now, tell);
         let interfaces: Vec<_> =
             config.interfaces.iter().filter_map(|name| host::interface(name, config, tell)).collect();
         for interface in &interfaces {

@@ -1,5 +1,6 @@
 //! Composition root: opens the state, binds every socket, runs the servers, joins them at the end.
 
+mod certificate;
 mod clock;
 mod first;
 mod interface;
@@ -25,7 +26,12 @@ use interface::Bound;
 use network::Network;
 use notify::Notify;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -120,7 +126,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
         interfaces: Interfaces::new(interfaces),
         registry: Default::default(),
         keyring,
-        remote,
+        remote: remote.map(Mutex::new),
         counters: Counters::default(),
         metrics: Metrics::default(),
         logs,
@@ -202,7 +208,7 @@ fn announce(appliance: &Appliance) {
             "serving"
         );
     }
-    if let Some(Remote { listen, certificate, fingerprint }) = &appliance.remote {
+    if let Some(Remote { listen, certificate, fingerprint, .. }) = appliance.remote_now() {
         tracing::info!(?listen, certificate = %certificate.display(), sha256 = fingerprint, "the API listens");
     }
     tracing::info!(socket = %appliance.config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");

@@ -1,6 +1,7 @@
 //! TLS under the management plane: the certificate that is shown, and the handshake.
 
 mod own;
+mod shown;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wire;
@@ -8,13 +9,16 @@ mod wire;
 pub use wire::TlsWire;
 
 use crate::config::CertificateFiles;
+use bennu_rules::Timestamp;
 use ring::digest::{SHA256, digest};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring::default_provider},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::ParsedCertificate,
+    sign::CertifiedKey,
 };
+use shown::ShownCertificate;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -83,6 +87,11 @@ pub struct Identity {
     pub fingerprint: String,
     /// The certificate's file.
     pub certificate: PathBuf,
+    /// It and its key.
+    pub files: CertificateFiles,
+    /// When it ends, as far as that can be read.
+    pub expires: Option<Timestamp>,
+    shown: Arc<ShownCertificate>,
 }
 
 impl Identity {
@@ -91,7 +100,7 @@ impl Identity {
         let chain = certificates(&files.certificate)?;
         let key =
             PrivateKeyDer::from_pem_file(&files.key).map_err(|error| refused(&files.key, "private key", error))?;
-        let fingerprint = fingerprint(&chain[0]);
+        let (fingerprint, expires) = (fingerprint(&chain[0]), end(&chain[0]));
         let unusable = |error: rustls::Error| TlsError::Unusable {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
@@ -104,12 +113,34 @@ impl Identity {
                 _ => "Use ECDSA (P-256, P-384), Ed25519 or RSA of 2048 bits and more",
             },
         };
+        // What rustls does with a single certificate too: it looks whether key and certificate belong together.
+        ParsedCertificate::try_from(&chain[0]).map_err(unusable)?;
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
+        let shown = Arc::new(ShownCertificate::new(certified));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .and_then(|versions| versions.with_no_client_auth().with_single_cert(chain, key))
-            .map_err(unusable)?;
+            .map_err(unusable)?
+            .with_no_client_auth()
+            .with_cert_resolver(shown.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), fingerprint, certificate: files.certificate.clone() })
+        let certificate = files.certificate.clone();
+        Ok(Self { config: Arc::new(config), fingerprint, certificate, files: files.clone(), expires, shown })
+    }
+
+    /// What the files hold now.
+    pub fn read_again(&self) -> Result<Self, TlsError> {
+        Self::load(&self.files)
+    }
+
+    /// Has the next handshakes made with another certificate.
+    pub fn show(&self, other: &Self) {
+        self.shown.replace(other.shown.now());
+    }
+
+    /// SHA-256 of the certificate that handshakes are made with now.
+    #[cfg(test)]
+    pub fn fingerprint_now(&self) -> String {
+        self.shown.now().cert.first().map(fingerprint).unwrap_or_default()
     }
 
     /// Our own, out of `directory`; made there if it is missing, for `names` and until ten years after `year`.
@@ -161,6 +192,18 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     let digest = digest(&SHA256, certificate);
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
+/// When a certificate ends (RFC 5280 §4.1.2.5).
+fn end(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(Timestamp(seconds.saturating_mul(1000)))
+}
+
+/// Where a certificate of ours lies.
+pub fn own_files(directory: &Path) -> CertificateFiles {
+    own::files(directory)
 }
 
 /// Names that a certificate of ours should be for: this host's, those that a person wrote, and `addresses`.

@@ -9,7 +9,10 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// What the rules below are written for; older kernels enforce what they know of it.
 pub(super) const ABI_WANTED: ABI = ABI::V6;
@@ -57,6 +60,7 @@ fn rules(config: &Config) -> Result<RulesetCreated, RulesetError> {
         .chain(PROGRAMS.map(|path| (path.into(), run)))
         .chain(tools().into_iter().map(|path| (path, run)))
         .chain(TOLD.map(|path| (path.into(), read)))
+        .chain(certificate_places(config).into_iter().map(|path| (path, read)))
         .chain(config.loaders_dir.clone().map(|path| (path, read)))
         .chain(LOOKED_AT.map(|path| (path.into(), AccessFs::ReadFile.into())))
         .chain([(NULL.into(), AccessFs::ReadFile | AccessFs::WriteFile)])
@@ -65,6 +69,15 @@ fn rules(config: &Config) -> Result<RulesetCreated, RulesetError> {
         rules = allow(rules, &path, access)?;
     }
     Ok(rules)
+}
+
+/// Where a renewed certificate appears: the directories of its files, and of what these lead to if they are links. Not one
+/// that holds the whole host's configuration.
+fn certificate_places(config: &Config) -> BTreeSet<PathBuf> {
+    let named = config.api.certificate.iter().flat_map(|files| [files.certificate.clone(), files.key.clone()]);
+    let places = named.flat_map(|path| [path.canonicalize().ok(), Some(path)]).flatten();
+    let directories = places.filter_map(|path| path.parent().map(Path::to_owned));
+    directories.filter(|directory| directory.is_absolute() && directory.components().count() > 2).collect()
 }
 
 /// What is not there needs no rule.
@@ -138,6 +151,42 @@ mod tests {
             assert!(!fs::read("/proc/net/arp").unwrap().is_empty());
             assert!(fs::read_dir("/sys/class/net").unwrap().count() > 0);
         });
+    }
+
+    #[test]
+    fn a_renewed_certificate_can_be_read() {
+        let (outside, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (live, archive) = (outside.path().join("live"), outside.path().join("archive"));
+        for directory in [&live, &archive] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(archive.join("cert1.pem"), "first").unwrap();
+        fs::write(live.join("key.pem"), "first").unwrap();
+        std::os::unix::fs::symlink("../archive/cert1.pem", live.join("cert.pem")).unwrap();
+        fs::write(outside.path().join("canary"), "secret").unwrap();
+        let mut config = config(state.path(), 8080);
+        config.api.certificate =
+            Some(crate::config::CertificateFiles { certificate: live.join("cert.pem"), key: live.join("key.pem") });
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (ready, renewed) = std::sync::mpsc::channel();
+        let (at, canary) = (live.clone(), outside.path().join("canary"));
+        let reader = std::thread::spawn(move || {
+            confined(config, move || {
+                ready.send(()).unwrap();
+                receiver.recv().unwrap();
+                assert_eq!(fs::read(at.join("cert.pem")).unwrap(), b"second");
+                assert_eq!(fs::read(at.join("key.pem")).unwrap(), b"second");
+                assert!(fs::read(canary).is_err());
+            })
+        });
+        renewed.recv().unwrap();
+        fs::write(archive.join("cert2.pem"), "second").unwrap();
+        fs::remove_file(live.join("cert.pem")).unwrap();
+        std::os::unix::fs::symlink("../archive/cert2.pem", live.join("cert.pem")).unwrap();
+        fs::write(live.join("new"), "second").unwrap();
+        fs::rename(live.join("new"), live.join("key.pem")).unwrap();
+        sender.send(()).unwrap();
+        reader.join().unwrap();
     }
 
     #[test]

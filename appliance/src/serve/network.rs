@@ -1,5 +1,6 @@
 //! The management plane's door to the network: bound while we are root, shown a certificate, and served with TLS.
 
+use super::certificate;
 use crate::{
     appliance::{Appliance, Counters, Remote},
     config::{ApiSettings, Config},
@@ -71,6 +72,8 @@ impl Network {
             listen: self.sockets.iter().map(|(address, _)| *address).collect(),
             certificate: identity.certificate.clone(),
             fingerprint: identity.fingerprint.clone(),
+            expires: identity.expires,
+            trouble: None,
         };
         self.identity = Some(identity);
         Ok(Some(remote))
@@ -78,6 +81,7 @@ impl Network {
 
     /// Serves `router` to whoever has a token.
     pub fn serve(self, appliance: &Arc<Appliance>, router: &Router, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+        tasks.spawn(certificate::watch(appliance.clone(), self.identity.clone()));
         let Some(identity) = self.identity else { return Ok(()) };
         let router = metered::management(access::remote(router.clone(), appliance.clone()), appliance);
         for (_, socket) in self.sockets {

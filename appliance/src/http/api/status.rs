@@ -108,7 +108,7 @@ fn status(api: &Api) -> Answer<Status> {
         ledger_closed: api.ledger.is_closed(),
         ledger_full: api.ledger.is_full(),
         notices,
-        api: api.remote.clone(),
+        api: api.remote_now(),
         privileges: crate::privileges::now().cloned(),
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })

@@ -168,6 +168,20 @@ async fn tls_1_2_and_1_3_are_spoken_with_http_1_1_above() {
 }
 
 #[tokio::test]
+async fn the_next_handshake_shows_a_renewed_certificate_and_connections_go_on() {
+    let lab = Lab::open(Limits::management()).await;
+    let before = lab.client().await;
+    let directory = lab.identity.certificate.parent().unwrap().join("renewed");
+    let renewed = Identity::own(&directory, &names(&["localhost"]), 2026).unwrap();
+    assert!(lab.connect(client(&renewed.certificate, &BOTH), "localhost").await.is_err());
+    lab.identity.show(&renewed);
+    lab.connect(client(&renewed.certificate, &BOTH), "localhost").await.unwrap();
+    assert!(lab.connect(client(&lab.identity.certificate, &BOTH), "localhost").await.is_err());
+    let answer = before.ask("GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with(b"HTTP/1.1 404"));
+}
+
+#[tokio::test]
 async fn a_blob_of_megabytes_comes_whole() {
     let lab = Lab::open(Limits::management()).await;
     let request = format!("GET {} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", lab.blob);
