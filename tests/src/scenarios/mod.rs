@@ -34,6 +34,7 @@ use crate::{conformance, harness::Life};
 /// All of them, the longest first, so that two at a time end together.
 pub const LIVES: &[Life] = &[
     power::CYCLES,
+    iso::RACK,
     secure_boot::SECURE_BOOT,
     secure_boot::OWN_DISK,
     containers::PUSHED,
@@ -84,4 +85,4 @@ pub const LIVES: &[Life] = &[
 
 /// Lives of the long tests alone.
 pub const LONG_LIVES: &[Life] =
-    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::RACK, iso::UEFI, iso::CUTS, api::DESCRIBED_AT_LENGTH];
+    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::UEFI, iso::CUTS, api::DESCRIBED_AT_LENGTH];
