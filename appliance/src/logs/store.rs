@@ -9,7 +9,7 @@ use bennu_rules::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{BinaryHeap, HashMap, VecDeque},
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -22,8 +22,8 @@ use tokio::sync::broadcast;
 
 /// Lines that wait for the disk.
 const WAITING: usize = 8192;
-/// Files that are open at once.
-const OPEN: usize = 256;
+/// Files that are open at once. Opening one costs reading its end, so that a rack whose machines all speak keeps its own.
+const OPEN: usize = 2048;
 /// Sizes and ages are looked at this often.
 const SWEEP: Duration = Duration::from_secs(60);
 /// With less than this free, the disk is the ledger's and the images'.
@@ -236,12 +236,16 @@ struct Written {
     file: File,
     length: u64,
     last: LineId,
+    /// When a line was written to it last, by [`LogWriter::turn`].
+    used: u64,
 }
 
 struct LogWriter {
     directory: PathBuf,
     settings: LogSettings,
     files: HashMap<BootId, Written>,
+    /// Counts lines.
+    turn: u64,
     /// Written since the last sweep.
     written: u64,
     swept: Option<Instant>,
@@ -252,7 +256,7 @@ struct LogWriter {
 impl LogWriter {
     fn new(directory: PathBuf, settings: LogSettings) -> Self {
         let files = HashMap::new();
-        Self { directory, settings, files, written: 0, swept: None, has_room: true, complained: false }
+        Self { directory, settings, files, turn: 0, written: 0, swept: None, has_room: true, complained: false }
     }
 
     /// Writes a line, and says in it where it stands; whether it is kept.
@@ -280,7 +284,8 @@ impl LogWriter {
         let Some(name) = file_name(said.machine, &said.boot) else { return Ok(false) };
         let path = self.directory.join(name);
         if self.files.len() >= OPEN && !self.files.contains_key(&said.boot) {
-            self.files.clear();
+            let idle = self.files.iter().min_by_key(|(_, written)| written.used).map(|(boot, _)| boot.clone());
+            idle.and_then(|boot| self.files.remove(&boot));
         }
         let mut written = match self.files.remove(&said.boot) {
             Some(written) => written,
@@ -296,6 +301,8 @@ impl LogWriter {
         }
         written.file.write_all(&line)?;
         written.length += line.len() as u64;
+        self.turn += 1;
+        written.used = self.turn;
         self.written += line.len() as u64;
         self.files.insert(said.boot.clone(), written);
         Ok(true)
@@ -306,7 +313,7 @@ impl LogWriter {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let length = file.metadata()?.len();
         let last = last(path)?.or(last(&older(path))?).unwrap_or_default();
-        Ok(Written { file, length, last })
+        Ok(Written { file, length, last, used: 0 })
     }
 
     fn sweep_if_due(&mut self) {
@@ -317,7 +324,7 @@ impl LogWriter {
         }
     }
 
-    /// Removes what is too old, then the oldest of what is too much.
+    /// Removes what is too old or too much.
     fn sweep(&mut self) {
         let mut files = match listed(&self.directory) {
             Ok(files) => files,
@@ -326,26 +333,49 @@ impl LogWriter {
         let youth = Duration::from_secs(u64::from(self.settings.days) * 86_400);
         let oldest = SystemTime::now().checked_sub(youth).unwrap_or(SystemTime::UNIX_EPOCH);
         files.sort();
-        // A sixteenth may come before the next sweep.
-        let limit = self.settings.of_all - self.settings.of_all / 16;
-        let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
-        let mut of_machine: HashMap<String, u64> = HashMap::new();
-        let whose = |path: &Path| owner(path).unwrap_or_default().to_owned();
-        files.iter().for_each(|(_, length, path)| *of_machine.entry(whose(path)).or_default() += length);
-        for (changed, length, path) in files {
-            let Some(own) = of_machine.get_mut(&whose(&path)) else { continue };
-            if changed >= oldest && total <= limit && *own <= self.settings.of_machine {
-                continue;
-            }
-            if fs::remove_file(&path).is_ok() {
-                total -= length;
-                *own -= length;
-            }
+        for path in too_much(files, oldest, &self.settings) {
+            let _ = fs::remove_file(&path);
         }
         // Whoever was removed is begun anew.
         self.files.clear();
         self.has_room = free(&self.directory).is_none_or(|free| free >= LEAST_FREE);
     }
+}
+
+/// Of files, the oldest first, those that have to go: what is older than that, then the oldest of each machine that has too
+/// much, then the oldest of whichever machine has most. So nobody who shouts, under however many names, costs the others
+/// what was said before.
+fn too_much(files: Vec<(SystemTime, u64, PathBuf)>, oldest: SystemTime, settings: &LogSettings) -> Vec<PathBuf> {
+    // A sixteenth may come before the next sweep.
+    let limit = settings.of_all - settings.of_all / 16;
+    let (mut going, mut total) = (Vec::new(), 0);
+    let mut of_machine: HashMap<String, (u64, VecDeque<(u64, PathBuf)>)> = HashMap::new();
+    for (changed, length, path) in files {
+        if changed < oldest {
+            going.push(path);
+            continue;
+        }
+        let (own, kept) = of_machine.entry(owner(&path).unwrap_or_default().to_owned()).or_default();
+        kept.push_back((length, path));
+        (*own, total) = (*own + length, total + length);
+        while *own > settings.of_machine
+            && let Some((length, path)) = kept.pop_front()
+        {
+            (*own, total) = (*own - length, total - length);
+            going.push(path);
+        }
+    }
+    let mut by_size: BinaryHeap<(u64, String)> =
+        of_machine.iter().map(|(name, (own, _))| (*own, name.clone())).collect();
+    while total > limit
+        && let Some((own, name)) = by_size.pop()
+    {
+        let Some((length, path)) = of_machine.get_mut(&name).and_then(|(_, kept)| kept.pop_front()) else { continue };
+        total -= length;
+        going.push(path);
+        by_size.push((own - length, name));
+    }
+    going
 }
 
 fn listed(directory: &Path) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
@@ -486,6 +516,22 @@ mod tests {
         assert!(size(directory.path()) <= 100_000, "{}", size(directory.path()));
         assert!(directory.path().join("52-54-00-00-00-01_b-19.log").exists());
         assert!(!directory.path().join("52-54-00-00-00-01_b-00.log").exists());
+    }
+
+    #[test]
+    fn who_shouts_under_many_names_costs_nobody_else_what_was_said_before() {
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let file = |second, length, number: u8, boot: &str| {
+            let name = file_name(machine(number), &BootId(boot.into())).unwrap();
+            (at(second), length, PathBuf::from(name))
+        };
+        let mut files = vec![file(1, 10, 1, "early"), file(2, 10, 2, "early")];
+        files.extend((3..11).flat_map(|loud| [file(10, 60, loud, "a"), file(20, 60, loud, "b")]));
+        let gone = too_much(files, at(0), &settings(u64::MAX, 120, 640));
+        assert_eq!(gone.len(), 7, "{gone:?}");
+        assert!(gone.iter().all(|path| path.to_str().unwrap().ends_with("_a.log")), "{gone:?}");
+        let gone = too_much(vec![file(1, 10, 1, "early"), file(5, 10, 1, "late")], at(2), &settings(1, 99, 99));
+        assert_eq!(gone, [file(1, 10, 1, "early").2]);
     }
 
     #[test]
