@@ -61,8 +61,12 @@ pub struct Sealed {
 /// Whether a key is heeded here: by what is not idempotent by itself and has an answer that can be kept. Imports and tests come
 /// to the same when they are repeated, and tell of their work as it goes on.
 pub fn is_heeded(method: &str, path: &str) -> bool {
-    let streams = ["/v1/imports", "/v1/tests"];
-    matches!(method, "POST" | "PATCH") && path.starts_with("/v1/") && !streams.contains(&path)
+    let one_of = |collection: &str| path.strip_prefix(collection).is_some_and(|name| !name.is_empty());
+    match method {
+        "POST" => matches!(path, "/v1/tokens" | "/v1/apply" | "/v1/gc") || one_of("/v1/tags/") || one_of("/v1/pushes/"),
+        "PATCH" => one_of("/v1/machines/") && path.matches('/').count() == 3,
+        _ => false,
+    }
 }
 
 /// Carries a request out, unless it came before.
@@ -266,7 +270,16 @@ mod tests {
         for (method, path) in [("POST", "/v1/tokens"), ("POST", "/v1/tags/web:v1"), ("PATCH", "/v1/machines/x")] {
             assert!(is_heeded(method, path), "{method} {path}");
         }
-        for (method, path) in [("PUT", "/v1/rules/x"), ("POST", "/v1/imports"), ("POST", "/v2/web/blobs/uploads/")] {
+        for (method, path) in [
+            ("PUT", "/v1/rules/x"),
+            ("POST", "/v1/imports"),
+            ("POST", "/v2/web/blobs/uploads/"),
+            ("PATCH", "/v1/tags/web:v1"),
+            ("PATCH", "/v1/gc"),
+            ("POST", "/v1/machines/x"),
+            ("PATCH", "/v1/machines/x/explain"),
+            ("POST", "/v1/tokens/01020304"),
+        ] {
             assert!(!is_heeded(method, path), "{method} {path}");
         }
     }

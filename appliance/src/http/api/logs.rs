@@ -1,9 +1,7 @@
 //! `/v1/boots/{id}/logs`: what a machine said during a boot.
 
 use super::{
-    Api, Shared,
-    events::LastEventId,
-    heavy,
+    Api, Shared, heavy,
     problem::{Answer, Kind, Problem},
     request::Params,
 };
@@ -42,11 +40,21 @@ pub struct Wanted {
     /// Only lines that are at least as severe.
     severity: Option<Severity>,
     /// Only what came after the line with this id.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,18}-[0-9]{1,9}$")]
     after: Option<String>,
     /// Whether to go on with the next as they come, as server-sent events.
     #[serde(default)]
     follow: bool,
+}
+
+/// Where a client that follows goes on.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)]
+pub struct LastLineId {
+    /// The id of the last line that was seen: what came after it comes first.
+    #[param(rename = "Last-Event-ID", pattern = "^([0-9]{1,18}-[0-9]{1,9})?$")]
+    last_event_id: Option<String>,
 }
 
 /// The last lines of a boot, oldest first.
@@ -70,7 +78,7 @@ pub struct LogShown {
     path = "/v1/boots/{id}/logs",
     tag = "boots",
     operation_id = "logs",
-    params(("id" = BootId, Path, description = "As listings show it."), Wanted, LastEventId),
+    params(("id" = BootId, Path, description = "As listings show it."), Wanted, LastLineId),
     responses((status = OK, body = LogShown))
 )]
 pub async fn show(
