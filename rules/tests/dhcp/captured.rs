@@ -57,7 +57,7 @@ fn describe(got: &Got) -> String {
         let printable = !value.is_empty() && value.iter().all(|byte| (32..127).contains(byte));
         let shown = match (code, <[u8; 4]>::try_from(value.as_slice())) {
             (51 | 58 | 59, Ok(bytes)) => format!("{} s", u32::from_be_bytes(bytes)),
-            (1 | 3 | 6 | 28 | 54, Ok(bytes)) => std::net::Ipv4Addr::from(bytes).to_string(),
+            (1 | 3 | 6 | 7 | 28 | 54, Ok(bytes)) => std::net::Ipv4Addr::from(bytes).to_string(),
             _ if printable => format!("{:?}", String::from_utf8_lossy(value)),
             _ => value.iter().map(|byte| format!("{byte:02x}")).collect(),
         };
