@@ -83,8 +83,16 @@ impl Sight {
         };
         let name = format!("token {id}");
         let mut events = ledger.follow(None).live;
-        let is_there = || ledger.stored(|records| records.token(*id).is_some()).unwrap_or(true);
-        while is_there() {
+        let may = || ledger.stored(|records| records.token(*id).map(|token| (token.scopes, token.limit)));
+        let limit = self.0.as_ref().and_then(|author| author.limit.clone());
+        let let_in = match may() {
+            Ok(Some((scopes, now))) if now == limit => scopes,
+            Ok(_) => return,
+            Err(_) => return std::future::pending().await,
+        };
+        // A role may have taken something from it.
+        let is_as_it_was = || may().is_ok_and(|may| may == Some((let_in.clone(), limit.clone())));
+        while is_as_it_was() {
             let is_over = |at: Timestamp| ledger.now() >= at;
             if expires.is_some_and(is_over) {
                 return;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Ten thousand machines with a dozen labels each.
-const MAX_DOCUMENTS: usize = 16 << 20;
+pub const MAX_DOCUMENTS: usize = 16 << 20;
 
 /// What `POST /v1/apply` takes.
 #[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]

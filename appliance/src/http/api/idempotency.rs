@@ -7,7 +7,9 @@
 
 use super::{
     Shared,
+    apply::MAX_DOCUMENTS,
     problem::{Answer, Kind, Problem},
+    request::MAX_BODY,
 };
 use crate::{author, http::access::Caller};
 use axum::{
@@ -37,8 +39,6 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed")
 pub const PATTERN: &str = "^(\"[!#-+\\--:<-\\[\\]-~]{1,128}\"|[!#-+\\--:<-\\[\\]-~]{1,128})$";
 const LONGEST: usize = 128;
 
-/// Documents are the longest of what is sent under a key.
-const MAX_BODY: usize = 16 << 20;
 /// A longer answer is not kept.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -86,9 +86,10 @@ async fn once(answers: &Answers, now: Timestamp, request: Request, next: Next) -
     let caller = request.extensions().get::<Caller>().map(|caller| caller.who.clone());
     let caller = caller.ok_or_else(|| Problem::new(Kind::Internal, "it is not known who asks", ""))?;
     let (parts, body) = request.into_parts();
-    let cut =
-        |_| Problem::new(Kind::TooLarge, format!("the body is longer than {MAX_BODY} bytes, or was cut short"), "");
-    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(cut)?;
+    // As much as the same request may have without a key.
+    let most = if parts.uri.path() == "/v1/apply" { MAX_DOCUMENTS } else { MAX_BODY };
+    let cut = |_| Problem::new(Kind::TooLarge, format!("the body is longer than {most} bytes, or was cut short"), "");
+    let body = axum::body::to_bytes(body, most).await.map_err(cut)?;
     let what = what(&parts.method, &parts.uri, &parts.headers, &body);
     let running = Running { answers: answers.clone(), key: digest(&[b"name", key.as_bytes()]), caller, secret: key };
     let turn = lock(answers).came(&running.caller, running.key, what, now);

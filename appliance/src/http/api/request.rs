@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ops::ControlFlow;
 
 /// Bodies of the API are a few fields.
-const MAX_BODY: usize = 64 << 10;
+pub const MAX_BODY: usize = 64 << 10;
 
 /// A JSON body of so many bytes at most, every field of which is known.
 pub struct Body<T, const LIMIT: usize = MAX_BODY>(pub T);
