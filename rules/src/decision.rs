@@ -62,6 +62,8 @@ pub trait Records {
     fn push(&self, name: &ImageName) -> Option<Push>;
     /// A boot that was made durable.
     fn boot(&self, id: &BootId) -> Option<Boot>;
+    /// The machines whose firmware says this UUID ([`crate::facts::Facts::sane_uuid`]), ordered by id.
+    fn machines_with_uuid(&self, uuid: &str) -> Vec<Machine>;
     /// Machines, ordered by id. For commands of people, not for packets.
     fn machines(&self) -> Vec<Machine>;
     /// Every tag, ordered by name. For commands of people, not for packets.

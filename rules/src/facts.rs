@@ -167,17 +167,21 @@ impl Facts {
         take(&mut self.firmware, &newer.firmware);
         take(&mut self.inventory, &newer.inventory);
     }
+
+    /// The 32 digits of its UUID, unless many boards say the same.
+    pub fn sane_uuid(&self) -> Option<String> {
+        self.uuid.as_deref().and_then(sane_uuid)
+    }
 }
 
-/// A SMBIOS UUID that can name one machine: vendors ship boards whose UUID is all zero, all FF, or a
+/// The 32 digits of an SMBIOS UUID that can name one machine: vendors ship boards whose UUID is all zero, all FF, or a
 /// counting pattern, and OVMF without `-uuid` says all zero.
-pub fn sane_uuid(text: &str) -> Option<String> {
-    let uuid = text.trim().to_ascii_lowercase();
-    let digits: Vec<u8> = uuid.bytes().filter(|b| *b != b'-').collect();
-    let well_formed = digits.len() == 32 && digits.iter().all(u8::is_ascii_hexdigit);
-    let one_digit = digits.windows(2).all(|pair| pair[0] == pair[1]);
-    let placeholder = uuid.starts_with("03000200-0400-0500-0006-000700080009");
-    (well_formed && !one_digit && !placeholder).then_some(uuid)
+fn sane_uuid(text: &str) -> Option<String> {
+    const PLACEHOLDER: &str = "03000200040005000006000700080009";
+    let digits: String = text.trim().to_ascii_lowercase().chars().filter(|c| *c != '-').collect();
+    let well_formed = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let one_digit = digits.bytes().all(|b| digits.starts_with(char::from(b)));
+    (well_formed && !one_digit && digits != PLACEHOLDER).then_some(digits)
 }
 
 #[cfg(test)]
@@ -201,7 +205,7 @@ mod tests {
         assert!(sane_uuid("not a uuid").is_none());
         assert_eq!(
             sane_uuid("4C4C4544-0042-4710-8051-B4C04F4D3132").as_deref(),
-            Some("4c4c4544-0042-4710-8051-b4c04f4d3132")
+            Some("4c4c4544004247108051b4c04f4d3132")
         );
     }
 }

@@ -149,6 +149,10 @@ impl Records for Memory {
         self.boots.get(id).cloned()
     }
 
+    fn machines_with_uuid(&self, uuid: &str) -> Vec<Machine> {
+        self.machines.values().filter(|machine| machine.facts.sane_uuid().as_deref() == Some(uuid)).cloned().collect()
+    }
+
     fn machines(&self) -> Vec<Machine> {
         self.machines.values().cloned().collect()
     }

@@ -54,6 +54,11 @@ fn boot_of_machine_key(machine: MacAddress, id: &BootId) -> Vec<u8> {
     [&machine.0[..], id.0.as_bytes()].concat()
 }
 
+/// Several machines may say the same UUID. All are of one length.
+fn uuid_key(machine: &Machine) -> Option<Vec<u8>> {
+    machine.facts.sane_uuid().map(|uuid| [uuid.as_bytes(), &machine.id.0].concat())
+}
+
 /// The stored state as rules see it. A rule cannot fail, so a fault met while it looks is kept, and
 /// its decision is thrown away by whoever ran it.
 pub struct Stored<'a> {
@@ -186,6 +191,11 @@ impl Records for Stored<'_> {
 
     fn boot(&self, id: &BootId) -> Option<Boot> {
         self.get(Table::Boots, id.0.as_bytes())
+    }
+
+    fn machines_with_uuid(&self, uuid: &str) -> Vec<Machine> {
+        let found = self.keep(self.snapshot.scan(Table::Uuids, uuid.as_bytes())).unwrap_or_default();
+        found.into_iter().filter_map(|(key, _)| self.get(Table::Machines, key.get(uuid.len()..)?)).collect()
     }
 
     fn machines(&self) -> Vec<Machine> {
@@ -327,6 +337,9 @@ fn put_machine(batch: &mut dyn Batch, machine: &Machine) -> Result<(), Fault> {
     for mac in &machine.macs {
         batch.put(Table::Macs, &mac.0, &machine.id.0)?;
     }
+    if let Some(key) = uuid_key(machine) {
+        batch.put(Table::Uuids, &key, &[])?;
+    }
     match machine.reservation {
         Some(address) => batch.put(Table::Reservations, &address.octets(), &machine.id.0),
         None => Ok(()),
@@ -338,6 +351,9 @@ fn remove_machine(batch: &mut dyn Batch, id: MacAddress) -> Result<(), Fault> {
     let machine: Machine = decode(Table::Machines, &bytes)?;
     for mac in &machine.macs {
         batch.delete(Table::Macs, &mac.0)?;
+    }
+    if let Some(key) = uuid_key(&machine) {
+        batch.delete(Table::Uuids, &key)?;
     }
     if let Some(address) = machine.reservation {
         batch.delete(Table::Reservations, &address.octets())?;

@@ -26,11 +26,12 @@ type OpenTable<'w> = redb::Table<'w, &'static [u8], &'static [u8]>;
 /// redb's page cache. Its default of 1 GiB would make the appliance's memory grow with its history.
 const CACHE_BYTES: usize = 12 << 20;
 
-const TABLES: [(Table, Definition); 22] = [
+const TABLES: [(Table, Definition); 23] = [
     (Table::Meta, TableDefinition::new("meta")),
     (Table::Machines, TableDefinition::new("machines")),
     (Table::Macs, TableDefinition::new("macs")),
     (Table::Reservations, TableDefinition::new("reservations")),
+    (Table::Uuids, TableDefinition::new("uuids")),
     (Table::Leases, TableDefinition::new("leases")),
     (Table::Addresses, TableDefinition::new("addresses")),
     (Table::Images, TableDefinition::new("images")),

@@ -14,6 +14,7 @@ pub enum Table {
     Macs,
     /// Reserved address → machine id.
     Reservations,
+    Uuids,
     /// Subnet and MAC → lease.
     Leases,
     /// Address → subnet and MAC of its latest lease.

@@ -5,7 +5,7 @@ use crate::{
     Change, Decision, MacAddress, Machine, Moment, View, Volatile,
     assignment::{Origin, Resolution, resolve},
     decision::lease_key,
-    facts::{Facts, Firmware, sane_uuid},
+    facts::{Facts, Firmware},
     image::{BlobRef, Content, Digest, Image, ImageReference},
     journey::{Observation, ScriptKind, Seen},
     profile::Profile,
@@ -195,11 +195,8 @@ pub fn decide(request: &ScriptRequest, view: &View<'_>, at: &Moment) -> Decision
 
 /// Another card of a machine we know joins it when both say the same sane UUID and only one machine says it.
 fn joined_by_uuid(request: &ScriptRequest, view: &View<'_>) -> Option<Machine> {
-    let uuid = request.facts.uuid.as_deref().and_then(sane_uuid)?;
-    let says_it = |machine: &Machine| machine.facts.uuid.as_deref().and_then(sane_uuid).as_ref() == Some(&uuid);
-    let mut found = view.records.machines().into_iter().filter(says_it);
-    let first = found.next()?;
-    found.next().is_none().then_some(first)
+    let mut found = view.records.machines_with_uuid(&request.facts.sane_uuid()?);
+    if found.len() == 1 { found.pop() } else { None }
 }
 
 /// A machine that boots right now does not hand its boot, and with it the token, to another card that says the same

@@ -27,11 +27,12 @@ enum Noted {
 type Disk = SimulatedDisk<Noted>;
 type Record = Vec<Entry<Noted>>;
 
-const TABLES: [Table; 10] = [
+const TABLES: [Table; 11] = [
     Table::Meta,
     Table::Machines,
     Table::Macs,
     Table::Reservations,
+    Table::Uuids,
     Table::Leases,
     Table::Addresses,
     Table::Images,
