@@ -8,7 +8,9 @@ pub mod images;
 pub mod machines;
 pub mod metadata;
 mod precondition;
+pub mod profiles;
 pub mod registry;
+pub mod roles;
 pub mod rules;
 pub mod secrets;
 mod text;
@@ -18,7 +20,8 @@ use crate::{
     MacAddress, Records, Timestamp,
     image::{Digest, ImageName, ImageReference},
     metadata::MetadataName,
-    role::RoleName,
+    profile::{MAX_PROFILES, ProfileName},
+    role::{MAX_ROLES, RoleName},
     rule::{MAX_RULES, RuleName},
     secret::SecretName,
     token::{TokenId, TokenName},
@@ -111,6 +114,9 @@ pub enum Refusal {
     /// No secret has this name.
     #[error("there is no secret {0}")]
     UnknownSecret(SecretName),
+    /// A machine that such a document means would not boot without it.
+    #[error("the secret {name} cannot go: these metadata documents name it: {}", list(documents))]
+    SecretInUse { name: SecretName, documents: Vec<MetadataName> },
     /// A secret that cannot be stored; `pointer` is the field.
     #[error("{reason}")]
     BadSecret { pointer: &'static str, reason: String },
@@ -135,6 +141,24 @@ pub enum Refusal {
     /// Nobody made it, or it was removed.
     #[error("there is no role '{0}'")]
     UnknownRole(RoleName),
+    /// A role that cannot be stored; `pointer` is the field.
+    #[error("{reason}")]
+    BadRole { pointer: &'static str, reason: String },
+    /// A token whose role is gone would keep what it may do, and nothing would say so.
+    #[error("the role '{name}' cannot go: these tokens have it: {}", list(tokens))]
+    RoleInUse { name: RoleName, tokens: Vec<TokenName> },
+    /// Each change of the configuration looks at all of them.
+    #[error("there are {MAX_ROLES} roles already, as many as there can be")]
+    TooManyRoles,
+    /// Nobody keeps it here: it never was, was removed, or is one that Bennu brings along.
+    #[error("no hardware profile '{0}' is kept here")]
+    UnknownProfile(ProfileName),
+    /// A profile that cannot be stored; `pointer` is the field.
+    #[error("{reason}")]
+    BadProfile { pointer: String, reason: String },
+    /// Every packet of a machine may look at all of them.
+    #[error("there are {MAX_PROFILES} hardware profiles already, as many as there can be")]
+    TooManyProfiles,
     /// A role says what its tokens may do.
     #[error("the role '{0}' says what its tokens may do, and this says it too")]
     RoleAndScopes(RoleName),
@@ -190,6 +214,7 @@ impl Refusal {
             Self::TooLongMetadata { .. } => "put large files into images; documents say what differs".into(),
             Self::UnknownSecret(_) => "`bennu secret list` shows every secret's name".into(),
             Self::BadSecret { .. } => String::new(),
+            Self::SecretInUse { .. } => "take it out of them first, or remove them".into(),
             Self::TooManySecrets(_) => "remove secrets that no machine needs, or put several values in one file".into(),
             Self::NoScope => "name at least one: read, assign, images, power or admin".into(),
             Self::BadLimit(_) => {
@@ -201,6 +226,14 @@ impl Refusal {
             Self::RuleChanged(_) => "look at the rule again, then repeat the change with its new ETag".into(),
             Self::BadRule { .. } => "describe it in one line".into(),
             Self::UnknownRole(_) => "`bennu token roles` shows every role; a document of kind Role adds one".into(),
+            Self::BadRole { .. } => "mend the role, and write it again; nothing was changed".into(),
+            Self::RoleInUse { .. } => "revoke them first, or keep the role".into(),
+            Self::TooManyRoles => "remove those that no token has".into(),
+            Self::UnknownProfile(_) => {
+                "`bennu profile list` shows them; those from Bennu can be overruled, not removed".into()
+            }
+            Self::BadProfile { .. } => "mend the profile, and write it again; nothing was changed".into(),
+            Self::TooManyProfiles => "remove those of models that are gone, or let one mean several: '*'".into(),
             Self::RoleAndScopes(_) => "leave out the scopes and the limit, or the role".into(),
             Self::Stale { .. } => "look at it again, then repeat the change with its new ETag".into(),
             Self::IsThere { .. } => "leave `If-None-Match` out to change what is there, or choose another name".into(),

@@ -3,6 +3,7 @@
 use super::{Refusal, machines::Expected, precondition};
 use crate::{
     Change, Decision, MacAddress, Moment, View,
+    metadata::{Document, MetadataName},
     secret::{HostKeys, Placement, Sealed, Secret, SecretName, Target},
 };
 
@@ -70,18 +71,28 @@ pub struct RemoveSecret {
     pub expected: Option<Expected>,
 }
 
-/// Carries out [`RemoveSecret`]. What machines that run were given stays with them.
+/// Carries out [`RemoveSecret`], unless a metadata document names it. What machines that run were given stays with them.
 pub fn remove(request: &RemoveSecret, view: &View<'_>, _at: &Moment) -> Decision<Result<(), Refusal>> {
     match view.records.secret(&request.name) {
         Some(secret) => {
             if let Err(refusal) = check_expected(&request.name, Some(&secret), &request.expected) {
                 return Decision::just(Err(refusal));
             }
+            let documents = named_by(&request.name, view);
+            if !documents.is_empty() {
+                return Decision::just(Err(Refusal::SecretInUse { name: request.name.clone(), documents }));
+            }
             let changes = vec![Change::RemoveSecret(request.name.clone())];
             Decision { changes, ..Decision::just(Ok(())) }
         }
         None => Decision::just(Err(Refusal::UnknownSecret(request.name.clone()))),
     }
+}
+
+/// The metadata documents with a file that holds it.
+fn named_by(name: &SecretName, view: &View<'_>) -> Vec<MetadataName> {
+    let names = |document: &Document| document.files.iter().any(|file| file.secret.as_ref() == Some(name));
+    view.records.all_metadata().into_iter().filter(names).map(|document| document.name).collect()
 }
 
 /// Keeps the host keys that were made for a machine, unless it has some: of two boots at once the first one's count.
@@ -197,6 +208,19 @@ mod tests {
         let unknown =
             run(&mut memory, &RemoveSecret { name: "c-all".parse().unwrap(), expected: None }, remove).unwrap_err();
         assert!(matches!(&unknown, Refusal::UnknownSecret(_)) && !unknown.advice().is_empty());
+    }
+
+    #[test]
+    fn a_secret_that_a_document_names_stays() {
+        let mut memory = Memory::default();
+        run(&mut memory, &request("db", selector("")), set).unwrap();
+        let document = serde_json::json!({ "name": "web", "files": [{ "path": "/etc/key", "secret": "db" }] });
+        memory.apply(Change::PutMetadata(serde_json::from_value(document).unwrap()));
+        let removes = RemoveSecret { name: "db".parse().unwrap(), expected: None };
+        let refused = run(&mut memory, &removes, remove).unwrap_err();
+        assert!(refused.to_string().contains("documents name it: web") && !refused.advice().is_empty(), "{refused}");
+        memory.apply(Change::RemoveMetadata("web".parse().unwrap()));
+        run(&mut memory, &removes, remove).unwrap();
     }
 
     #[test]

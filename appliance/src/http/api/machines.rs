@@ -3,6 +3,7 @@
 use super::{
     Api, Shared,
     boots::BootSummary,
+    conditional::versioned,
     openapi::changes,
     problem::{Answer, Kind, Problem},
     request::{Body, Filling, IfMatch, Limit, Page, Params, expected, mac},
@@ -25,7 +26,7 @@ use bennu_rules::{
     schema,
     selector::Selector,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, net::Ipv4Addr, ops::ControlFlow};
 use utoipa::openapi::Schema;
@@ -263,13 +264,9 @@ pub fn shown(api: &Api, machines: Vec<Machine>, rules: &[Rule]) -> Answer<Vec<Ma
 }
 
 fn with_etag(api: &Api, machine: Machine) -> Answer<Response> {
-    let etag = format!("\"{}\"", version(&machine));
+    let etag = version(&machine);
     let (rules, keys) = api.ledger.stored(|records| (records.rules(), records.host_keys(machine.id)))?;
     let ssh_host_keys = keys.map(|keys| keys.public).unwrap_or_default();
     let shown = shown(api, vec![machine], &rules)?.pop().map(|shown| MachineShown { ssh_host_keys, ..shown });
-    let mut response = Json(shown).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    Ok(response)
+    Ok(versioned(&etag, &shown))
 }

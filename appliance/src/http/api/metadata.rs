@@ -2,13 +2,14 @@
 
 use super::{
     Api, Shared,
+    conditional::versioned,
     problem::{Answer, Kind, Problem},
     request::{IfMatch, LongBody, Page, Paging, Params, expected, mac},
 };
 use axum::{
     Json,
     extract::{Path, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bennu_rules::{
     MacAddress, Records,
@@ -19,7 +20,7 @@ use bennu_rules::{
     },
     metadata::{Document, Merged, MetadataName, Unrendered},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use utoipa::{
@@ -172,10 +173,5 @@ fn named(text: &str) -> Answer<MetadataName> {
 }
 
 fn with_etag(document: Document) -> Response {
-    let etag = format!("\"{}\"", version(&document));
-    let mut response = Json(document).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
+    versioned(&version(&document), &document)
 }

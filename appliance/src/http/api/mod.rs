@@ -26,6 +26,7 @@ pub mod problem;
 pub mod profiles;
 pub mod pushes;
 pub mod request;
+pub mod roles;
 pub mod rules;
 pub mod scrub;
 pub mod secrets;
@@ -112,8 +113,10 @@ fn routes() -> Described {
         .routes(routes!(secrets::show, secrets::set, secrets::remove))
         .routes(routes!(apply::create))
         .routes(routes!(apply::export))
-        .routes(routes!(tokens::roles))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::show, roles::put, roles::remove))
         .routes(routes!(profiles::list))
+        .routes(routes!(profiles::show, profiles::put, profiles::remove))
         .routes(routes!(rules::list))
         .routes(routes!(rules::show, rules::put, rules::remove))
         .routes(routes!(status::metrics))

@@ -138,7 +138,8 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let pointer = match &refusal {
             Refusal::BadMetadata { pointer, .. } => Some(pointer.clone()),
-            Refusal::BadSecret { pointer, .. } => Some((*pointer).to_owned()),
+            Refusal::BadProfile { pointer, .. } => Some(pointer.clone()),
+            Refusal::BadSecret { pointer, .. } | Refusal::BadRole { pointer, .. } => Some((*pointer).to_owned()),
             _ => None,
         };
         let kind = match &refusal {
@@ -148,6 +149,7 @@ impl From<Refusal> for Problem {
             | Refusal::UnknownMetadata(_)
             | Refusal::UnknownSecret(_)
             | Refusal::UnknownRule(_)
+            | Refusal::UnknownProfile(_)
             | Refusal::UnknownRole(_) => Kind::NotFound,
             Refusal::Changed(_) | Refusal::ChangedMetadata(_) | Refusal::RuleChanged(_) => Kind::Precondition,
             Refusal::Stale { .. } | Refusal::IsThere { .. } => Kind::Precondition,
@@ -158,6 +160,8 @@ impl From<Refusal> for Problem {
             | Refusal::BadMetadata { .. }
             | Refusal::BadSecret { .. }
             | Refusal::BadRule { .. }
+            | Refusal::BadRole { .. }
+            | Refusal::BadProfile { .. }
             | Refusal::RoleAndScopes(_)
             | Refusal::NoScope
             | Refusal::BadLimit(_)
@@ -176,6 +180,10 @@ impl From<Refusal> for Problem {
             | Refusal::TooManySecrets(_)
             | Refusal::AssignedByRule { .. }
             | Refusal::TooManyRules
+            | Refusal::TooManyRoles
+            | Refusal::TooManyProfiles
+            | Refusal::RoleInUse { .. }
+            | Refusal::SecretInUse { .. }
             | Refusal::Booting { .. } => Kind::Conflict,
         };
         Self { pointer, ..Self::new(kind, refusal.to_string(), refusal.advice()) }

@@ -2,13 +2,14 @@
 
 use super::{
     Api, Shared,
+    conditional::versioned,
     problem::{Answer, Kind, Problem},
     request::{Body, IfMatch, Page, Paging, Params, expected},
 };
 use axum::{
     Json,
     extract::{Path, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bennu_rules::{
     Records,
@@ -20,7 +21,7 @@ use bennu_rules::{
     rule::{self, Rule, RuleName},
     selector::Selector,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -140,10 +141,5 @@ fn shown(api: &Api) -> Answer<Vec<RuleShown>> {
 fn with_etag(api: &Api, name: &RuleName) -> Answer<Response> {
     let found = shown(api)?.into_iter().find(|shown| shown.rule.name == *name);
     let shown = found.ok_or_else(|| Problem::from(Refusal::UnknownRule(name.clone())))?;
-    let etag = format!("\"{}\"", version(&shown.rule));
-    let mut response = Json(shown).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    Ok(response)
+    Ok(versioned(&version(&shown.rule), &shown))
 }

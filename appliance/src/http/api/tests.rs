@@ -8,6 +8,7 @@ mod life;
 mod machines;
 mod metadata;
 mod preconditions;
+mod profiles;
 pub(in crate::http) mod remote;
 mod rules;
 mod secrets;

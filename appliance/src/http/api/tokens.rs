@@ -18,7 +18,7 @@ use bennu_rules::{
         Refusal,
         tokens::{CreateToken, RevokeToken, create as create_token, revoke as revoke_token, version},
     },
-    role::{Role, RoleName},
+    role::RoleName,
     selector::Selector,
     token::{Bearer, Scopes, Token, TokenId, TokenName},
 };
@@ -151,19 +151,6 @@ pub async fn revoke(
     let token = api.ledger.decide(request, revoke_token).await??;
     tracing::info!(id = %token.id, name = %token.name, scopes = %token.scopes, by = caller.who, "a token was revoked");
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// `GET /v1/roles`, by name: what tokens of one purpose may do. Documents of kind Role change them
-#[utoipa::path(
-    get,
-    path = "/v1/roles",
-    tag = "tokens",
-    params(Paging),
-    responses((status = OK, body = Page<Role>))
-)]
-pub async fn roles(State(api): Shared, Params(paging): Params<Paging>) -> Answer<Json<Page<Role>>> {
-    let roles = api.ledger.read(|records, _| records.roles())?;
-    Ok(Json(paging.page(roles, |role| role.name.to_string(), |role| role)))
 }
 
 fn known_by(text: &str) -> Answer<TokenId> {

@@ -3,18 +3,12 @@
 use super::{Kind, Wrong, desk::Desk, read, schema};
 use crate::{
     Change, Records,
-    commands::text::check_arguments,
-    facts::Facts,
+    commands::profiles::check_profile,
     profile::{MAX_PROFILES, Profile, ProfileName},
     token::Scope,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// Characters of a pattern.
-const MAX_PATTERN: usize = 128;
-/// Consoles of one model.
-const MAX_CONSOLES: usize = 8;
 
 pub(super) struct Profiles;
 
@@ -38,7 +32,7 @@ impl Kind for Profiles {
             if let Some(first) = seen.insert(profile.name.clone(), place) {
                 return Err(Wrong::twice(place, first, &format!("the profile {}", profile.name)));
             }
-            check(&profile).map_err(|(field, reason)| {
+            check_profile(&profile).map_err(|(field, reason)| {
                 Wrong::new(place, field, reason, "`bennu apply --schema` prints what documents look like")
             })?;
             let earlier = profiles.insert(profile.name.clone(), profile.clone());
@@ -68,55 +62,4 @@ impl Kind for Profiles {
     fn schema(&self) -> Value {
         schema::described::<Profile>()
     }
-}
-
-/// What of a profile can be wrong by itself: the field, and why.
-fn check(profile: &Profile) -> Result<(), (String, String)> {
-    let Profile { name: _, matches, settings, example } = profile;
-    let refuse = |field: &str, reason: &str| Err((field.to_owned(), reason.to_owned()));
-    let patterns = [("/match/manufacturer", &matches.manufacturer), ("/match/product", &matches.product)];
-    for (field, pattern) in patterns.iter().filter_map(|(field, pattern)| Some((field, pattern.as_ref()?))) {
-        if pattern.trim().is_empty() || pattern.len() > MAX_PATTERN || pattern.chars().any(char::is_control) {
-            return refuse(
-                field,
-                &format!("a pattern has 1 to {MAX_PATTERN} printable characters, such as PowerEdge*"),
-            );
-        }
-    }
-    if patterns.iter().all(|(_, pattern)| pattern.is_none()) {
-        return refuse("/match", "it means no machine; name a manufacturer, a product, or both");
-    }
-    for (field, loader) in
-        [("/settings/uefi_loader", &settings.uefi_loader), ("/settings/bios_loader", &settings.bios_loader)]
-    {
-        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if loader
-            .as_ref()
-            .is_some_and(|name| name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(word))
-        {
-            return refuse(field, "this is no loader's file name, such as ipxe.efi");
-        }
-    }
-    if settings.consoles.len() > MAX_CONSOLES {
-        return refuse("/settings/consoles", &format!("more than {MAX_CONSOLES} consoles"));
-    }
-    for (at, console) in settings.consoles.iter().enumerate() {
-        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b',' | b'/' | b':' | b'-' | b'_' | b'.');
-        if console.is_empty() || console.len() > 64 || !console.bytes().all(word) {
-            return refuse(&format!("/settings/consoles/{at}"), "this is no value of console=, such as ttyS1,115200");
-        }
-    }
-    if let Err(refusal) = check_arguments(&settings.arguments) {
-        return refuse("/settings/arguments", &refusal.to_string());
-    }
-    let fits = [&example.manufacturer, &example.product].iter().all(|text| text.len() <= MAX_PATTERN);
-    let facts = Facts {
-        manufacturer: Some(example.manufacturer.clone()),
-        product: Some(example.product.clone()),
-        ..Facts::default()
-    };
-    if !fits || *example != Default::default() && !matches.is_met_by(&facts) {
-        return refuse("/example", "the profile does not match its own example");
-    }
-    Ok(())
 }

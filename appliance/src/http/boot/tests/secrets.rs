@@ -131,7 +131,8 @@ async fn a_documents_file_is_a_secret_that_only_the_session_is_given() {
     for path in ["/v1/metadata/web", "/v1/export", "/v1/audit", &format!("/v1/machines/{MAC}/metadata")] {
         assert!(!plane.bench.get(path).await.text.contains(CANARY), "{path}");
     }
-    plane.bench.delete("/v1/secrets/db").await;
+    assert_eq!(plane.bench.delete("/v1/secrets/db").await.status, 409, "a document names it");
+    put("/v1/secrets/db", &format!(r#"{{"machine":"02:00:00:00:00:99","value":"{CANARY}"}}"#)).await;
     let gone = stage1.asks(&plane, &base).await;
     assert_eq!(gone.status, 503);
     assert!(String::from_utf8_lossy(&gone.body).contains("the secret db, which the metadata document 'web' names"));
