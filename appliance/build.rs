@@ -143,10 +143,12 @@ fn stage1(workspace: &Path, out: &Path) -> PathBuf {
     for source in ["stage1", "rules/plan", "Cargo.lock"] {
         watched(&workspace.join(source));
     }
-    // A target directory of its own, since cargo holds a lock on the one that this build runs in. The wrapper is
-    // clippy's when clippy runs this script: it is for the appliance, not for stage 1.
-    let target = out.join("stage1");
-    let status = Command::new(required("CARGO"))
+    // A target directory of its own, since cargo holds a lock on the one that this build runs in. Debug and release builds
+    // share it, and the disc's init (scripts/iso). The wrapper is clippy's when clippy runs this script: it is for the
+    // appliance, not for stage 1.
+    let target = out.ancestors().find(|place| place.join("CACHEDIR.TAG").is_file()).unwrap_or(out).join("static");
+    let mut cargo = Command::new(required("CARGO"));
+    cargo
         .current_dir(workspace)
         .args(["build", "--package", "bennu-stage1", "--release", "--target", STAGE1_TARGET, "--target-dir"])
         .arg(&target)
@@ -154,8 +156,15 @@ fn stage1(workspace: &Path, out: &Path) -> PathBuf {
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_BUILD_TARGET")
-        .status()
-        .unwrap_or_else(|error| fail(&format!("cannot run cargo for stage 1: {error}")));
+        .env_remove("OUT_DIR");
+    // What cargo told this script of its own crate: other scripts would run again where it is missing, and be built anew.
+    let ours = |name: &str| {
+        ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|start| name.starts_with(start))
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        cargo.env_remove(name);
+    }
+    let status = cargo.status().unwrap_or_else(|error| fail(&format!("cannot run cargo for stage 1: {error}")));
     if !status.success() {
         fail("stage 1 does not build; the errors are above (to build without it, name a ready one in BENNU_STAGE1)");
     }
