@@ -17,6 +17,7 @@ mod modules;
 mod options;
 mod programs;
 mod root;
+mod seeds;
 mod tree;
 
 use anyhow::{Context, Result};
@@ -56,11 +57,13 @@ fn run() -> Result<()> {
     // GRUB finds the disc that it was started from by this file.
     std::fs::write(root.join(".disk/info"), format!("Bennu {} x86_64\n", options.version))?;
     std::fs::write(root.join("boot/grub/grub.cfg"), grub::CONFIGURATION)?;
+    let seeds = seeds::make(&options, &kernel, &root.join("images"))?;
     grub::bios(&options.packages, &root.join("boot/grub/bios.img"))?;
     let esp = work.join("esp.img");
     esp::make(&options, &esp)?;
     disc::make(&options, &root, &esp)?;
     let mut taken = tree.sources() | first.sources();
+    taken.extend(seeds);
     taken.extend(esp::sources(&options).chain([kernel.image, grub::hybrid(&options.packages)]));
     std::fs::write(options.out.with_extension("spdx.json"), bill::make(&options, &lists, &taken)?)?;
     let size = std::fs::metadata(&options.out)?.len();

@@ -144,8 +144,9 @@ fn pairing(
             image.config.architecture
         )),
         Content::Kernel { layer: None, .. } => Err(format!(
-            "the kernel image {reference} was imported by an earlier Bennu, which kept no modules for others. Import it \
-             again"
+            "the kernel image {reference} keeps no modules for others: it came with the appliance's disc, or from an \
+             earlier Bennu. Import a kernel with all its modules (bennu image import dir:ROOT NAME:TAG --kernel-only), \
+             and name it (--kernel)"
         )),
         _ => Err(format!("{reference} is no kernel image. Name one that was imported with --kernel-only (--kernel)")),
     }

@@ -43,6 +43,8 @@ use std::{collections::BTreeSet, io};
 pub struct Options {
     /// Make a kernel image: kernel and modules, no root.
     pub kernel_only: bool,
+    /// Make a kernel image without the layer of all its modules, which container images without a kernel are paired with.
+    pub without_layer: bool,
     /// Kernel arguments of the image.
     pub cmdline: String,
     /// zstd level of the root filesystem and of the modules initrd, 1 to 22. It is part of what decides the digest.
@@ -63,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             kernel_only: false,
+            without_layer: false,
             cmdline: String::new(),
             level: 15,
             memory: 512 << 20,

@@ -101,7 +101,9 @@ impl<'a> Making<'a> {
         let kernel_release = kernel.release.clone();
         let content = match builder {
             None => {
-                let layer = Some(kernel_layer::store(&indexed, &kernel, options.threads(), store)?);
+                let layer = (!options.without_layer)
+                    .then(|| kernel_layer::store(&indexed, &kernel, options.threads(), store))
+                    .transpose()?;
                 Content::Kernel { kernel: kernel_blob, modules, kernel_release, layer }
             }
             Some(builder) => {

@@ -13,6 +13,7 @@ mod power;
 mod prepare;
 mod readiness;
 mod root;
+mod seeds;
 mod service;
 mod state;
 mod time;

@@ -1,6 +1,6 @@
 //! Hearing from the service that it is ready, that it lives, and that it goes (`sd_notify(3)`).
 
-use crate::{logs, power, welcome};
+use crate::{logs, power, seeds, welcome};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Mutex;
@@ -31,6 +31,7 @@ pub fn listen() {
             for line in text.lines() {
                 heard(line);
                 if line == "READY=1" {
+                    seeds::begin();
                     drop(std::thread::Builder::new().name("welcome".into()).stack_size(128 * 1024).spawn(welcome::say));
                 }
             }

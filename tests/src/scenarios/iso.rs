@@ -17,7 +17,7 @@ const STATE_BYTES: u64 = 2 << 30;
 /// With nothing but the disc, a stick and an empty state disk: a rack boots, also after the appliance's power was cut.
 pub const RACK: Life = Life {
     name: "iso rack",
-    shows: &["iso_bios_cd", "iso_boots_a_rack", "iso_power_cut", "iso_power_button"],
+    shows: &["iso_bios_cd", "iso_brings_images", "iso_boots_a_rack", "iso_power_cut", "iso_power_button"],
     live: |story| boots_a_rack(story, 1),
 };
 
@@ -37,6 +37,15 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
     })?;
     let mut host = host.context("there is no host")?;
     let mut machine = rack.machine(Firmware::Bios).install()?;
+    story.show("iso_brings_images", || {
+        let began = std::time::Instant::now();
+        let console = host.machine.console()?;
+        for image in ["discovery:latest", "memtest86:latest"] {
+            console.wait_for(&format!("image {image}: imported from the disc"), 180)?;
+            host.bennu(["image", "show", image])?;
+        }
+        Ok(format!("there {:.0} s after the first token", began.elapsed().as_secs_f64()))
+    })?;
     story.show("iso_boots_a_rack", || {
         host.bennu(["image", "import", &format!("oci-archive:{}", image.display()), "debian:v1"])?;
         host.bennu(["machine", "assign", &machine.mac(), "debian:v1"])?;
@@ -97,7 +106,7 @@ fn same_bytes(rack: &Rack) -> Result<String> {
     let (first, again) = (disc::disc()?, disc::make(&rack.home().dir().join("again"))?);
     command::run(Command::new("cmp").args([&first, &again]))?;
     let bill = fs::read_to_string(again.with_extension("spdx.json"))?;
-    for part in ["linux-image-", "shim-signed", "squashfs-tools", "redb", "bennu-iso-init"] {
+    for part in ["linux-image-", "memtest86+", "shim-signed", "squashfs-tools", "redb", "bennu-iso-init"] {
         ensure!(bill.contains(part), "the bill of materials lacks {part}");
     }
     ensure!(!bill.contains("\"bash\""), "the bill of materials names what is not on the disc");
