@@ -1,7 +1,7 @@
 //! File systems that outlive boots: found by the disk that was named, made where it is blank, mounted in the new root.
 //! Whatever else is on any disk stays as it is.
 
-mod blank;
+pub mod blank;
 mod disks;
 
 use crate::console::{self, mib};

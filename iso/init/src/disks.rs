@@ -1,7 +1,10 @@
 //! Block devices and what their first bytes say is on them.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use bennu_stage1::persistent::blank::{self, Found};
+use rustix::fs::OFlags;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a block device holds.
@@ -26,21 +29,104 @@ pub struct Disk {
     pub content: Content,
 }
 
+/// A whole disk that can be written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// `/dev/sda`.
+    pub device: PathBuf,
+    /// What its maker calls this one; empty when it does not say.
+    pub serial: String,
+    /// What its maker calls all of its kind; may be empty.
+    pub model: String,
+    /// Bytes.
+    pub size: u64,
+    /// What is on it, or why that cannot be told: it is in use, or cannot be read.
+    pub content: Result<Found, String>,
+    /// Its partitions.
+    pub partitions: Vec<PathBuf>,
+}
+
+impl Whole {
+    /// Whether nothing at all is on it.
+    pub fn is_blank(&self) -> bool {
+        self.partitions.is_empty() && self.content == Ok(Found::Blank)
+    }
+}
+
+/// For people: device, serial, size, content.
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, serial, size, .. } = self;
+        write!(f, "{} (serial '{serial}', {} MB, ", device.display(), size / 1_000_000)?;
+        match &self.content {
+            Ok(Found::Blank) if self.is_blank() => f.write_str("empty)"),
+            Ok(Found::Blank) => f.write_str("with partitions)"),
+            Ok(Found::FileSystem { kind, label }) if label.is_empty() => write!(f, "{kind})"),
+            Ok(Found::FileSystem { kind, label }) => write!(f, "{kind} '{label}')"),
+            Ok(Found::Other(what)) => write!(f, "{what})"),
+            Err(why) => write!(f, "not to be used: {why})"),
+        }
+    }
+}
+
+const NOT_DISKS: [&str; 9] = ["loop", "ram", "dm-", "zram", "sr", "fd", "md", "nbd", "mtd"];
+const SECTOR: u64 = 512;
+
+/// Every whole disk that can be written to, in the kernel's order of names.
+pub fn whole() -> Vec<Whole> {
+    let mut names = names("/sys/block", &NOT_DISKS);
+    // An eMMC's areas that it boots from and keeps keys in are parts of the disk beside them.
+    names.retain(|name| !name.starts_with("mmcblk") || !["boot", "rpmb"].iter().any(|area| name.contains(area)));
+    names.iter().filter_map(|name| one(name)).collect()
+}
+
+fn one(name: &str) -> Option<Whole> {
+    let sys = Path::new("/sys/block").join(name);
+    let read = |file: &str| std::fs::read_to_string(sys.join(file)).ok().map(|text| text.trim().to_owned());
+    if read("ro").as_deref() != Some("0") || read("hidden").as_deref() == Some("1") {
+        return None;
+    }
+    let size = read("size")?.parse::<u64>().ok()? * SECTOR;
+    let device = Path::new("/dev").join(name);
+    let entries = std::fs::read_dir(&sys).ok()?.flatten().filter(|entry| entry.path().join("partition").exists());
+    let mut partitions: Vec<PathBuf> = entries.map(|entry| Path::new("/dev").join(entry.file_name())).collect();
+    partitions.sort();
+    let serial = read("serial").or_else(|| read("device/serial")).or_else(|| unit_serial(&sys)).unwrap_or_default();
+    let model = read("device/model").unwrap_or_default();
+    (size > 0).then(|| Whole { content: look(&device, size), device, serial, model, size, partitions })
+}
+
+/// What is on it, opened as nobody else has it: a disk that is mounted, or part of something, is none to prepare.
+fn look(device: &Path, size: u64) -> Result<Found, String> {
+    let alone = OpenOptions::new().read(true).custom_flags(OFlags::EXCL.bits().cast_signed()).open(device);
+    alone.and_then(|file| blank::look(&file, size)).map_err(|error| error.to_string())
+}
+
+/// SCSI's page of vital product data with the unit's serial number (SPC-4 §7.8.16): four bytes of head, then text.
+fn unit_serial(sys: &Path) -> Option<String> {
+    let page = std::fs::read(sys.join("device/vpd_pg80")).ok()?;
+    Some(String::from_utf8_lossy(page.get(4..)?).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned())
+}
+
 /// Every disk and partition that the kernel knows, in its order of names.
 pub fn all() -> Vec<Disk> {
-    let mut names: Vec<String> = std::fs::read_dir("/sys/class/block")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !["loop", "ram", "dm-", "zram"].iter().any(|virtual_one| name.starts_with(virtual_one)))
-        .collect();
-    names.sort();
+    let names = names("/sys/class/block", &["loop", "ram", "dm-", "zram"]);
     let disk = |name: String| {
         let device = Path::new("/dev").join(name);
         File::open(&device).ok().map(|file| Disk { content: content(&file), device })
     };
     names.into_iter().filter_map(disk).collect()
+}
+
+/// The names there, in order, without those of some kinds.
+fn names(directory: &str, without: &[&str]) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !without.iter().any(|kind| name.starts_with(kind)))
+        .collect();
+    names.sort();
+    names
 }
 
 /// Reads the magic numbers where each file system has its own.
@@ -70,6 +156,24 @@ fn content(file: &File) -> Content {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn a_disk_is_told_by_what_people_know_it_by() {
+        let disk = |content, partitions: &[&str]| Whole {
+            device: "/dev/sda".into(),
+            serial: "S1".into(),
+            model: "M".into(),
+            size: 4_000_000_000,
+            content,
+            partitions: partitions.iter().map(PathBuf::from).collect(),
+        };
+        assert_eq!(disk(Ok(Found::Blank), &[]).to_string(), "/dev/sda (serial 'S1', 4000 MB, empty)");
+        let parted = disk(Ok(Found::Blank), &["/dev/sda1"]);
+        assert!(!parted.is_blank() && parted.to_string().ends_with("with partitions)"));
+        let labelled = disk(Ok(Found::FileSystem { kind: "ext4", label: "BENNU-STATE".into() }), &[]);
+        assert!(labelled.to_string().ends_with("ext4 'BENNU-STATE')"));
+        assert!(!disk(Err("Device or resource busy".into()), &[]).is_blank());
+    }
 
     fn made(command: &mut Command, file: &Path) -> Content {
         File::create(file).unwrap().set_len(16 << 20).unwrap();

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
 
+mod ask;
 mod configuration;
 mod disks;
 mod host;
@@ -71,21 +72,24 @@ fn run() -> ! {
     let kept = state::find().map(state::open);
     let configured = configuration::find(&line, kept.as_ref(), &mut modules);
     if kept.is_none() {
-        prepare_state(configured.host.state_disk.as_deref());
+        prepare_state(configured.host.state_disk.as_deref(), &mut modules);
     }
     host::configure(&configured.host);
     service::keep(&configured)
 }
 
 /// Without a state disk: one is made where that is asked for and possible, else memory has to do.
-fn prepare_state(wanted: Option<&str>) {
-    match wanted.map(prepare::make) {
+fn prepare_state(wanted: Option<&str>, modules: &mut Modules) {
+    match wanted.map(|wanted| prepare::make(wanted, modules)) {
         Some(Ok(disk)) => drop(state::open(disk)),
         Some(Err(why)) => {
             console::say(&format!("no state disk was made: {why}"));
             state::in_memory();
         }
-        None => drop(state::in_memory()),
+        None => {
+            state::in_memory();
+            state::watch_for_late();
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! `bennu serve`, kept running, and the dead buried: what PID 1 is for.
 
+use crate::ask::Ears;
 use crate::configuration::Configured;
 use crate::logs::{self, say};
 use crate::{power, readiness};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "/usr/bin/bennu";
@@ -14,6 +15,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A service that ran for so long did not fail at its start.
 const SETTLED: Duration = Duration::from_secs(60);
+
+/// The service's exit status when its state cannot be read.
+const DAMAGED: i32 = 4;
 
 static SERVICE: AtomicI32 = AtomicI32::new(0);
 
@@ -24,14 +28,18 @@ pub fn keep(configured: &Configured) -> ! {
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Instant::now();
-        let ended = match start(configured) {
+        let (ended, code) = match start(configured) {
             Ok(child) => bury_until(child),
-            Err(error) => format!("cannot be started: {error}"),
+            Err(error) => (format!("cannot be started: {error}"), None),
         };
         SERVICE.store(0, Ordering::SeqCst);
         readiness::forget();
         while power::is_ending() {
             std::thread::sleep(Duration::from_secs(1));
+        }
+        if code == Some(DAMAGED) {
+            say("the service found its state damaged, and serves nothing");
+            offer_backup(configured);
         }
         pause = if started.elapsed() > SETTLED { FIRST_PAUSE } else { pause };
         say(&format!("the service {ended}; it is started again in {} s", pause.as_secs()));
@@ -66,20 +74,47 @@ fn forward(output: impl std::io::Read + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name("forward".into()).stack_size(128 * 1024).spawn(copy).map(drop)
 }
 
-/// Buries whatever ends until the service does, and says how it did.
-fn bury_until(child: Pid) -> String {
+/// Buries whatever ends until the service does, and says how it did, with its status.
+fn bury_until(child: Pid) -> (String, Option<i32>) {
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == child => {
                 return match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => format!("ended with status {code}"),
-                    (None, Some(signal)) => format!("was ended by signal {signal}"),
-                    (None, None) => "ended".to_owned(),
+                    (Some(code), _) => (format!("ended with status {code}"), Some(code)),
+                    (None, Some(signal)) => (format!("was ended by signal {signal}"), None),
+                    (None, None) => ("ended".to_owned(), None),
                 };
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return format!("was lost: {error}"),
+            Err(error) => return (format!("was lost: {error}"), None),
         }
+    }
+}
+
+/// Has the last backup of the ledger put in place of a damaged one, if a person says so: by the kernel's arguments, or now.
+fn offer_backup(configured: &Configured) {
+    const ARGUMENT: &str = "bennu.restore=last";
+    const WORD: &str = "restore";
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    // Once: what it brings may be damaged as well.
+    let is_told = line.split_whitespace().any(|word| word == ARGUMENT) && !ASKED.swap(true, Ordering::SeqCst);
+    if !is_told {
+        say(&format!(
+            "type {WORD} and Enter to put the last backup of the ledger in place; what is there now is put aside ({ARGUMENT} among \
+             the kernel's arguments does the same)"
+        ));
+        let answer = Ears::open().line(LONGEST_PAUSE);
+        if answer.is_none_or(|answer| answer.trim() != WORD) {
+            return;
+        }
+    }
+    let mut restore = Command::new(PROGRAM);
+    restore.args(["restore", "--last", "--replace", "--config"]).arg(&configured.file);
+    restore.env_clear().env("PATH", crate::PATH).env("HOME", "/").stdin(Stdio::null());
+    match restore.output() {
+        Ok(done) => [done.stdout, done.stderr].iter().for_each(|said| say(&String::from_utf8_lossy(said))),
+        Err(error) => say(&format!("{PROGRAM} does not run: {error}")),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Where the appliance keeps its state: a disk that says it is for that, else memory, which is said loudly.
 
-use crate::disks::{self, Content};
+use crate::ask::Ears;
+use crate::disks::{self, Content, Whole};
 use bennu_stage1::console;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The label of a state disk.
 pub const LABEL: &str = "BENNU-STATE";
@@ -23,24 +25,92 @@ pub enum State {
     Memory,
 }
 
-/// The state disk, if there is one.
+/// The state disk, if there is one. Which of several it is says a person: the wrong one would give out addresses that are
+/// taken, and boot what was replaced.
 pub fn find() -> Option<PathBuf> {
-    let disks: Vec<PathBuf> = disks::all()
-        .into_iter()
-        .filter(|disk| disk.content == Content::Ext(LABEL.to_owned()))
-        .map(|disk| disk.device)
-        .collect();
-    if let [first, others @ ..] = disks.as_slice()
-        && !others.is_empty()
-    {
-        let others: Vec<String> = others.iter().map(|disk| disk.display().to_string()).collect();
-        console::say(&format!(
-            "several disks are labelled {LABEL}: {} is used, and {} left alone. Take the label from the wrong one",
-            first.display(),
-            others.join(", ")
-        ));
+    let labelled = labelled();
+    match labelled.as_slice() {
+        [] => None,
+        [disk] => Some(disk.clone()),
+        _ => named(&labelled).or_else(which),
     }
-    disks.into_iter().next()
+}
+
+fn labelled() -> Vec<PathBuf> {
+    let ours = |disk: &disks::Disk| disk.content == Content::Ext(LABEL.to_owned());
+    disks::all().into_iter().filter(ours).map(|disk| disk.device).collect()
+}
+
+/// The one that the kernel's arguments name by its serial.
+fn named(labelled: &[PathBuf]) -> Option<PathBuf> {
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let serial = line.split_whitespace().filter_map(|word| word.strip_prefix("bennu.state_disk=")).next_back()?;
+    meant(serial, labelled, &disks::whole())
+}
+
+/// The labelled device with this serial, or that is called so.
+fn meant(text: &str, labelled: &[PathBuf], whole: &[Whole]) -> Option<PathBuf> {
+    let text = text.trim();
+    let is_of = |disk: &&Whole, device: &PathBuf| disk.device == *device || disk.partitions.contains(device);
+    let is_meant = |device: &&PathBuf| {
+        let serial = whole.iter().find(|disk| is_of(disk, device)).map(|disk| disk.serial.as_str());
+        !text.is_empty() && (serial == Some(text) || device.to_str() == Some(text))
+    };
+    match labelled.iter().filter(is_meant).collect::<Vec<_>>().as_slice() {
+        [device] => Some((*device).clone()),
+        _ => None,
+    }
+}
+
+/// Asks until it is clear: by an answer on a console, or since the others are gone.
+fn which() -> Option<PathBuf> {
+    let ears = Ears::open();
+    let mut told = Vec::new();
+    loop {
+        let labelled = labelled();
+        let whole = disks::whole();
+        if labelled.len() < 2 {
+            return labelled.into_iter().next();
+        }
+        if labelled != told {
+            let one = |device: &PathBuf| {
+                let disk = whole.iter().find(|disk| disk.device == *device || disk.partitions.contains(device));
+                let serial = disk.map(|disk| disk.serial.as_str()).unwrap_or_default();
+                format!("{} (serial '{serial}')", device.display())
+            };
+            let all: Vec<String> = labelled.iter().map(one).collect();
+            console::say(&format!(
+                "several disks are labelled {LABEL}: {}. Nothing is served until it is clear whose state counts: take the others \
+                 out, or type the serial or the device of the right one and Enter (bennu.state_disk=SERIAL among the kernel's \
+                 arguments says the same)",
+                all.join(", ")
+            ));
+            told = labelled.clone();
+        }
+        if let Some(answer) = ears.line(Duration::from_secs(3)) {
+            match meant(&answer, &labelled, &whole) {
+                Some(device) => return Some(device),
+                None => console::say(&format!("'{}' is none of them", answer.trim())),
+            }
+        }
+    }
+}
+
+/// Says so when a state disk appears after the machine went on without one.
+pub fn watch_for_late() {
+    let watch = || {
+        loop {
+            std::thread::sleep(Duration::from_secs(5));
+            if let Some(disk) = labelled().first() {
+                return console::say(&format!(
+                    "{} is labelled {LABEL} and came after this machine went on in memory: what is kept now is LOST at the \
+                     next start. Restart it to use that disk, and name its serial as host.state_disk, which is waited for",
+                    disk.display()
+                ));
+            }
+        }
+    };
+    drop(std::thread::Builder::new().name("late disks".into()).stack_size(128 * 1024).spawn(watch));
 }
 
 /// Checks a state disk and mounts it. One that cannot be used is never replaced by an empty state in silence: the machine says
@@ -60,7 +130,7 @@ pub fn open(disk: PathBuf) -> State {
                      it is tried again every 30 s",
                     disk.display()
                 ));
-                std::thread::sleep(std::time::Duration::from_secs(30));
+                std::thread::sleep(Duration::from_secs(30));
             }
         }
     }
@@ -117,4 +187,30 @@ fn attach(disk: &Path, place: &Path) -> Result<(), String> {
     let options = CString::new("errors=remount-ro").unwrap_or_default();
     mount(disk, place, "ext4", flags, Some(options.as_c_str()))
         .map_err(|error| format!("it cannot be mounted: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_state_disks_the_one_that_is_named_counts() {
+        let whole = |name: &str, serial: &str, partitions: &[&str]| Whole {
+            device: Path::new("/dev").join(name),
+            serial: serial.into(),
+            model: String::new(),
+            size: 1 << 30,
+            content: Err("in use".into()),
+            partitions: partitions.iter().map(PathBuf::from).collect(),
+        };
+        let disks = [whole("sda", "A", &[]), whole("sdb", "B", &["/dev/sdb1", "/dev/sdb2"]), whole("sdc", "", &[])];
+        let labelled = ["/dev/sda", "/dev/sdb1", "/dev/sdc"].map(PathBuf::from);
+        let meant = |text: &str| meant(text, &labelled, &disks).map(|device| device.display().to_string());
+        assert_eq!(meant("A\n").as_deref(), Some("/dev/sda"));
+        assert_eq!(meant("B").as_deref(), Some("/dev/sdb1"));
+        assert_eq!(meant("/dev/sdc").as_deref(), Some("/dev/sdc"));
+        for unclear in ["", "  ", "C", "/dev/sdb2", "sda"] {
+            assert_eq!(meant(unclear), None, "{unclear}");
+        }
+    }
 }
