@@ -48,6 +48,8 @@ pub struct Appliance {
     pub started: Instant,
     /// Ends every task.
     pub shutdown: CancellationToken,
+    /// Asks for a new start: what was put aside counts from then on.
+    pub restart: CancellationToken,
 }
 
 /// Where the API is reached over the network.

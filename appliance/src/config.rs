@@ -40,6 +40,8 @@ const DEFAULT_USER: &str = "bennu";
 /// The configuration as the appliance uses it.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file's text, for backups.
+    pub text: String,
     /// Ledger and images.
     pub state_dir: PathBuf,
     /// The key that secrets are kept under; `None`: one of ours in the state directory.
@@ -255,6 +257,7 @@ impl Config {
         }
         let socket = written.api.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
         Ok(Self {
+            text: text.to_owned(),
             user,
             secrets_key: written.secrets_key,
             ssh_host_keys: boot.ssh_host_keys.unwrap_or(true),

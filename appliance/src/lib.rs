@@ -5,6 +5,7 @@
 mod appliance;
 mod audit;
 mod author;
+mod backup;
 mod cli;
 pub mod config;
 mod dhcp;

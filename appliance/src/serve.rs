@@ -2,6 +2,7 @@
 
 mod certificate;
 mod clock;
+pub mod damaged;
 mod first;
 mod interface;
 mod network;
@@ -9,10 +10,11 @@ mod notify;
 
 use crate::{
     appliance::{Appliance, Counters, Remote},
+    backup,
     config::Config,
     http,
     interfaces::{Interface, Interfaces},
-    ledger::{Fault, Ledger},
+    ledger::{Fault, Stored},
     loaders::{self, Loaders},
     logs::Logs,
     metrics::Metrics,
@@ -55,6 +57,11 @@ pub fn run(config: &Path) -> Result<()> {
     let key = KeyFile::read(config.secrets_key.as_deref(), &config.state_dir)?;
     let notify = Arc::new(Notify::connect());
     privileges::enter(&config)?;
+    // As the user that the files are of, so that no link of theirs leads root elsewhere.
+    let key = match backup::finish(&config.state_dir)? {
+        Some(_) if config.secrets_key.is_none() => KeyFile::read(None, &config.state_dir)?,
+        _ => key,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config, socket, network, key, notify))
 }
@@ -71,6 +78,12 @@ fn raise_descriptor_limit() {
 
 async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFile, notify: Arc<Notify>) -> Result<()> {
     let appliance = Arc::new(open(config, &mut network, key)?);
+    if backup::note(&appliance.config.state_dir, &appliance.ledger).await? {
+        // Derived: the images work without it.
+        if let Err(problem) = http::api::images::write_index(&appliance) {
+            tracing::warn!(%problem, "cannot write the image index");
+        }
+    }
     let mut tasks = JoinSet::new();
     // Bound before others are looked for: whoever is on this host is found at once.
     let interfaces = appliance.interfaces.now();
@@ -90,11 +103,12 @@ async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFil
     tasks.spawn(clock::watch(appliance.clone()));
     tasks.spawn(crate::registry::conversions::keep(appliance.clone()));
     tasks.spawn(crate::registry::uploads::expire(appliance.clone()));
+    tasks.spawn(backup::keep(appliance.clone()));
     announce(&appliance);
     notify.ready();
     let living = tokio::spawn(notify.clone().keep_alive(appliance.clone()));
 
-    let outcome = until_stopped(&mut tasks, &mut flushing).await;
+    let outcome = until_stopped(&appliance, &mut tasks, &mut flushing).await;
     notify.stopping();
     appliance.shutdown.cancel();
     living.await?;
@@ -111,7 +125,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
     let interfaces = find_interfaces(&config)?;
     let state = &config.state_dir;
     // The ledger first: its lock keeps a second bennu from emptying the store's work in progress.
-    let ledger = Ledger::open(state, config.settings.clone())?;
+    let ledger = damaged::open(state, config.settings.clone())?;
     let keyring = Keyring::open(key, &ledger.stored(|records| records.sealing_keys())?)?;
     let remote = network.identify(&config, &interfaces, ledger.now())?;
     let store = Store::open(state.join("images"))?;
@@ -132,6 +146,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
         logs,
         started: Instant::now(),
         shutdown: CancellationToken::new(),
+        restart: CancellationToken::new(),
         config,
     };
     let removed = appliance.store.collect(&appliance.blobs_in_use()?)?;
@@ -214,12 +229,18 @@ fn announce(appliance: &Appliance) {
     tracing::info!(socket = %appliance.config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
 }
 
-async fn until_stopped(tasks: &mut JoinSet<Result<()>>, flushing: &mut JoinHandle<Result<(), Fault>>) -> Result<()> {
+async fn until_stopped(
+    appliance: &Appliance,
+    tasks: &mut JoinSet<Result<()>>,
+    flushing: &mut JoinHandle<Result<(), Fault>>,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        // No success, so that whoever keeps the service running starts it again.
+        () = appliance.restart.cancelled() => bail!("a new start was asked for: start bennu again"),
         // Only a fault ends it, and a ledger that takes no more writes can boot nothing: whoever started us
         // starts us again.
         ended = flushing => ended?.map_err(Into::into),
@@ -243,25 +264,33 @@ impl Appliance {
         images: &BTreeSet<Digest>,
         artifacts: &BTreeSet<Digest>,
     ) -> Result<BTreeSet<Digest>> {
-        Ok(self.ledger.stored(|records| {
-            let mut used = BTreeSet::from([self.stage1.digest]);
-            for image in records.images().iter().filter(|image| !images.contains(&image.digest)) {
-                used.extend([image.digest, image.config_blob.digest]);
-                used.extend(image.config.blobs().map(|blob| blob.digest));
-            }
-            for artifact in records.artifacts().iter().filter(|artifact| !artifacts.contains(&artifact.digest)) {
-                used.insert(artifact.digest);
-                used.extend(artifact.parts.iter().map(|part| part.digest));
-            }
-            // Boots that go on may still fetch the stage 1 of an earlier version.
-            used.extend(
-                records
-                    .machines()
-                    .iter()
-                    .flat_map(|machine| records.boots(Some(machine.id)))
-                    .filter_map(|boot| boot.is_open().then_some(boot.stage1).flatten()),
-            );
-            used
-        })?)
+        Ok(self.ledger.stored(|records| self.blobs_named(records, images, artifacts))?)
+    }
+
+    /// The same by these records.
+    pub fn blobs_named(
+        &self,
+        records: &Stored<'_>,
+        images: &BTreeSet<Digest>,
+        artifacts: &BTreeSet<Digest>,
+    ) -> BTreeSet<Digest> {
+        let mut used = BTreeSet::from([self.stage1.digest]);
+        for image in records.images().iter().filter(|image| !images.contains(&image.digest)) {
+            used.extend([image.digest, image.config_blob.digest]);
+            used.extend(image.config.blobs().map(|blob| blob.digest));
+        }
+        for artifact in records.artifacts().iter().filter(|artifact| !artifacts.contains(&artifact.digest)) {
+            used.insert(artifact.digest);
+            used.extend(artifact.parts.iter().map(|part| part.digest));
+        }
+        // Boots that go on may still fetch the stage 1 of an earlier version.
+        used.extend(
+            records
+                .machines()
+                .iter()
+                .flat_map(|machine| records.boots(Some(machine.id)))
+                .filter_map(|boot| boot.is_open().then_some(boot.stage1).flatten()),
+        );
+        used
     }
 }

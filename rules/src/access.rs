@@ -32,7 +32,8 @@ pub fn is_page(path: &str) -> bool {
 pub fn needed(method: &str, path: &str) -> &'static [Scope] {
     let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let under_any = |roots: &[&str]| roots.iter().any(|root| under(root));
-    if under_any(&["/v1/tokens", "/v1/secrets", "/v1/roles"]) {
+    if under_any(&["/v1/tokens", "/v1/secrets", "/v1/roles", "/v1/backup", "/v1/backups", "/v1/restore", "/v1/support"])
+    {
         &[Scope::Admin]
     } else if under("/v2") {
         // Who pushes looks what is there already.

@@ -155,6 +155,8 @@ pub enum Target {
     Profile(ProfileName),
     /// A role of tokens.
     Role(RoleName),
+    /// What happened with backups.
+    Backup,
 }
 
 /// A target as a record names it: of a kind that a later Bennu may have and this one does not.
@@ -198,6 +200,7 @@ impl Target {
             Self::Rule(name) => ("rule", name.to_string()),
             Self::Profile(name) => ("profile", name.to_string()),
             Self::Role(name) => ("role", name.to_string()),
+            Self::Backup => ("backup", "last".into()),
         };
         TargetName { kind: kind.to_owned(), name }
     }
@@ -232,6 +235,7 @@ pub fn target(change: &Change) -> Option<Target> {
         Change::RemoveProfile(name) => Target::Profile(name.clone()),
         Change::PutRole(role) => Target::Role(role.name.clone()),
         Change::RemoveRole(name) => Target::Role(name.clone()),
+        Change::NoteBackup(_) => Target::Backup,
         Change::PutLease(_) | Change::RemoveLease(_) | Change::PutBoot(_) => return None,
     })
 }
@@ -301,6 +305,7 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
             records.profiles().into_iter().find(|profile| profile.name == *name).map(|profile| json!(profile))
         }
         Target::Role(name) => records.role(name).map(|role| json!(role)),
+        Target::Backup => records.backup().map(|noted| json!(noted)),
         // Its history is these records.
         Target::Tag(name) => records.tag(name).map(|tag| json!({ "digest": tag.digest, "others": tag.others })),
         Target::Artifact(digest) => records.artifact(digest).map(|artifact| {

@@ -12,6 +12,7 @@ pub use offers::{MAX_OFFERS, Offer};
 
 use crate::{
     MacAddress, Machine, Timestamp,
+    backup::Noted,
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     journey::Observation,
@@ -102,6 +103,8 @@ pub trait Records {
     fn role(&self, name: &RoleName) -> Option<Role>;
     /// Every role, ordered by name; at most [`crate::role::MAX_ROLES`].
     fn roles(&self) -> Vec<Role>;
+    /// The last that happened with backups.
+    fn backup(&self) -> Option<Noted>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -216,6 +219,8 @@ pub enum Change {
     PutRole(Role),
     /// Removes a role of tokens.
     RemoveRole(RoleName),
+    /// Remembers the last that happened with backups.
+    NoteBackup(Noted),
 }
 
 /// One change of the volatile state.

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod assignment;
 pub mod audit;
+pub mod backup;
 pub mod boot;
 pub mod commands;
 pub mod decision;

@@ -2,6 +2,7 @@
 
 use crate::{
     Change, MacAddress, Machine, Records,
+    backup::Noted,
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
@@ -36,6 +37,7 @@ pub struct Memory {
     rules: BTreeMap<RuleName, Rule>,
     profiles: BTreeMap<ProfileName, Profile>,
     roles: BTreeMap<RoleName, Role>,
+    backup: Option<Noted>,
 }
 
 impl Memory {
@@ -80,6 +82,7 @@ impl Memory {
             Change::RemoveProfile(name) => drop(self.profiles.remove(&name)),
             Change::PutRole(role) => drop(self.roles.insert(role.name.clone(), role)),
             Change::RemoveRole(name) => drop(self.roles.remove(&name)),
+            Change::NoteBackup(noted) => self.backup = Some(noted),
         }
     }
 
@@ -228,5 +231,9 @@ impl Records for Memory {
 
     fn roles(&self) -> Vec<Role> {
         self.roles.values().cloned().collect()
+    }
+
+    fn backup(&self) -> Option<Noted> {
+        self.backup.clone()
     }
 }

@@ -251,6 +251,21 @@ impl Appliance {
         Ok(())
     }
 
+    /// Waits until it has ended by itself.
+    pub fn ends(&mut self) -> Result<()> {
+        let mut child = self.process.take().context("the appliance does not run")?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.process = Some(child);
+                bail!("the appliance goes on:\n{}", self.log_tail(20));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.home.forget_process(child.id());
+        Ok(())
+    }
+
     /// Slows its network card down, in the words of `tc`, such as `100mbit`.
     pub fn limit_rate(&self, rate: &str) -> Result<()> {
         let mut tc = self.namespace.command("tc");

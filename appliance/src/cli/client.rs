@@ -87,6 +87,14 @@ impl Client {
         ))
     }
 
+    /// Whether there is anybody to talk to, as far as that is known before a request.
+    pub async fn is_there(&self) -> bool {
+        match &self.place {
+            Place::Local(socket) => UnixStream::connect(socket).await.is_ok(),
+            Place::Remote(_) => true,
+        }
+    }
+
     /// Reads a resource.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Done<T> {
         decoded(self.send(Method::GET, path, None).await?).await
@@ -263,7 +271,7 @@ async fn collected(response: Response<Incoming>) -> Done<Vec<u8>> {
     }
 }
 
-async fn decoded<T: DeserializeOwned>(response: Response<Incoming>) -> Done<T> {
+pub async fn decoded<T: DeserializeOwned>(response: Response<Incoming>) -> Done<T> {
     serde_json::from_slice(&collected(response).await?).map_err(|error| {
         CliError::failed(
             format!("the appliance's answer is not understood: {error}"),

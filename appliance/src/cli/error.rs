@@ -31,6 +31,11 @@ impl CliError {
         Self::failed(what, help)
     }
 
+    /// The same with an exit code of its own.
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// The command was written wrongly.
     pub fn usage(what: impl Into<String>, help: impl Into<String>) -> Self {
         Self { what: what.into(), help: help.into(), pointer: None, code: 2, is_refusal: false }

@@ -1,7 +1,7 @@
 //! `bennu image import`: reads a source here, streams it to the appliance, shows how far it is.
 
 pub mod pull;
-mod sender;
+pub(super) mod sender;
 
 use super::{
     client::{Client, encoded, lines},

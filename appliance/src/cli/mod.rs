@@ -2,6 +2,7 @@
 
 mod apply;
 mod audit;
+mod backup;
 mod boot;
 pub(crate) mod client;
 pub(crate) mod error;
@@ -94,6 +95,10 @@ enum Command {
     /// Keep what is for machines alone: passwords, keys, certificates
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Write everything that makes this appliance into one file
+    Backup(backup::BackupArguments),
+    /// Make the state what a backup says
+    Restore(backup::RestoreArguments),
     /// The machines as an Ansible inventory
     ///
     /// A script of one line, `exec bennu inventory "$@"`, is an inventory that ansible -i takes. Hosts go by their label
@@ -162,7 +167,10 @@ fn serve(config: &Path) -> Done {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BENNU_LOG").unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
-    Ok(crate::serve::run(config)?)
+    crate::serve::run(config).map_err(|error| match error.downcast_ref::<crate::serve::damaged::Damaged>() {
+        Some(damaged) => CliError::failed(damaged.to_string(), "").with_code(crate::serve::damaged::EXIT_CODE),
+        None => error.into(),
+    })
 }
 
 /// Commands that ask the API.
@@ -186,6 +194,8 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Audit(command) => audit::run(&client, command).await,
             Command::Metadata(command) => metadata::run(&client, command).await,
             Command::Secret(command) => secret::run(&client, command).await,
+            Command::Backup(arguments) => backup::run(&client, arguments).await,
+            Command::Restore(arguments) => backup::restore(&client, arguments).await,
             Command::Inventory(asked) => inventory::run(&client, asked).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
@@ -302,6 +312,11 @@ pub(crate) mod tests {
             "bennu secret set tls --machine 52:54:00:00:00:01",
             "bennu secret list --json",
             "bennu secret remove tls",
+            "bennu backup rack.tar --without-images",
+            "bennu backup list --json",
+            "bennu backup verify rack.tar",
+            "bennu restore rack.tar --replace --state-dir /var/lib/bennu",
+            "bennu restore --last --replace",
             "bennu inventory --list",
             "bennu inventory --host web-1",
             "bennu status --json",
@@ -336,6 +351,8 @@ pub(crate) mod tests {
             "bennu secret set tls --selector a=b --mode 0600",
             "bennu secret set ../tls --selector a=b",
             "bennu inventory",
+            "bennu backup",
+            "bennu restore",
             "bennu image import dir:/srv/web web:v1 --level 40",
             "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {

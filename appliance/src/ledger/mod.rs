@@ -8,6 +8,7 @@
 mod audit;
 mod clock;
 mod disk;
+mod dump;
 mod effective;
 mod followers;
 mod listing;
@@ -20,6 +21,7 @@ mod writer;
 mod tests;
 
 pub use audit::Extent;
+pub use dump::{DumpError, Loader};
 pub use followers::{EventId, Following, Told, Worded};
 pub use records::Stored;
 pub use storage::Fault;

@@ -3,6 +3,7 @@
 use super::storage::{Batch, Fault, Snapshot, Span, Table};
 use bennu_rules::{
     Change, MacAddress, Machine, Records,
+    backup::Noted,
     boot::{Boot, BootId},
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
@@ -20,6 +21,9 @@ use std::{cell::RefCell, collections::BTreeSet, net::Ipv4Addr, ops::ControlFlow}
 /// First byte of every value. A record whose fields change in a way that serde's defaults cannot read gets
 /// the next number, and `decode` an arm that opens the old one.
 pub const VERSION: u8 = 1;
+
+/// Where the last that happened with backups is remembered.
+const BACKUP_KEY: &[u8] = b"backup";
 
 /// Boots kept per machine; older ones go when a new one begins.
 const BOOTS_KEPT: usize = 50;
@@ -278,6 +282,10 @@ impl Records for Stored<'_> {
     fn roles(&self) -> Vec<Role> {
         self.all(Table::Roles)
     }
+
+    fn backup(&self) -> Option<Noted> {
+        self.get(Table::Meta, BACKUP_KEY)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -328,6 +336,7 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
             batch.put(Table::Roles, role.name.to_string().as_bytes(), &encode(Table::Roles, role)?)
         }
         Change::RemoveRole(name) => batch.delete(Table::Roles, name.to_string().as_bytes()),
+        Change::NoteBackup(noted) => batch.put(Table::Meta, BACKUP_KEY, &encode(Table::Meta, noted)?),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use redb::{
     Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
+    ReadableTableMetadata, TableDefinition, TableError, TableHandle, WriteTransaction,
 };
 use std::{
     cell::RefCell,
@@ -52,6 +52,12 @@ const TABLES: [(Table, Definition); 23] = [
     (Table::Roles, TableDefinition::new("roles")),
 ];
 
+/// Every table, and what it is called on the disk.
+pub(super) fn tables() -> impl Iterator<Item = (Table, &'static str)> {
+    static LISTED: [(Table, Definition); TABLES.len()] = TABLES;
+    LISTED.iter().map(|(table, definition)| (*table, definition.name()))
+}
+
 /// Files up to this length commit in one phase, unless a test says otherwise.
 const ONE_PHASE_BYTES: u64 = 256 << 20;
 
@@ -82,6 +88,8 @@ impl RedbFile {
     pub fn open(path: &Path) -> Result<Self, Fault> {
         if !path.exists() {
             make(path).map_err(|error| Fault::Open { path: path.to_owned(), reason: error.to_string() })?;
+        } else {
+            examine(path)?;
         }
         Self::on(Box::new(FileDisk::new(path)))
     }
@@ -122,6 +130,28 @@ impl RedbFile {
         });
         self.show(picture.map_err(|_| fault.clone()));
         fault
+    }
+}
+
+/// Compares what the file holds with the checksums in it. A start after a crash does that by itself; a disk that has changed a
+/// byte meanwhile does not crash anybody.
+fn examine(path: &Path) -> Result<(), Fault> {
+    let mut opened = open(&FileDisk::new(path), false)?;
+    if opened.vitals.length() > ONE_PHASE_BYTES {
+        return Ok(());
+    }
+    match opened.database.check_integrity() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            tracing::error!(
+                path = %path.display(),
+                "the ledger was damaged, and is what it was one commit earlier: the last write is lost. Look at the disk"
+            );
+            Ok(())
+        }
+        // A full disk heals.
+        Err(_) if matches!(opened.vitals.met(), Some(Fault::Full(_))) => Ok(()),
+        Err(error) => Err(Fault::Open { path: path.to_owned(), reason: error.to_string() }),
     }
 }
 

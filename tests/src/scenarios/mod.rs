@@ -1,6 +1,7 @@
 //! The end-to-end tests: what the appliance promises, shown by machines that boot.
 
 mod api;
+mod backup;
 mod bad_input;
 mod browser;
 mod checks;
@@ -76,6 +77,7 @@ pub const LIVES: &[Life] = &[
     bad_input::STARTS,
     bad_input::SMALL_DISK,
     privileges::DROPPED,
+    backup::ONE_FILE,
     slow_http::HELD_UP,
     wire::STRANGERS,
     wire::TWINS,

@@ -88,6 +88,24 @@ where
     (Sender { failure }, body(receiver))
 }
 
+/// The same for stretches that a thread reads, until there are no more.
+pub fn from_reads(mut next: impl FnMut() -> io::Result<Option<Bytes>> + Send + 'static) -> Done<RequestBody> {
+    let (chunks, receiver) = mpsc::channel(8);
+    let work = move || {
+        while let Some(chunk) = next().transpose() {
+            let is_last = chunk.is_err();
+            if chunks.blocking_send(chunk).is_err() || is_last {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("source".into())
+        .spawn(work)
+        .map_err(|error| CliError::failed(format!("cannot start: {error}"), ""))?;
+    Ok(body(receiver))
+}
+
 fn body(chunks: mpsc::Receiver<io::Result<Bytes>>) -> RequestBody {
     let frames = ReceiverStream::new(chunks).map(|chunk: io::Result<Bytes>| chunk.map(Frame::data));
     BodyExt::boxed(StreamBody::new(frames))

@@ -2,11 +2,11 @@
 
 use super::{
     Shared,
+    outflow::{Outflow, outflow},
     problem::{Answer, Kind, Problem},
     request::{Params, named},
 };
 use axum::{
-    body::{Body, Bytes},
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
@@ -15,14 +15,8 @@ use bennu_rules::{
     image::ImageReference,
     registry::{image_leaving, source_leaving},
 };
-use futures_util::stream;
 use http::header;
 use serde::Deserialize;
-use std::io::{self, BufWriter, Write};
-use tokio::sync::mpsc;
-
-/// What is on its way to the client at once, at most, is some of these.
-const CHUNK: usize = 256 << 10;
 
 /// The query of an export.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -64,44 +58,20 @@ pub async fn create(State(api): Shared, Path(text): Path<String>, Params(wanted)
         (header::CONTENT_LENGTH, export.size().to_string()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
-    let (chunks, arriving) = mpsc::channel::<io::Result<Bytes>>(4);
-    let body = stream::unfold(arriving, |mut arriving| async {
-        let chunk = arriving.recv().await?;
-        if chunk.is_err() {
-            // What came before, the answer's head above all, leaves before the connection is cut.
-            tokio::task::yield_now().await;
-        }
-        Some((chunk, arriving))
-    });
-    tokio::task::spawn_blocking(move || send(&export, &reference, chunks));
-    Ok((headers, Body::from_stream(body)).into_response())
+    let (outflow, body) = outflow();
+    tokio::task::spawn_blocking(move || send(&export, &reference, outflow));
+    Ok((headers, body).into_response())
 }
 
-fn send(export: &Export, reference: &ImageReference, chunks: mpsc::Sender<io::Result<Bytes>>) {
-    match export.write(BufWriter::with_capacity(CHUNK, Chunks(chunks.clone()))) {
+fn send(export: &Export, reference: &ImageReference, outflow: Outflow) {
+    match export.write(outflow.writer()) {
         Ok(()) => {}
         // Nobody is left to tell.
         Err(ExportError::Gone(_)) => tracing::debug!(%reference, "a client went away before its export's end"),
         Err(error) => {
             tracing::error!(%reference, %error, "an export was broken off");
-            let _ = chunks.blocking_send(Err(io::Error::other(error)));
+            outflow.cut(error);
         }
-    }
-}
-
-/// Writes into the body.
-struct Chunks(mpsc::Sender<io::Result<Bytes>>);
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(CHUNK);
-        let chunk = Bytes::copy_from_slice(&bytes[..count]);
-        self.0.blocking_send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -38,10 +38,12 @@ pub enum Work {
     Diff,
     /// The end of a boot's log: up to 8 MiB in memory.
     Log,
+    /// Everything is read, and sent as fast as the client takes it.
+    Backup,
 }
 
 impl Work {
-    const ALL: [Self; 5] = [Self::Scrub, Self::Audit, Self::Export, Self::Diff, Self::Log];
+    const ALL: [Self; 6] = [Self::Scrub, Self::Audit, Self::Export, Self::Diff, Self::Log, Self::Backup];
 
     /// The work that a request is.
     fn of(method: &Method, uri: &Uri) -> Option<Self> {
@@ -53,6 +55,7 @@ impl Work {
             "/v1/scrub" => Some(Self::Scrub),
             "/v1/audit/verify" | "/v1/audit/export" => Some(Self::Audit),
             "/v1/diff" => Some(Self::Diff),
+            "/v1/backup" => Some(Self::Backup),
             path if path.starts_with("/v1/exports/") => Some(Self::Export),
             // Who follows a log has a place of the handler's, for as long as it reads what is there.
             path if path.starts_with("/v1/boots/") && path.ends_with("/logs") && !follows() => Some(Self::Log),
@@ -67,13 +70,14 @@ impl Work {
             Self::Export => "exports",
             Self::Diff => "comparisons of images",
             Self::Log => "readings of logs",
+            Self::Backup => "backups",
         }
     }
 
     /// So many at once.
     fn most(self) -> usize {
         match self {
-            Self::Scrub | Self::Audit | Self::Diff => 2,
+            Self::Scrub | Self::Audit | Self::Diff | Self::Backup => 2,
             Self::Export => 8,
             Self::Log => 8,
         }

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod backups;
 pub mod boots;
 pub mod browser;
 mod conditional;
@@ -22,6 +23,7 @@ pub mod logs;
 pub mod machines;
 pub mod metadata;
 pub mod openapi;
+mod outflow;
 pub mod problem;
 pub mod profiles;
 pub mod pushes;
@@ -95,6 +97,9 @@ fn routes() -> Described {
         .routes(routes!(imports::create))
         .routes(routes!(exports::create))
         .routes(routes!(diff::show))
+        .routes(routes!(backups::create))
+        .routes(routes!(backups::list))
+        .routes(routes!(backups::restore))
         .routes(routes!(gc::run))
         .routes(routes!(trials::create))
         .routes(routes!(leases::list))

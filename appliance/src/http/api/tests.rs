@@ -87,8 +87,9 @@ impl Bench {
         Self::of(config)
     }
 
-    pub fn of(config: Config) -> Self {
+    pub fn of(mut config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        config.state_dir = directory.path().to_owned();
         let store = Store::open(directory.path().join("images")).unwrap();
         let interface = Interface {
             name: "boot0".into(),
@@ -110,6 +111,7 @@ impl Bench {
             logs: crate::logs::Logs::open(directory.path().join("logs"), config.logs).unwrap(),
             started: Instant::now(),
             shutdown: CancellationToken::new(),
+            restart: CancellationToken::new(),
             config,
         });
         Self { router: access::local(crate::http::management_router(appliance.clone())), appliance, directory }

@@ -143,6 +143,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         logs: crate::logs::Logs::open(state.join("logs"), config.logs).unwrap(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
+        restart: CancellationToken::new(),
         config,
     })
 }
