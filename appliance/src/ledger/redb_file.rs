@@ -81,6 +81,8 @@ struct Opened {
     vitals: Arc<Vitals>,
     /// Writes go to memory, so that nothing may be promised on them.
     frozen: bool,
+    /// It had not been closed, so that every checksum was looked at.
+    repaired: bool,
 }
 
 impl RedbFile {
@@ -137,7 +139,7 @@ impl RedbFile {
 /// byte meanwhile does not crash anybody.
 fn examine(path: &Path) -> Result<(), Fault> {
     let mut opened = open(&FileDisk::new(path), false)?;
-    if opened.vitals.length() > ONE_PHASE_BYTES {
+    if opened.repaired || opened.vitals.length() > ONE_PHASE_BYTES {
         return Ok(());
     }
     match opened.database.check_integrity() {
@@ -175,7 +177,11 @@ fn open(disk: &dyn Disk, frozen: bool) -> Result<Opened, Fault> {
     let backend = disk.open().map_err(|error| refuse(error.to_string()))?;
     let attended = if frozen { Attended::frozen(backend) } else { Attended::new(backend) };
     let (backend, vitals) = attended.map_err(|error| refuse(error.to_string()))?;
-    let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+    let repaired = Arc::new(AtomicBool::new(false));
+    let noting = repaired.clone();
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_repair_callback(move |_| noting.store(true, Ordering::Relaxed));
+    let opened = builder.create_with_backend(backend);
     let database = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Fault::InUse(path.to_owned()),
         other => match vitals.met() {
@@ -183,7 +189,7 @@ fn open(disk: &dyn Disk, frozen: bool) -> Result<Opened, Fault> {
             _ => refuse(other.to_string()),
         },
     })?;
-    let opened = Opened { database, vitals, frozen };
+    let opened = Opened { database, vitals, frozen, repaired: repaired.load(Ordering::Relaxed) };
     make_tables(&opened).map_err(|fault| match fault {
         Fault::Full(_) => fault,
         other => refuse(other.to_string()),
