@@ -93,6 +93,15 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// Whether an interface's cable leads to something, as far as the system says.
+pub fn link(name: &str) -> Option<bool> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    let flags = ioctl::flags(socket.as_raw_fd(), name)?;
+    // Not by /sys, which the service may not read any more.
+    let is = |flag: libc::c_int| i32::from(flags) & flag != 0;
+    is(libc::IFF_UP).then(|| is(libc::IFF_RUNNING))
+}
+
 #[allow(unsafe_code)]
 mod ioctl {
     use std::{net::Ipv4Addr, os::fd::RawFd};
@@ -102,6 +111,20 @@ mod ioctl {
 
     /// An IPv4 property of an interface (`netdevice(7)`).
     pub fn ipv4(socket: RawFd, name: &str, property: libc::c_ulong) -> Option<Ipv4Addr> {
+        let request = ask(socket, name, property)?;
+        // SAFETY: both properties answer with a sockaddr_in in this union.
+        let address = unsafe { *(&raw const request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>() };
+        Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
+    }
+
+    /// The flags of an interface.
+    pub fn flags(socket: RawFd, name: &str) -> Option<libc::c_short> {
+        let request = ask(socket, name, libc::SIOCGIFFLAGS as libc::c_ulong)?;
+        // SAFETY: this property answers with flags in this union.
+        Some(unsafe { request.ifr_ifru.ifru_flags })
+    }
+
+    fn ask(socket: RawFd, name: &str, property: libc::c_ulong) -> Option<libc::ifreq> {
         // SAFETY: ifreq is plain data for which all zero is valid.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         if name.len() >= request.ifr_name.len() {
@@ -114,9 +137,7 @@ mod ioctl {
         if unsafe { libc::ioctl(socket, property as _, &mut request) } != 0 {
             return None;
         }
-        // SAFETY: both properties answer with a sockaddr_in in this union.
-        let address = unsafe { *(&raw const request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>() };
-        Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
+        Some(request)
     }
 }
 

@@ -353,7 +353,7 @@ fn sentence(event: &FollowedBoot, names: &BTreeMap<MacAddress, String>) -> Strin
 
 /// Takes server-sent events out of a stream of bytes (WHATWG HTML, "Interpreting an event stream").
 #[derive(Debug, Default)]
-struct EventReader {
+pub struct EventReader {
     buffer: Vec<u8>,
     data: String,
     /// Of the last whole event, for `Last-Event-ID`.
@@ -362,14 +362,20 @@ struct EventReader {
 }
 
 impl EventReader {
-    fn begin(&mut self) {
+    /// Of the last whole event, from which a client goes on.
+    pub fn last_id(&self) -> Option<String> {
+        self.last_id.clone()
+    }
+
+    /// Another stream begins.
+    pub fn begin(&mut self) {
         self.buffer.clear();
         self.data.clear();
         self.connected = true;
     }
 
     /// The data of every event that is whole by now.
-    fn take(&mut self, bytes: &Bytes) -> Vec<String> {
+    pub fn take(&mut self, bytes: &Bytes) -> Vec<String> {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
         while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

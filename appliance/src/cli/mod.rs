@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod boot;
 pub(crate) mod client;
+mod console;
 pub(crate) mod error;
 mod image;
 pub(crate) mod import;
@@ -19,8 +20,10 @@ pub(crate) mod output;
 mod profile;
 mod rule;
 mod secret;
+mod setup;
 mod source;
 mod status;
+mod terminal;
 mod token;
 
 pub(crate) use status::now;
@@ -106,6 +109,8 @@ enum Command {
     Inventory(inventory::Asked),
     /// How the appliance is
     Status(Json),
+    /// The appliance on one screen: its addresses, what boots now, what failed, what happens
+    Console(console::ConsoleArguments),
     /// Look for what would keep machines from booting, and say how to mend it
     Doctor {
         /// The configuration file
@@ -114,6 +119,8 @@ enum Command {
         #[command(flatten)]
         output: Json,
     },
+    /// Make a first configuration by answering questions
+    Setup(setup::SetupArguments),
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -152,6 +159,7 @@ fn run(cli: Cli) -> Done<ExitCode> {
         Command::Doctor { config, output } => {
             return Ok(crate::doctor::main(&config, &cli.server, output.json));
         }
+        Command::Setup(arguments) => setup::run(&arguments)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bennu", &mut std::io::stdout());
         }
@@ -198,9 +206,12 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Restore(arguments) => backup::restore(&client, arguments).await,
             Command::Inventory(asked) => inventory::run(&client, asked).await,
             Command::Status(output) => status::run(&client, output).await,
-            Command::Serve { .. } | Command::Doctor { .. } | Command::Completions { .. } | Command::Man { .. } => {
-                Ok(())
-            }
+            Command::Console(arguments) => console::run(&client, arguments).await,
+            Command::Serve { .. }
+            | Command::Doctor { .. }
+            | Command::Setup(_)
+            | Command::Completions { .. }
+            | Command::Man { .. } => Ok(()),
         }
     });
     // A thread that reads standard input for an import that was refused would be waited for otherwise.
@@ -320,6 +331,9 @@ pub(crate) mod tests {
             "bennu inventory --list",
             "bennu inventory --host web-1",
             "bennu status --json",
+            "bennu console --plain",
+            "bennu setup --output /tmp/bennu.toml",
+            "bennu console --tty /dev/tty1",
             "bennu doctor --config x.toml",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -1,6 +1,9 @@
 //! What a host is told about itself where no distribution does: the appliance's own ISO reads it from `[host]` of the
 //! configuration.
 
+pub mod console;
+pub mod setup;
+
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;

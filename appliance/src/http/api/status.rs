@@ -20,6 +20,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::atomic::Ordering};
 pub struct Status {
     /// Of the service.
     pub version: String,
+    /// What the host is called.
+    #[serde(default)]
+    pub hostname: String,
     /// Since its start.
     pub uptime_ms: u64,
     /// Its process id.
@@ -40,6 +43,9 @@ pub struct Status {
     pub disk_free: u64,
     /// Bytes of memory the service holds.
     pub memory: u64,
+    /// Whether the state is kept in memory, and gone when the host is switched off.
+    #[serde(default)]
+    pub state_in_memory: bool,
     /// Whether a disk fault closed the ledger.
     pub ledger_closed: bool,
     /// Whether the ledger's disk is full. It heals by itself when there is room again.
@@ -69,6 +75,9 @@ pub struct InterfaceShown {
     /// The network.
     #[schema(value_type = String)]
     pub network: ipnet::Ipv4Net,
+    /// Whether its cable leads to something; `null`: the system does not say.
+    #[serde(default)]
+    pub link: Option<bool>,
 }
 
 /// `GET /v1/status`
@@ -89,9 +98,11 @@ fn status(api: &Api) -> Answer<Status> {
         name: interface.name.clone(),
         address: interface.address,
         network: interface.network.trunc(),
+        link: crate::interfaces::link(&interface.name),
     };
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         uptime_ms: api.started.elapsed().as_millis() as u64,
         pid: std::process::id(),
         dhcp: api.settings().dhcp,
@@ -105,6 +116,7 @@ fn status(api: &Api) -> Answer<Status> {
         images,
         disk_free: api.store.free(),
         memory: crate::metrics::resident_memory(),
+        state_in_memory: in_memory(&api.config.state_dir),
         ledger_closed: api.ledger.is_closed(),
         ledger_full: api.ledger.is_full(),
         notices,
@@ -112,6 +124,13 @@ fn status(api: &Api) -> Answer<Status> {
         privileges: crate::privileges::now().cloned(),
         counters: counters(api).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
     })
+}
+
+/// Whether what is written there is in memory alone (statfs(2)).
+fn in_memory(directory: &std::path::Path) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    rustix::fs::statfs(directory).is_ok_and(|found| matches!(found.f_type as u64, TMPFS | RAMFS))
 }
 
 fn counters(api: &Api) -> [(&'static str, u64); 24] {

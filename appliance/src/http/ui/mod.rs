@@ -18,7 +18,7 @@ mod logs;
 mod machine;
 mod rack;
 mod rules;
-mod states;
+pub mod states;
 #[cfg(test)]
 mod tests;
 mod timeline;
