@@ -16,6 +16,7 @@ mod libraries;
 mod modules;
 mod options;
 mod programs;
+mod rescue;
 mod root;
 mod seeds;
 mod tree;

@@ -4,7 +4,7 @@ use crate::libraries;
 use crate::options::Options;
 use crate::tree::Tree;
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Of packages: what builds root filesystems, and what checks and makes the state disk.
 const PACKAGED: [(&str, &str); 4] = [
@@ -24,16 +24,11 @@ pub fn add(tree: &mut Tree, options: &Options) -> Result<()> {
     tree.copy(&options.bennu, "usr/bin/bennu", 0o755)?;
     let mut programs = vec![options.bennu.clone()];
     for (from, place) in PACKAGED {
-        let file = first_of(options, from)?;
+        let file = first_of(&options.packages, from)?;
         tree.copy(&file, place, 0o755)?;
         programs.push(file);
     }
-    for (place, file) in libraries::needed(&options.packages, &programs)? {
-        tree.copy(&file, &place, 0o755)?;
-    }
-    let linker = options.packages.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2");
-    let linker = if linker.exists() { linker } else { options.packages.join(LINKER) };
-    tree.copy(&linker, LINKER, 0o755)?;
+    add_libraries(tree, &options.packages, &programs)?;
     for directory in ["dev", "proc", "sys", "run", "state", "var/lib/bennu", "var/empty"] {
         tree.directory(directory, 0o755);
     }
@@ -60,8 +55,18 @@ pub fn add(tree: &mut Tree, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Adds the libraries that programs need, and the dynamic linker.
+pub fn add_libraries(tree: &mut Tree, packages: &Path, programs: &[PathBuf]) -> Result<()> {
+    for (place, file) in libraries::needed(packages, programs)? {
+        tree.copy(&file, &place, 0o755)?;
+    }
+    let linker = packages.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2");
+    let linker = if linker.exists() { linker } else { packages.join(LINKER) };
+    tree.copy(&linker, LINKER, 0o755)
+}
+
 /// Distributions moved programs between `/sbin` and `/usr/sbin`.
-fn first_of(options: &Options, from: &str) -> Result<PathBuf> {
-    let candidates = [options.packages.join(from), options.packages.join("usr").join(from)];
+pub fn first_of(packages: &Path, from: &str) -> Result<PathBuf> {
+    let candidates = [packages.join(from), packages.join("usr").join(from)];
     candidates.into_iter().find(|path| path.exists()).with_context(|| format!("no package has {from}"))
 }

@@ -45,6 +45,8 @@ pub struct Options {
     pub kernel_only: bool,
     /// Make a kernel image without the layer of all its modules, which container images without a kernel are paired with.
     pub without_layer: bool,
+    /// What the root goes without, by path: the modules initrd was made of it before.
+    pub root_without: Vec<String>,
     /// Kernel arguments of the image.
     pub cmdline: String,
     /// zstd level of the root filesystem and of the modules initrd, 1 to 22. It is part of what decides the digest.
@@ -66,6 +68,7 @@ impl Default for Options {
         Self {
             kernel_only: false,
             without_layer: false,
+            root_without: Vec::new(),
             cmdline: String::new(),
             level: 15,
             memory: 512 << 20,

@@ -8,7 +8,7 @@ use crate::{
     signing,
     squashfs::{BuildError, Mksquashfs, RootBuilder, RootDirectory, RootOptions},
     store::{Hold, Store},
-    tree::{self, Indexed, Kind, ROOT},
+    tree::{self, Indexed, Kind, ROOT, Whiteout},
     verity,
 };
 use bennu_plan::{Entry, INITS};
@@ -107,6 +107,7 @@ impl<'a> Making<'a> {
                 Content::Kernel { kernel: kernel_blob, modules, kernel_release, layer }
             }
             Some(builder) => {
+                leave_out(&options.root_without, &mut indexed)?;
                 tree::prepare(&mut indexed.tree, options.acls, note)?;
                 let (name, version) = builder.tool();
                 tools.insert(name, version);
@@ -129,6 +130,14 @@ impl<'a> Making<'a> {
         };
         manifest::seal(config, store, hold)
     }
+}
+
+fn leave_out(paths: &[String], indexed: &mut Indexed) -> Result<(), ImportError> {
+    for (directory, name) in paths.iter().filter_map(|path| path.rsplit_once('/')) {
+        let hidden = Whiteout::Name { directory: directory.into(), name: name.into() };
+        indexed.tree.whiteout(&hidden)?;
+    }
+    Ok(())
 }
 
 /// A container says for which machines its programs are; 64-bit kernels of Intel's kind run 32-bit programs too.

@@ -14,6 +14,7 @@ mod layer;
 pub use carry::{Acls, NotCarried, prepare};
 pub use emit::{emit, emit_layer};
 pub use index::{Indexed, Indexer, Spool, read};
+pub use layer::Whiteout;
 
 use crate::archive::Xattrs;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -20,7 +20,7 @@ const LAYOUT: &str = "images";
 const INFO: &str = ".disk/info";
 const OS_RELEASE: &str = "/etc/os-release";
 /// What an unassigned machine boots comes first, and is all that a state in memory gets.
-const IMAGES: [&str; 2] = ["discovery:latest", "memtest86:latest"];
+const IMAGES: [&str; 3] = ["discovery:latest", "memtest86:latest", "rescue:latest"];
 /// `statfs(2)`.
 const TMPFS: i64 = 0x0102_1994;
 

@@ -40,7 +40,7 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
     story.show("iso_brings_images", || {
         let began = std::time::Instant::now();
         let console = host.machine.console()?;
-        for image in ["discovery:latest", "memtest86:latest"] {
+        for image in ["discovery:latest", "memtest86:latest", "rescue:latest"] {
             console.wait_for(&format!("image {image}: imported from the disc"), 180)?;
             host.bennu(["image", "show", image])?;
         }
