@@ -166,11 +166,12 @@ impl Ear {
             _ => false,
         };
         let sequence = claim.as_ref().filter(|_| is_proven(&known)).map(|claim| claim.sequence);
-        if let Err(refused) = self.admit(&known, sequence) {
+        let last = sequence.and_then(|_| self.last_of(&known));
+        if let Err(refused) = self.admit(&known, sequence, last) {
             return refused;
         }
         let Some(message) = Message::parse(bytes) else { return Outcome::Empty };
-        let line = Kept::new(self.appliance.ledger.now(), sequence.is_some(), message);
+        let line = Kept::new(self.appliance.ledger.now(), sequence, message);
         let Known { machine, boot, .. } = known;
         if self.appliance.logs.keep(Said { machine, boot, line }) { Outcome::Kept } else { Outcome::Busy }
     }
@@ -236,8 +237,18 @@ impl Ear {
         look.unwrap_or(Err(Outcome::Busy))
     }
 
-    /// Whether a line may come now; `sequence` is that of a line which is proved.
-    fn admit(&self, known: &Known, sequence: Option<u64>) -> Result<(), Outcome> {
+    /// Where a boot's lines stood when they were last heard, which may be before this program started.
+    fn last_of(&self, known: &Known) -> Option<u64> {
+        if let Some((boot, last)) = self.memory().speakers.get(&known.machine).and_then(|speaker| speaker.last.as_ref())
+            && *boot == known.boot
+        {
+            return Some(*last);
+        }
+        self.appliance.logs.last_sequence(known.machine, &known.boot).ok().flatten()
+    }
+
+    /// Whether a line may come now; `sequence` is that of a line which is proved, and `last` that of the one before it.
+    fn admit(&self, known: &Known, sequence: Option<u64>, last: Option<u64>) -> Result<(), Outcome> {
         let now = self.began.elapsed();
         let mut memory = self.memory();
         if memory.speakers.len() >= SPEAKERS && !memory.speakers.contains_key(&known.machine) {
@@ -251,7 +262,8 @@ impl Ear {
             let rate = if known.secret.is_some() { UNPROVEN } else { OF_A_MACHINE };
             return speaker.unproven.take(rate, now).then_some(()).ok_or(Outcome::Limited);
         };
-        if speaker.last.as_ref().is_some_and(|(boot, last)| *boot == known.boot && *last >= sequence) {
+        let heard = speaker.last.as_ref().filter(|(boot, _)| *boot == known.boot).map(|(_, last)| *last);
+        if heard.max(last).is_some_and(|last| last >= sequence) {
             return Err(Outcome::Repeated);
         }
         if !speaker.pace.take(OF_A_MACHINE, now) {

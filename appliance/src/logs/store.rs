@@ -45,6 +45,9 @@ pub struct Kept {
     /// by whatever sends syslog there, or by somebody who takes that address.
     #[serde(default)]
     pub proven: bool,
+    /// The number that a proven line has among those of its boot, where a gap is a loss. None comes twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// What was said.
     #[serde(flatten)]
     pub message: Message,
@@ -56,9 +59,9 @@ fn is_first(n: &u32) -> bool {
 }
 
 impl Kept {
-    /// A line that comes now.
-    pub fn new(at: Timestamp, proven: bool, message: Message) -> Self {
-        Self { at, n: 0, proven, message }
+    /// A line that comes now, with its number if it is proven.
+    pub fn new(at: Timestamp, sequence: Option<u64>, message: Message) -> Self {
+        Self { at, n: 0, proven: sequence.is_some(), sequence, message }
     }
 
     /// Where it stands among the lines of its boot.
@@ -183,6 +186,21 @@ impl Logs {
         }
         lines.drain(..lines.len().saturating_sub(which.count));
         Ok(lines)
+    }
+}
+
+impl Logs {
+    /// The number of the last proven line of a boot.
+    pub fn last_sequence(&self, machine: MacAddress, boot: &BootId) -> io::Result<Option<u64>> {
+        let Some(name) = file_name(machine, boot) else { return Ok(None) };
+        let path = self.directory.join(name);
+        for path in [&path, &older(&path)] {
+            let lines = taken(&tail(path, MOST_READ)?, &Which::default());
+            if let Some(sequence) = lines.iter().rev().find_map(|line| line.sequence) {
+                return Ok(Some(sequence));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -408,7 +426,11 @@ mod tests {
 
     fn said(boot: &str, number: u64) -> Said {
         let message = Message { severity: Severity::Info, program: "test".into(), text: format!("{number:0100}") };
-        Said { machine: machine(1), boot: BootId(boot.into()), line: Kept::new(Timestamp(number), true, message) }
+        Said {
+            machine: machine(1),
+            boot: BootId(boot.into()),
+            line: Kept::new(Timestamp(number), Some(number), message),
+        }
     }
 
     fn settings(of_boot: u64, of_machine: u64, of_all: u64) -> LogSettings {

@@ -103,6 +103,24 @@ async fn a_line_with_the_sessions_proof_is_told_from_one_without() {
 }
 
 #[tokio::test]
+async fn a_line_of_before_a_restart_is_not_taken_again() {
+    let bench = Bench::new();
+    let boot = booting(&bench).await;
+    let secret = owned(&bench, MAC, 7).await;
+    let before = Ear::new(bench.appliance.clone());
+    for sequence in [1, 2] {
+        assert_eq!(before.hear(MACHINE, &proven(&secret, sequence, "said")), Outcome::Kept);
+    }
+    assert_eq!(before.hear(MACHINE, b"<14>1 - - app - - - without"), Outcome::Kept);
+    kept(&bench, &boot, 3).await;
+    let after = Ear::new(bench.appliance.clone());
+    assert_eq!(after.hear(MACHINE, &proven(&secret, 2, "said")), Outcome::Repeated);
+    assert_eq!(after.hear(MACHINE, &proven(&secret, 3, "said")), Outcome::Kept);
+    let lines = kept(&bench, &boot, 4).await;
+    assert_eq!(lines.iter().filter_map(|line| line.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_flood_in_a_machines_name_takes_no_room_from_its_own_lines() {
     let bench = Bench::new();
     booting(&bench).await;

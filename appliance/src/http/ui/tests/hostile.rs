@@ -119,7 +119,7 @@ async fn hostile_names_are_text_on_every_page() {
 /// The machine's program and what it says, on their way through syslog.
 async fn speaks(far: &Far, boot: &BootId, hostile: &str) {
     let message = Message { severity: Severity::Error, program: hostile.into(), text: hostile.into() };
-    let line = Kept::new(Timestamp(1), false, message);
+    let line = Kept::new(Timestamp(1), None, message);
     let machine: MacAddress = MAC.parse().unwrap();
     assert!(far.bench.appliance.logs.keep(Said { machine, boot: boot.clone(), line }));
     let which = Which { count: 1, ..Which::default() };
