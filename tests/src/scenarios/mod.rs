@@ -9,6 +9,7 @@ mod clients;
 mod containers;
 mod faults;
 mod firmware;
+mod full_rack;
 mod half_open;
 mod imports;
 mod iso;
@@ -49,6 +50,7 @@ pub const LIVES: &[Life] = &[
     metadata::STAGE1,
     metadata::CLOUD_INIT,
     browser::BROWSER,
+    full_rack::FULL_RACK,
     relays::RELAYS,
     conformance::LINES,
     siege::KILLS,
