@@ -54,11 +54,10 @@ fn run() -> Result<()> {
     first.copy(&options.init, "init", 0o755)?;
     first.copy(&squashfs, "root.squashfs", 0o644)?;
     std::fs::write(root.join("boot/initrd.img"), initrd::pack(&first)?)?;
-    std::fs::copy(&kernel.image, root.join("boot/vmlinuz"))?;
     // GRUB finds the disc that it was started from by this file.
     std::fs::write(root.join(".disk/info"), format!("Bennu {} x86_64\n", options.version))?;
     std::fs::write(root.join("boot/grub/grub.cfg"), grub::CONFIGURATION)?;
-    let seeds = seeds::make(&options, &kernel, &root.join("images"))?;
+    let seeds = seeds::make(&options, &kernel, &root)?;
     grub::bios(&options.packages, &root.join("boot/grub/bios.img"))?;
     let esp = work.join("esp.img");
     esp::make(&options, &esp)?;

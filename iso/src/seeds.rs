@@ -56,9 +56,9 @@ const RESCUE: &str = "rescue:latest";
 const LEFT: [&str; 5] =
     ["kernel/sound/", "kernel/drivers/gpu/", "kernel/drivers/media/", "kernel/drivers/staging/", "kernel/drivers/iio/"];
 
-/// Makes them in a directory of the disc. The packages' files in them.
-pub fn make(options: &Options, kernel: &Kernel, layout: &Path) -> Result<BTreeSet<PathBuf>> {
-    let store = Store::open(layout)?;
+/// Makes them in the disc's directory, and the kernel that it starts itself. The packages' files in them.
+pub fn make(options: &Options, kernel: &Kernel, disc: &Path) -> Result<BTreeSet<PathBuf>> {
+    let store = Store::open(disc.join("images"))?;
     let files = kernel_files(&options.packages, kernel)?;
     let (mut own, none) = (Tree::default(), Tree::default());
     rescue::add(&mut own, &options.packages, &options.version)?;
@@ -69,6 +69,9 @@ pub fn make(options: &Options, kernel: &Kernel, layout: &Path) -> Result<BTreeSe
     let open = |path: &Path| File::open(path).with_context(|| format!("cannot read {}", path.display()));
     let memtest = foreign_with_efi(open(&bin)?, Vec::<File>::new(), open(&efi)?, MEMTEST_CMDLINE, &store)?;
     store.write_index(&[named(&discovery, DISCOVERY)?, named(&memtest, MEMTEST)?, named(&rescue, RESCUE)?])?;
+    // Two names of one file take the room of one on the disc.
+    let own_kernel = store.blob_path(&discovery.config.content.kernel().digest);
+    fs::hard_link(&own_kernel, disc.join("boot/vmlinuz")).context("cannot put the kernel on the disc")?;
     fs::remove_dir_all(store.tmp()).with_context(|| format!("cannot remove {}", store.tmp().display()))?;
     let files = files.into_iter().map(|(_, file)| file).chain([bin, efi]);
     Ok(files.chain(own.sources().iter().cloned()).collect())
