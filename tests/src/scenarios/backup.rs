@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     appliance::{Appliance, Config},
-    command,
     harness::Life,
 };
 
@@ -35,7 +34,8 @@ pub const ONE_FILE: Life = Life {
         fs::write(&token, bennu.bennu(["token", "create", "ci", "--scope", "read"])?)?;
         fs::write(&secret, "a canary")?;
         let mut set = bennu.command(["secret", "set", "db", "--machine", MAC, "--path", "/etc/db"]);
-        command::run(set.stdin(File::open(&secret)?))?;
+        let set = set.stdin(File::open(&secret)?).status().context("cannot run bennu secret set")?;
+        ensure!(set.success(), "the secret was not set: {set}");
         let mut client = Client::new(&rack, Program::Udhcpc, "leaseholder", "wire")?;
         let address = client.start()?.address;
         let file = rack.home().dir().join("rack.tar");
