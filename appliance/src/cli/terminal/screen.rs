@@ -61,10 +61,7 @@ impl Screen {
         raw.make_raw();
         tcsetattr(stdin(), OptionalActions::Now, &raw).map_err(io::Error::from)?;
         let size = size_now();
-        let viewport = Viewport::Fixed(Rect::new(0, 0, size.0, size.1));
-        let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 15, stdout()));
-        let terminal = Terminal::with_options(backend, TerminalOptions { viewport })?;
-        let mut screen = Self { terminal, before, size, look: Look::of_environment() };
+        let mut screen = Self { terminal: empty(size)?, before, size, look: Look::of_environment() };
         screen.write(TAKE)?;
         screen.ask_size()?;
         Ok(screen)
@@ -75,7 +72,7 @@ impl Screen {
         let size = size_now();
         if size != self.size {
             self.size = size;
-            self.terminal.resize(Rect::new(0, 0, size.0, size.1))?;
+            self.clear()?;
         }
         let look = self.look;
         self.terminal.draw(|frame| draw(frame.buffer_mut(), look)).map(drop)
@@ -84,8 +81,16 @@ impl Screen {
     /// Draws everything anew the next time: somebody else wrote on it, or it was just plugged in.
     pub fn forget(&mut self) -> io::Result<()> {
         self.write("\x1b[?25l")?;
-        self.terminal.clear()?;
+        self.clear()?;
         self.ask_size()
+    }
+
+    /// Ratatui's own way asks for the cursor's place and fails without an answer, which a serial line may not give and our
+    /// keyboard would take.
+    fn clear(&mut self) -> io::Result<()> {
+        self.write("\x1b[0m\x1b[2J")?;
+        self.terminal = empty(self.size)?;
+        Ok(())
     }
 
     /// A serial line has no size of its own; what stands at its end does, and is asked for it.
@@ -120,6 +125,13 @@ impl Drop for Screen {
         let _ = self.write(LEAVE);
         let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
     }
+}
+
+/// All of it, with nothing drawn yet.
+fn empty((columns, rows): (u16, u16)) -> io::Result<Terminal<CrosstermBackend<BufWriter<Stdout>>>> {
+    let viewport = Viewport::Fixed(Rect::new(0, 0, columns, rows));
+    let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 15, stdout()));
+    Terminal::with_options(backend, TerminalOptions { viewport })
 }
 
 fn size_now() -> (u16, u16) {
