@@ -254,7 +254,7 @@ async fn send(client: &Client, file: &Path, replace: bool) -> Done {
         Ok((count > 0).then(|| piece.into()))
     })?;
     let path = format!("/v1/restore?replace={}", encoded(&replace.to_string()));
-    let headers = [("content-type", "application/x-tar".to_owned())];
+    let headers = [("content-type", "application/octet-stream".to_owned())];
     let answer = client.send_with(Method::POST, &path, Some(body), &headers).await;
     meter.finish();
     let shown: RestoreShown = super::client::decoded(answer?).await?;

@@ -82,7 +82,7 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428,
 
 # These take label selectors or documents: languages of their own, which no pattern describes.
 [[operations]]
-include-operation-id = [\"machines_list\", \"tokens_create\", \"secrets_set\", \"rules_put\", \"metadata_set\", \"apply_create\"]
+include-operation-id = [\"machines_list\", \"tokens_create\", \"roles_put\", \"secrets_set\", \"rules_put\", \"metadata_set\", \"apply_create\"]
 [operations.checks.positive_data_acceptance]
 expected-statuses = [\"2xx\", 304, 400, 401, 403, 404, 409, 412, 422]
 ";

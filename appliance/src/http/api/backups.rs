@@ -116,7 +116,7 @@ pub struct RestoreShown {
     path = "/v1/restore",
     tag = "backup",
     params(Replacing),
-    request_body(content = crate::http::api::openapi::Binary, content_type = "application/x-tar", description = "What `GET /v1/backup` gave."),
+    request_body(content = crate::http::api::openapi::Binary, content_type = "application/octet-stream", description = "What `GET /v1/backup` gave."),
     responses((status = OK, body = RestoreShown))
 )]
 pub async fn restore(
