@@ -26,12 +26,14 @@ struct Output {
 }
 
 struct State {
+    /// Who takes what is said in the consoles' place.
+    diverted: Option<fn(&str)>,
     outputs: Vec<Output>,
     kernel_log: Option<File>,
     busy: Option<(String, Instant, u32)>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { outputs: Vec::new(), kernel_log: None, busy: None });
+static STATE: Mutex<State> = Mutex::new(State { diverted: None, outputs: Vec::new(), kernel_log: None, busy: None });
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,10 +99,15 @@ pub fn show(text: &str) {
     state().lines(text);
 }
 
+/// From now on somebody else takes what is said: a program draws on the consoles. `None`: the consoles have it again.
+pub fn divert(to: Option<fn(&str)>) {
+    state().diverted = to;
+}
+
 /// Says something that changes many times a second: in place on a screen, now and then on a serial line.
 pub fn progress(text: &str) {
     let mut state = state();
-    if state.outputs.is_empty() {
+    if state.outputs.is_empty() || state.diverted.is_some() {
         return;
     }
     for output in &mut state.outputs {
@@ -130,6 +137,9 @@ impl State {
     }
 
     fn lines(&mut self, text: &str) {
+        if let Some(take) = self.diverted {
+            return text.lines().for_each(take);
+        }
         if self.outputs.is_empty() {
             eprintln!("bennu: {text}");
         }

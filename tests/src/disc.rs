@@ -26,6 +26,9 @@ const READY: &str = "ready to answer DHCP ";
 /// How long a machine may take from power-on to that, its firmware and loader included, on a slow host with another machine
 /// beside it.
 const READY_SECONDS: u64 = 240;
+/// The questions of the set-up where a state disk is there.
+const SET_UP_STEPS: u32 = 8;
+const ADDRESS_STEP: u32 = 2;
 /// Its configuration, on a stick.
 const CONFIGURATION: &str = r#"[boot]
 interface = "eth0"
@@ -94,6 +97,40 @@ pub struct Host {
 }
 
 impl Host {
+    /// Starts a machine from the disc with nothing but its state disk, and answers its set-up over the serial line.
+    pub fn set_up(rack: &Rack, spec: Spec, medium: Medium) -> Result<(Self, String)> {
+        let home = rack.home().dir().join("desk");
+        fs::create_dir_all(&home)?;
+        let machine = spec.memory(512).graphics().starts_from(medium, &disc()?).start()?;
+        let desk = rack.host("desk", "10.77.0.9/24")?;
+        let mut host = Self { machine, desk, home, token: String::new() };
+        host.answer()?;
+        let remark = host.ready()?;
+        Ok((host, remark))
+    }
+
+    /// Takes what the set-up proposes, with an answer that it does not take among them.
+    fn answer(&self) -> Result<()> {
+        let console = self.console()?;
+        console.wait_for("set-up: answer", READY_SECONDS)?;
+        for step in 1..=SET_UP_STEPS {
+            console.wait_for(&format!("{step}/{SET_UP_STEPS}"), 60)?;
+            self.screenshot(&format!("set-up-{step}"))?;
+            if step == ADDRESS_STEP {
+                console.send("9\r")?;
+                console.wait_for("/249'", 30)?;
+                console.send("\x7f")?;
+            }
+            console.send("\r")?;
+        }
+        console.wait_for("configuration: the set-up", 60).map(drop)
+    }
+
+    /// What its screen shows, as a file beside the desk's others, for people.
+    pub fn screenshot(&self, name: &str) -> Result<()> {
+        self.machine.screenshot(&self.home.join(format!("{name}.png")))
+    }
+
     /// Starts a machine from the disc, with its configuration on a stick and 512 MiB of memory; how it is started else is
     /// the caller's. It is there when it answers DHCP.
     pub fn start(rack: &Rack, spec: Spec, medium: Medium) -> Result<(Self, String)> {
@@ -154,6 +191,16 @@ impl Host {
         command::run(command.env("BENNU_CACERT", self.certificate()).args(arguments))
     }
 
+    /// Waits for an image to be in its store.
+    pub fn wait_for_image(&self, image: &str, seconds: u64) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while let Err(error) = self.bennu(["image", "show", image]) {
+            ensure!(Instant::now() < until, "{image} is not there within {seconds} s: {error:#}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+
     /// The newest boot of a machine, once it is in a state.
     pub fn wait_for_state(&self, mac: &str, state: &str, seconds: u64) -> Result<Value> {
         let until = Instant::now() + Duration::from_secs(seconds);
@@ -168,9 +215,9 @@ impl Host {
     }
 }
 
-/// The word after `text`, where it was shown last.
+/// The word after `text`, where it was shown first: later the view draws over it.
 fn after(console: &Console, text: &str) -> Result<String> {
     let shown = console.text();
-    let rest = shown.rsplit_once(text).map(|(_, rest)| rest).with_context(|| format!("'{text}' was not shown"))?;
+    let rest = shown.split_once(text).map(|(_, rest)| rest).with_context(|| format!("'{text}' was not shown"))?;
     rest.split_whitespace().next().map(str::to_owned).with_context(|| format!("nothing follows '{text}'"))
 }

@@ -464,6 +464,19 @@ impl Machine {
         Ok(())
     }
 
+    /// Writes what its screen shows to a file, as PNG.
+    pub fn screenshot(&self, file: &Path) -> Result<()> {
+        self.order("screendump", json!({ "filename": file, "format": "png" }))
+    }
+
+    /// Presses keys of its keyboard, by QEMU's names for them.
+    pub fn press(&self, keys: &[&str]) -> Result<()> {
+        for key in keys {
+            self.order("send-key", json!({ "keys": [{ "type": "qcode", "data": key }] }))?;
+        }
+        Ok(())
+    }
+
     /// Presses its power button.
     pub fn press_power(&self) -> Result<()> {
         self.order("system_powerdown", json!({}))

@@ -1,11 +1,18 @@
 //! The configuration: on the stick or disc that was booted, from the state disk, or from the kernel's arguments.
 
+use crate::consoles::{self, Program};
 use crate::disks::{self, Content};
+use crate::prepare;
 use crate::state::{self, State};
-use bennu_host::Host;
-use bennu_stage1::{console, modules::Modules};
+use bennu_host::{
+    Console, Host,
+    setup::{DIRECTORY, DISKS, Disks, ERASE, MADE},
+};
+use bennu_stage1::{console, modules::Modules, net};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::Deserialize;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +20,8 @@ use std::time::Duration;
 const NAME: &str = "bennu.toml";
 /// Where it is put for the service.
 const USED: &str = "/run/bennu.toml";
+/// What a configuration is called that was made there.
+const SET_UP: &str = "the set-up";
 const MEDIUM: &str = "/run/medium";
 /// `bennu.interface=eth0 bennu.address=10.77.0.1/24 bennu.range=10.77.0.50-10.77.0.199` need no file at all.
 const ARGUMENTS: [&str; 5] = ["bennu.interface", "bennu.address", "bennu.range", "bennu.dhcp", "bennu.state_disk"];
@@ -24,6 +33,10 @@ pub struct Configured {
     pub file: PathBuf,
     /// What the host is told.
     pub host: Host,
+    /// The disk that a person gave up, with all that is on it.
+    pub erase: Option<String>,
+    /// Whether a person made it just now, by the set-up.
+    pub is_new: bool,
 }
 
 /// What this program reads of the file; the service reads the rest and checks all of it.
@@ -40,9 +53,12 @@ pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configu
         for (from, text) in found(line, state) {
             match read(&text) {
                 Ok(host) => {
+                    consoles::end();
                     console::say(&format!("configuration: {from}"));
+                    let is_new = from == SET_UP;
+                    let erase = std::fs::read_to_string(Path::new(DIRECTORY).join(ERASE)).ok().filter(|_| is_new);
                     match std::fs::write(USED, &text) {
-                        Ok(()) => return Configured { file: USED.into(), host },
+                        Ok(()) => return Configured { file: USED.into(), host, erase, is_new },
                         Err(error) => console::say(&format!("cannot write {USED}: {error}")),
                     }
                 }
@@ -53,13 +69,64 @@ pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configu
             is_told = true;
             console::say(&format!(
                 "no configuration. Put a {NAME} on a FAT stick or on the state disk, or start with the kernel arguments {}; \
-                 this machine looks for it every 3 s",
+                 this machine looks for it all the time",
                 ARGUMENTS.map(|name| format!("{name}=…")).join(" ")
             ));
+            if !is_plain(line) {
+                set_up(state);
+            }
         }
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(1));
         modules.coldplug(bennu_stage1::modules::Devices::All);
     }
+}
+
+/// Asks whoever is at a console, while a stick is still waited for.
+fn set_up(state: Option<&State>) {
+    for interface in net::interfaces(Path::new("/sys")) {
+        // So that the set-up sees its cable, and may ask on its wire.
+        if let Err(error) = net::netlink::set_up(interface.index, true) {
+            console::say(&format!("{} does not come up: {error}", interface.name));
+        }
+    }
+    let in_use = match state {
+        Some(State::Disk(disk)) => Some(disk.clone()),
+        _ => None,
+    };
+    let disks = Disks { state: in_use, disk: prepare::offered() };
+    let text = toml::to_string(&disks).unwrap_or_default();
+    let made = DirBuilder::new().mode(0o700).create(DIRECTORY);
+    let told = made.and_then(|()| std::fs::write(Path::new(DIRECTORY).join(DISKS), text));
+    if let Err(error) = told {
+        console::say(&format!("the set-up cannot be told of the disks: {error}"));
+    }
+    console::say("set-up: answer its questions here");
+    consoles::show(Program::SetUp);
+}
+
+/// Keeps what a person answered where the next start finds it.
+pub fn keep(configured: &Configured) {
+    if !configured.is_new {
+        return;
+    }
+    let kept = Path::new(state::PLACE).join(NAME);
+    let new = kept.with_extension("new");
+    let copy = std::fs::copy(&configured.file, &new).and_then(|_| std::fs::File::open(&new)?.sync_all());
+    // In memory it is as lost as everything else, which was said loudly.
+    if let Err(error) =
+        copy.and_then(|()| std::fs::rename(&new, &kept)).and_then(|()| std::fs::File::open(state::PLACE)?.sync_all())
+    {
+        console::say(&format!("cannot keep the configuration as {}: {error}", kept.display()));
+    }
+}
+
+/// What the consoles show, by the kernel's arguments or else by the configuration.
+pub fn console(line: &str, host: &Host) -> Console {
+    if is_plain(line) { Console::Plain } else { host.console }
+}
+
+fn is_plain(line: &str) -> bool {
+    line.split_whitespace().any(|word| word == "bennu.console=plain")
 }
 
 /// Where it may be, the most deliberate first.
@@ -69,6 +136,7 @@ fn found(line: &str, state: Option<&State>) -> Vec<(String, String)> {
     for disk in disks::all().into_iter().filter(|disk| disk.content == Content::Fat) {
         found.extend(on_medium(&disk.device).map(|text| (disk.device.display().to_string(), text)));
     }
+    found.extend(std::fs::read_to_string(Path::new(DIRECTORY).join(MADE)).ok().map(|text| (SET_UP.to_owned(), text)));
     if matches!(state, Some(State::Disk(_))) {
         let file = Path::new(state::PLACE).join(NAME);
         found.extend(std::fs::read_to_string(&file).ok().map(|text| (file.display().to_string(), text)));

@@ -1,6 +1,6 @@
 //! The power button, which the kernel shows as a keyboard with one key.
 
-use crate::power;
+use crate::{consoles, power};
 use bennu_stage1::console;
 use std::fs::File;
 use std::io::Read;
@@ -20,6 +20,7 @@ pub fn listen() {
             let mut event = [0; EVENT_SIZE];
             while file.read_exact(&mut event).is_ok() {
                 if is_power(&event) {
+                    consoles::end();
                     console::say("the power button was pressed");
                     power::off();
                 }

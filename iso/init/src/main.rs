@@ -6,6 +6,7 @@
 
 mod ask;
 mod configuration;
+mod consoles;
 mod disks;
 mod host;
 mod input;
@@ -72,15 +73,20 @@ fn run() -> ! {
     let kept = state::find().map(state::open);
     let configured = configuration::find(&line, kept.as_ref(), &mut modules);
     if kept.is_none() {
-        prepare_state(configured.host.state_disk.as_deref(), &mut modules);
+        prepare_state(&configured, &mut modules);
     }
+    configuration::keep(&configured);
     host::configure(&configured.host);
-    service::keep(&configured)
+    service::keep(&configured, configuration::console(&line, &configured.host))
 }
 
 /// Without a state disk: one is made where that is asked for and possible, else memory has to do.
-fn prepare_state(wanted: Option<&str>, modules: &mut Modules) {
-    match wanted.map(|wanted| prepare::make(wanted, modules)) {
+fn prepare_state(configured: &configuration::Configured, modules: &mut Modules) {
+    let made = match (&configured.erase, &configured.host.state_disk) {
+        (Some(serial), _) => Some(prepare::make_of_used(serial)),
+        (None, wanted) => wanted.as_deref().map(|wanted| prepare::make(wanted, modules)),
+    };
+    match made {
         Some(Ok(disk)) => drop(state::open(disk)),
         Some(Err(why)) => {
             console::say(&format!("no state disk was made: {why}"));

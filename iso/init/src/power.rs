@@ -1,6 +1,6 @@
 //! Off and on again: children first, then the state disk, then the machine.
 
-use crate::{logs, service, state};
+use crate::{consoles, logs, service, state};
 use bennu_stage1::console;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::system::{RebootCommand, reboot};
@@ -33,6 +33,7 @@ pub fn listen() {
     let wait = move || match signals.forever().next() {
         Some(SIGUSR2) => off(),
         Some(_) => {
+            consoles::end();
             console::say("a restart was asked for");
             restart(Duration::ZERO)
         }
@@ -54,6 +55,8 @@ pub fn restart(pause: Duration) -> ! {
 
 fn end(how: RebootCommand) -> ! {
     if !ENDING.swap(true, Ordering::SeqCst) {
+        // So that the last words are seen.
+        consoles::end();
         service::stop(LAST_WORDS);
         logs::close();
         rustix::fs::sync();

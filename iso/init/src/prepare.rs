@@ -7,6 +7,9 @@ use bennu_stage1::{
     console,
     modules::{Devices, Modules},
 };
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +18,8 @@ use std::time::{Duration, Instant};
 const AUTO: &str = "auto";
 /// Less has no room for images.
 const SMALLEST: u64 = 1 << 30;
+/// Partition tables and file systems begin within so many bytes of a disk's start, and copies of them end at its end.
+const ENDS: usize = 1 << 20;
 /// Controllers of many disks, and USB, show them one after the other: before this nobody knows which is the only empty one.
 const SETTLE: Duration = Duration::from_secs(10);
 /// What is waited for is named again and again, for whoever comes to the console later.
@@ -47,6 +52,39 @@ fn format(disk: &Whole) -> Result<PathBuf, String> {
     console::say(&format!("{} (serial {}) is empty, and becomes the state disk", device.display(), disk.serial));
     make_file_system(device)?;
     Ok(device.clone())
+}
+
+/// Makes one of a disk that somebody gave up with all that is on it, by its serial number.
+pub fn make_of_used(serial: &str) -> Result<PathBuf, String> {
+    let disks = disks::whole();
+    let meant: Vec<&Whole> = disks.iter().filter(|disk| !serial.is_empty() && disk.serial == serial).collect();
+    let [disk] = meant.as_slice() else { return Err(format!("there is not one disk with the serial '{serial}'")) };
+    if disk.content.is_err() {
+        return Err(disk.to_string());
+    }
+    console::say(&format!("{} (serial {serial}) loses what is on it, as was asked for", disk.device.display()));
+    clear_ends(disk).map_err(|error| format!("cannot write to {}: {error}", disk.device.display()))?;
+    make_file_system(&disk.device)?;
+    Ok(disk.device.clone())
+}
+
+/// Partition tables and their copies go, so that nothing finds the old content.
+fn clear_ends(disk: &Whole) -> io::Result<()> {
+    let file = File::options().write(true).open(&disk.device)?;
+    let zeros = vec![0; ENDS];
+    file.write_all_at(&zeros, 0)?;
+    file.write_all_at(&zeros, disk.size.saturating_sub(ENDS as u64))?;
+    file.sync_all()
+}
+
+/// The disks that a person may choose from.
+pub fn offered() -> Vec<bennu_host::setup::Disk> {
+    let usable = disks::whole().into_iter().filter(|disk| disk.content.is_ok() && disk.size >= SMALLEST);
+    let offer = |disk: Whole| {
+        let blank = disk.is_blank();
+        bennu_host::setup::Disk { device: disk.device, serial: disk.serial, size: disk.size, blank }
+    };
+    usable.map(offer).collect()
 }
 
 /// An empty file system with the label of state.

@@ -1,6 +1,7 @@
 //! Hearing from the service that it is ready, that it lives, and that it goes (`sd_notify(3)`).
 
-use crate::{logs, power, seeds, welcome};
+use crate::{consoles, logs, power, seeds, welcome};
+use bennu_host::Console;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Mutex;
@@ -16,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 static HEARD: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Listens for as long as the machine runs.
-pub fn listen() {
+pub fn listen(console: Console) {
     let _ = std::fs::remove_file(SOCKET);
     let ear = match UnixDatagram::bind(Path::new(SOCKET)) {
         Ok(ear) => ear,
@@ -32,7 +33,13 @@ pub fn listen() {
                 heard(line);
                 if line == "READY=1" {
                     seeds::begin();
-                    drop(std::thread::Builder::new().name("welcome".into()).stack_size(128 * 1024).spawn(welcome::say));
+                    let welcome = move || {
+                        welcome::say();
+                        if console == Console::View && !consoles::are_drawn_on() && !power::is_ending() {
+                            consoles::show(consoles::Program::View);
+                        }
+                    };
+                    drop(std::thread::Builder::new().name("welcome".into()).stack_size(128 * 1024).spawn(welcome));
                 }
             }
         }

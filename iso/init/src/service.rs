@@ -3,7 +3,8 @@
 use crate::ask::Ears;
 use crate::configuration::Configured;
 use crate::logs::{self, say};
-use crate::{power, readiness};
+use crate::{consoles, power, readiness};
+use bennu_host::Console;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -22,8 +23,8 @@ const DAMAGED: i32 = 4;
 static SERVICE: AtomicI32 = AtomicI32::new(0);
 
 /// Runs it for as long as the machine does.
-pub fn keep(configured: &Configured) -> ! {
-    readiness::listen();
+pub fn keep(configured: &Configured, console: Console) -> ! {
+    readiness::listen(console);
     watch();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -38,6 +39,8 @@ pub fn keep(configured: &Configured) -> ! {
             std::thread::sleep(Duration::from_secs(1));
         }
         if code == Some(DAMAGED) {
+            // What follows is asked in lines; the view comes again with the next service that is ready.
+            consoles::end();
             say("the service found its state damaged, and serves nothing");
             offer_backup(configured);
         }
@@ -67,7 +70,10 @@ fn forward(output: impl std::io::Read + Send + 'static) -> std::io::Result<()> {
     let copy = move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
-            bennu_stage1::console::say(&line);
+            // The view shows what happens by itself.
+            if !consoles::are_drawn_on() || [" WARN ", " ERROR "].iter().any(|level| line.contains(level)) {
+                bennu_stage1::console::say(&line);
+            }
             logs::write(&line);
         }
     };

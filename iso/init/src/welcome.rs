@@ -1,6 +1,7 @@
 //! What a person at the console needs to reach the API from elsewhere: its addresses, its certificate's fingerprint, and a first
 //! token for as long as there is none.
 
+use crate::consoles;
 use bennu_stage1::console;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -21,6 +22,7 @@ pub fn say() {
     }
     if let Some(token) = output(&["token", "create", NAME, "--scope", "admin"]) {
         console::show(&format!("first token, which may do everything and is shown this once: {}", token.trim()));
+        consoles::keep_token(token.trim());
     }
 }
 

@@ -25,9 +25,29 @@ pub struct Host {
     /// disk with anything on it never does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_disk: Option<String>,
+    /// What the consoles show once the service is ready.
+    #[serde(skip_serializing_if = "Console::is_default")]
+    pub console: Console,
     /// Interfaces and their addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interface: Vec<HostInterface>,
+}
+
+/// What the host's consoles show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Console {
+    /// `bennu console`, on all of the screen.
+    #[default]
+    View,
+    /// Lines as they are said, which a serial line's other end may record.
+    Plain,
+}
+
+impl Console {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An interface of the host.

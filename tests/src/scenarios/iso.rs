@@ -30,7 +30,7 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
     let mut host = None;
     story.show("iso_bios_cd", || {
         let spec = with_state(rack.machine(Firmware::Bios));
-        let (mut started, remark) = Host::start(&rack, spec, Medium::Cd)?;
+        let (mut started, remark) = Host::set_up(&rack, spec, Medium::Cd)?;
         started.introduce()?;
         host = Some(started);
         Ok(remark)
@@ -39,17 +39,17 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
     let mut machine = rack.machine(Firmware::Bios).install()?;
     story.show("iso_brings_images", || {
         let began = std::time::Instant::now();
-        let console = host.machine.console()?;
         for image in ["discovery:latest", "memtest86:latest", "rescue:latest"] {
-            console.wait_for(&format!("image {image}: imported from the disc"), 180)?;
-            host.bennu(["image", "show", image])?;
+            host.wait_for_image(image, 180)?;
         }
         Ok(format!("there {:.0} s after the first token", began.elapsed().as_secs_f64()))
     })?;
     story.show("iso_boots_a_rack", || {
         host.bennu(["image", "import", &format!("oci-archive:{}", image.display()), "debian:v1"])?;
         host.bennu(["machine", "assign", &machine.mac(), "debian:v1"])?;
-        arrives(&host, &mut machine)
+        let arrived = arrives(&host, &mut machine)?;
+        watched(&host)?;
+        Ok(arrived)
     })?;
     story.show("iso_power_cut", || {
         let before = host.bennu(["image", "show", "debian:v1", "--json"])?;
@@ -140,6 +140,23 @@ fn arrives(host: &Host, machine: &mut Machine) -> Result<String> {
     host.wait_for_state(&machine.mac(), "up", 120)?;
     machine.power_off()?;
     Ok(format!("login after {:.1} s", login.as_secs_f64()))
+}
+
+/// The view is on the serial line and on the screen, and takes the keys of both.
+fn watched(host: &Host) -> Result<()> {
+    let console = host.machine.console()?;
+    host.screenshot("view")?;
+    host.machine.press(&["p"])?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    host.screenshot("view-power")?;
+    host.machine.press(&["n"])?;
+    console.send("?")?;
+    console.wait_for("Ctrl-L", 30)?;
+    console.send(" ")?;
+    console.wait_for("EVENTS", 30)?;
+    host.machine.press(&["down"])?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    host.screenshot("view-selected")
 }
 
 /// A state disk that was let go of needs no mending.
