@@ -1,7 +1,7 @@
 //! What every server of the appliance shares.
 
 use crate::{
-    config::Config, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, logs::Logs, metrics::Metrics,
+    config::Config, door::Door, interfaces::Interfaces, ledger::Ledger, loaders::Loaders, logs::Logs, metrics::Metrics,
     registry::Registry, secrets::Keyring,
 };
 use bennu_images::store::Store;
@@ -44,6 +44,8 @@ pub struct Appliance {
     pub metrics: Metrics,
     /// What machines said.
     pub logs: Logs,
+    /// The way to the first process of an appliance that runs from its disc.
+    pub door: Door,
     /// When it started.
     pub started: Instant,
     /// Ends every task.

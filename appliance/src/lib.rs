@@ -10,6 +10,7 @@ mod cli;
 pub mod config;
 mod dhcp;
 mod doctor;
+mod door;
 mod http;
 mod interfaces;
 mod ledger;

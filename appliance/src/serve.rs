@@ -144,6 +144,7 @@ fn open(config: Config, network: &mut Network, key: KeyFile) -> Result<Appliance
         counters: Counters::default(),
         metrics: Metrics::default(),
         logs,
+        door: Default::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
         restart: CancellationToken::new(),

@@ -40,11 +40,10 @@ pub fn add(tree: &mut Tree, options: &Options) -> Result<()> {
     tree.link("bin", "usr/bin");
     tree.link("sbin", "usr/sbin");
     for (file, text) in [
-        ("etc/bennu-built", format!("{}\n", options.epoch).as_str()),
         ("etc/passwd", PASSWD),
         ("etc/group", GROUP),
         ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-        ("etc/os-release", &format!("ID=bennu\nNAME=Bennu\nPRETTY_NAME=\"Bennu {}\"\n", options.version)),
+        ("etc/os-release", &release(options)),
         (
             "etc/mke2fs.conf",
             "[defaults]\n\tbase_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr\n\tblocksize = 4096\n[fs_types]\n\text4 = {\n\t\tfeatures = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize\n\t}\n",
@@ -63,6 +62,12 @@ pub fn add_libraries(tree: &mut Tree, packages: &Path, programs: &[PathBuf]) -> 
     let linker = packages.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2");
     let linker = if linker.exists() { linker } else { packages.join(LINKER) };
     tree.copy(&linker, LINKER, 0o755)
+}
+
+/// What the disc calls itself (os-release(5)), and when its contents were made.
+fn release(options: &Options) -> String {
+    let Options { version, epoch, .. } = options;
+    format!("ID=bennu\nNAME=Bennu\nPRETTY_NAME=\"Bennu {version}\"\nVERSION_ID=\"{version}\"\nBENNU_BUILT={epoch}\n")
 }
 
 /// Distributions moved programs between `/sbin` and `/usr/sbin`.

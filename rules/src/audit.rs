@@ -157,6 +157,8 @@ pub enum Target {
     Role(RoleName),
     /// What happened with backups.
     Backup,
+    /// The appliance's own host.
+    Host,
 }
 
 /// A target as a record names it: of a kind that a later Bennu may have and this one does not.
@@ -201,6 +203,7 @@ impl Target {
             Self::Profile(name) => ("profile", name.to_string()),
             Self::Role(name) => ("role", name.to_string()),
             Self::Backup => ("backup", "last".into()),
+            Self::Host => ("appliance", "host".to_owned()),
         };
         TargetName { kind: kind.to_owned(), name }
     }
@@ -236,6 +239,7 @@ pub fn target(change: &Change) -> Option<Target> {
         Change::PutRole(role) => Target::Role(role.name.clone()),
         Change::RemoveRole(name) => Target::Role(name.clone()),
         Change::NoteBackup(_) => Target::Backup,
+        Change::PutOrder(_) => Target::Host,
         Change::PutLease(_) | Change::RemoveLease(_) | Change::PutBoot(_) => return None,
     })
 }
@@ -306,6 +310,8 @@ pub fn look(target: &Target, records: &dyn Records) -> Option<Value> {
         }
         Target::Role(name) => records.role(name).map(|role| json!(role)),
         Target::Backup => records.backup().map(|noted| json!(noted)),
+        // When it was asked tells one restart from the next.
+        Target::Host => records.order().map(|order| json!(order)),
         // Its history is these records.
         Target::Tag(name) => records.tag(name).map(|tag| json!({ "digest": tag.digest, "others": tag.others })),
         Target::Artifact(digest) => records.artifact(digest).map(|artifact| {

@@ -19,6 +19,7 @@ use crate::{
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
     notice::Notice,
+    order::Order,
     profile::{Profile, ProfileName},
     registry::{Artifact, Push},
     role::{Role, RoleName},
@@ -105,6 +106,8 @@ pub trait Records {
     fn roles(&self) -> Vec<Role>;
     /// The last that happened with backups.
     fn backup(&self) -> Option<Noted>;
+    /// What was last asked of the appliance's host.
+    fn order(&self) -> Option<Order>;
 }
 
 /// What a look at the wire told of an address (RFC 2131 §3.1 step 2, RFC 5227).
@@ -221,6 +224,8 @@ pub enum Change {
     RemoveRole(RoleName),
     /// Remembers the last that happened with backups.
     NoteBackup(Noted),
+    /// Notes what is asked of the appliance's host.
+    PutOrder(Order),
 }
 
 /// One change of the volatile state.

@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metadata;
 pub mod ndp;
 pub mod notice;
+pub mod order;
 pub mod profile;
 pub mod registry;
 pub mod role;

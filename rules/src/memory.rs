@@ -7,6 +7,7 @@ use crate::{
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
+    order::Order,
     profile::{Profile, ProfileName},
     registry::{Artifact, Push},
     role::{Role, RoleName},
@@ -38,6 +39,7 @@ pub struct Memory {
     profiles: BTreeMap<ProfileName, Profile>,
     roles: BTreeMap<RoleName, Role>,
     backup: Option<Noted>,
+    order: Option<Order>,
 }
 
 impl Memory {
@@ -83,6 +85,7 @@ impl Memory {
             Change::PutRole(role) => drop(self.roles.insert(role.name.clone(), role)),
             Change::RemoveRole(name) => drop(self.roles.remove(&name)),
             Change::NoteBackup(noted) => self.backup = Some(noted),
+            Change::PutOrder(order) => self.order = Some(order),
         }
     }
 
@@ -235,5 +238,9 @@ impl Records for Memory {
 
     fn backup(&self) -> Option<Noted> {
         self.backup.clone()
+    }
+
+    fn order(&self) -> Option<Order> {
+        self.order.clone()
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: a client of the API, and the door to `serve` and `doctor`.
 
+mod appliance;
 mod apply;
 mod audit;
 mod backup;
@@ -102,6 +103,9 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Make the state what a backup says
     Restore(backup::RestoreArguments),
+    /// Restart, switch off and upgrade the host of an appliance that runs from its own disc
+    #[command(subcommand)]
+    Appliance(appliance::ApplianceCommand),
     /// The machines as an Ansible inventory
     ///
     /// A script of one line, `exec bennu inventory "$@"`, is an inventory that ansible -i takes. Hosts go by their label
@@ -204,6 +208,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Secret(command) => secret::run(&client, command).await,
             Command::Backup(arguments) => backup::run(&client, arguments).await,
             Command::Restore(arguments) => backup::restore(&client, arguments).await,
+            Command::Appliance(command) => appliance::run(&client, command).await,
             Command::Inventory(asked) => inventory::run(&client, asked).await,
             Command::Status(output) => status::run(&client, output).await,
             Command::Console(arguments) => console::run(&client, arguments).await,
@@ -328,6 +333,9 @@ pub(crate) mod tests {
             "bennu backup verify rack.tar",
             "bennu restore rack.tar --replace --state-dir /var/lib/bennu",
             "bennu restore --last --replace",
+            "bennu appliance show --json",
+            "bennu appliance restart",
+            "bennu appliance power-off",
             "bennu inventory --list",
             "bennu inventory --host web-1",
             "bennu status --json",

@@ -8,6 +8,7 @@ use bennu_rules::{
     image::{Digest, Image, ImageName, Tag},
     lease::{Lease, LeaseKey},
     metadata::{Document, MetadataName, Rendered},
+    order::Order,
     profile::Profile,
     registry::{Artifact, Push},
     role::{Role, RoleName},
@@ -24,6 +25,7 @@ pub const VERSION: u8 = 1;
 
 /// Where the last that happened with backups is remembered.
 const BACKUP_KEY: &[u8] = b"backup";
+const ORDER_KEY: &[u8] = b"order";
 
 /// Boots kept per machine; older ones go when a new one begins.
 const BOOTS_KEPT: usize = 50;
@@ -286,6 +288,10 @@ impl Records for Stored<'_> {
     fn backup(&self) -> Option<Noted> {
         self.get(Table::Meta, BACKUP_KEY)
     }
+
+    fn order(&self) -> Option<Order> {
+        self.get(Table::Meta, ORDER_KEY)
+    }
 }
 
 /// Performs one change, its indexes included.
@@ -337,6 +343,7 @@ pub fn perform(batch: &mut dyn Batch, change: &Change) -> Result<(), Fault> {
         }
         Change::RemoveRole(name) => batch.delete(Table::Roles, name.to_string().as_bytes()),
         Change::NoteBackup(noted) => batch.put(Table::Meta, BACKUP_KEY, &encode(Table::Meta, noted)?),
+        Change::PutOrder(order) => batch.put(Table::Meta, ORDER_KEY, &encode(Table::Meta, order)?),
     }
 }
 

@@ -8,12 +8,14 @@ mod ask;
 mod configuration;
 mod consoles;
 mod disks;
+mod door;
 mod host;
 mod input;
 mod logs;
 mod power;
 mod prepare;
 mod readiness;
+mod release;
 mod root;
 mod seeds;
 mod service;
@@ -53,7 +55,7 @@ fn run() -> ! {
     console::open();
     console::watch();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    console::say(&format!("Bennu appliance {}, kernel {release}", env!("CARGO_PKG_VERSION")));
+    console::say(&format!("Bennu appliance, kernel {release}"));
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     early::restart_after_panic(&line);
     power::listen();
@@ -62,6 +64,7 @@ fn run() -> ! {
         console::say(&format!("{error}. Is the medium damaged? Write it again from a file whose SHA-256 is right"));
         power::restart(Duration::from_secs(60));
     }
+    console::say(&format!("Bennu {}", release::of_this_disc().version));
     let mut modules = Modules::of(&release, &arguments);
     load(&mut modules);
     if secure_boot() {
@@ -77,6 +80,7 @@ fn run() -> ! {
     }
     configuration::keep(&configured);
     host::configure(&configured.host);
+    door::open();
     service::keep(&configured, configuration::console(&line, &configured.host))
 }
 

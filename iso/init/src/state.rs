@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::sync::OnceLock;
 
 /// The label of a state disk.
 pub const LABEL: &str = "BENNU-STATE";
@@ -15,6 +16,13 @@ pub const LABEL: &str = "BENNU-STATE";
 pub const PLACE: &str = "/state";
 /// The service's state directory.
 pub const SERVED: &str = "/var/lib/bennu";
+
+static DISK: OnceLock<PathBuf> = OnceLock::new();
+
+/// The disk that the state is on; `None`: it is in memory, or not found yet.
+pub fn disk() -> Option<&'static Path> {
+    DISK.get().map(PathBuf::as_path)
+}
 
 /// The state that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +129,7 @@ pub fn open(disk: PathBuf) -> State {
         match check(&disk).and_then(|()| attach(&disk, place)).and_then(|()| serve()) {
             Ok(()) => {
                 console::say(&format!("state: on {}", disk.display()));
+                let _ = DISK.set(disk.clone());
                 return State::Disk(disk);
             }
             Err(why) => {

@@ -3,15 +3,9 @@
 use rustix::time::{ClockId, Timespec, clock_settime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// When the appliance was made, in seconds since 1970.
-const BUILT: &str = "/etc/bennu-built";
-
 /// Sets a clock that stands before the appliance was made to that time.
 pub fn correct() {
-    let built = std::fs::read_to_string(BUILT)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .map_or(UNIX_EPOCH, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    let built = UNIX_EPOCH + Duration::from_secs(crate::release::of_this_disc().built);
     if SystemTime::now() >= built {
         return;
     }

@@ -2,7 +2,9 @@
 //! configuration.
 
 pub mod console;
+pub mod door;
 pub mod setup;
+pub mod slots;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,7 @@
 //! Points in time are milliseconds since 1970 (UTC). A listing is a page, `{"items": […], "next": …}`, and goes on with
 //! `?after=<next>&limit=<n>`.
 
+pub mod appliance;
 pub mod apply;
 pub mod audit;
 pub mod backups;
@@ -120,6 +121,9 @@ fn routes() -> Described {
         .routes(routes!(apply::export))
         .routes(routes!(roles::list))
         .routes(routes!(roles::show, roles::put, roles::remove))
+        .routes(routes!(appliance::show))
+        .routes(routes!(appliance::restart))
+        .routes(routes!(appliance::power_off))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::show, profiles::put, profiles::remove))
         .routes(routes!(rules::list))

@@ -1,5 +1,6 @@
 //! The API's real router on a real ledger and store in a temporary directory.
 
+mod appliance;
 mod audit;
 mod gc;
 mod idempotency;
@@ -21,6 +22,7 @@ use crate::{
     appliance::{Appliance, Counters},
     author,
     config::Config,
+    door::Door,
     http::access,
     interfaces::{Interface, Interfaces},
     ledger::{Ledger, Rule},
@@ -87,7 +89,16 @@ impl Bench {
         Self::of(config)
     }
 
-    pub fn of(mut config: Config) -> Self {
+    pub fn of(config: Config) -> Self {
+        Self::with_door(config, Default::default())
+    }
+
+    /// On a host whose first process is asked there.
+    fn at(door: Door) -> Self {
+        Self::with_door(Config::parse(CONFIG).unwrap(), door)
+    }
+
+    fn with_door(mut config: Config, door: Door) -> Self {
         let directory = tempfile::tempdir().unwrap();
         config.state_dir = directory.path().to_owned();
         let store = Store::open(directory.path().join("images")).unwrap();
@@ -109,6 +120,7 @@ impl Bench {
             counters: Counters::default(),
             metrics: Default::default(),
             logs: crate::logs::Logs::open(directory.path().join("logs"), config.logs).unwrap(),
+            door,
             started: Instant::now(),
             shutdown: CancellationToken::new(),
             restart: CancellationToken::new(),

@@ -141,6 +141,7 @@ fn appliance(directory: &Path) -> Arc<Appliance> {
         counters: Counters::default(),
         metrics: Default::default(),
         logs: crate::logs::Logs::open(state.join("logs"), config.logs).unwrap(),
+        door: Default::default(),
         started: Instant::now(),
         shutdown: CancellationToken::new(),
         restart: CancellationToken::new(),

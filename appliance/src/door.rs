@@ -1,0 +1,112 @@
+//! Asking the first process of an appliance that runs from its disc (`iso/init`, `bennu_host::door`).
+
+use crate::http::api::problem::{Kind, Problem};
+use bennu_host::door::{Answer, LONGEST_LINE, Request, Running, SOCKET};
+use std::{io, path::PathBuf, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+/// It answers at once, unless its state disk is very slow.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The way to it.
+#[derive(Debug, Clone)]
+pub struct Door {
+    socket: PathBuf,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { socket: SOCKET.into() }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// A distribution looks after this host.
+    #[error(
+        "this appliance does not run from Bennu's own disc, so its host is not Bennu's to change. Use the means of its \
+         distribution (systemctl reboot, its packages)"
+    )]
+    NoDisc,
+    /// It said no.
+    #[error("{what}. {advice}")]
+    Refused {
+        /// Why.
+        what: String,
+        /// What to do next.
+        advice: String,
+    },
+    /// The way to it is broken.
+    #[error("the first process of the appliance cannot be asked at {}: {why}. Look at the appliance's console", .socket.display())]
+    Broken {
+        /// Where.
+        socket: PathBuf,
+        /// How.
+        why: String,
+    },
+}
+
+impl From<DoorError> for Problem {
+    fn from(error: DoorError) -> Self {
+        match error {
+            DoorError::Refused { what, advice } => Self::new(Kind::Conflict, what, advice),
+            DoorError::NoDisc => Self::told(Kind::Conflict, &error),
+            DoorError::Broken { .. } => Self::told(Kind::Internal, &error),
+        }
+    }
+}
+
+impl Door {
+    /// A door that is elsewhere.
+    #[cfg(test)]
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// What runs on the host.
+    pub async fn describe(&self) -> Result<Running, DoorError> {
+        match self.ask(&Request::Describe).await? {
+            Answer::Running(running) => Ok(running),
+            other => Err(self.broken(format!("it answered {other:?}"))),
+        }
+    }
+
+    /// Asks for something. A refusal is an error.
+    pub async fn ask(&self, request: &Request) -> Result<Answer, DoorError> {
+        let asked = tokio::time::timeout(PATIENCE, async {
+            let mut stream = self.knock(request).await?;
+            self.hear(&mut stream).await
+        });
+        asked.await.map_err(|_| self.broken("it does not answer".into()))?
+    }
+
+    async fn knock(&self, request: &Request) -> Result<UnixStream, DoorError> {
+        let mut stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DoorError::NoDisc,
+            _ => self.broken(error.to_string()),
+        })?;
+        let mut line = serde_json::to_vec(request).map_err(|error| self.broken(error.to_string()))?;
+        line.push(b'\n');
+        stream.write_all(&line).await.map_err(|error| self.broken(error.to_string()))?;
+        Ok(stream)
+    }
+
+    async fn hear(&self, stream: &mut UnixStream) -> Result<Answer, DoorError> {
+        let mut line = String::new();
+        let mut reader = BufReader::new(stream).take(LONGEST_LINE as u64);
+        reader.read_line(&mut line).await.map_err(|error| self.broken(error.to_string()))?;
+        match serde_json::from_str(&line) {
+            Ok(Answer::Refused { what, advice }) => Err(DoorError::Refused { what, advice }),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.broken(format!("it answered '{}' ({error})", line.trim()))),
+        }
+    }
+
+    fn broken(&self, why: String) -> DoorError {
+        DoorError::Broken { socket: self.socket.clone(), why }
+    }
+}
