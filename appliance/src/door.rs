@@ -1,7 +1,12 @@
 //! Asking the first process of an appliance that runs from its disc (`iso/init`, `bennu_host::door`).
 
 use crate::http::api::problem::{Kind, Problem};
-use bennu_host::door::{Answer, LONGEST_LINE, Request, Running, SOCKET};
+use axum::body::BodyDataStream;
+use bennu_host::{
+    door::{Answer, Disc, LONGEST_LINE, Request, Running, SOCKET},
+    slots::{Release, Slot},
+};
+use futures_util::StreamExt;
 use std::{io, path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -10,6 +15,9 @@ use tokio::{
 
 /// It answers at once, unless its state disk is very slow.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A disc is read twice, from a disk that may be slow.
+const INSTALLING: Duration = Duration::from_secs(600);
 
 /// The way to it.
 #[derive(Debug, Clone)]
@@ -82,6 +90,34 @@ impl Door {
             self.hear(&mut stream).await
         });
         asked.await.map_err(|_| self.broken("it does not answer".into()))?
+    }
+
+    /// Sends a disc to be installed.
+    pub async fn install(&self, disc: Disc, body: &mut BodyDataStream) -> Result<(Slot, Release), DoorError> {
+        let mut left = disc.size as usize;
+        let mut stream = self.knock(&Request::Install(disc)).await?;
+        match tokio::time::timeout(PATIENCE, self.hear(&mut stream)).await {
+            Ok(Ok(Answer::Send)) => {}
+            Ok(Ok(other)) => return Err(self.broken(format!("it answered {other:?}"))),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(self.broken("it does not answer".into())),
+        }
+        // Whatever ends this early is told by the answer.
+        while left > 0
+            && let Some(Ok(chunk)) = body.next().await
+        {
+            let chunk = &chunk[..chunk.len().min(left)];
+            if stream.write_all(chunk).await.is_err() {
+                break;
+            }
+            left -= chunk.len();
+        }
+        let _ = stream.shutdown().await;
+        let installed = tokio::time::timeout(INSTALLING, self.hear(&mut stream)).await;
+        match installed.map_err(|_| self.broken("it does not answer".into()))?? {
+            Answer::Installed { slot, release } => Ok((slot, release)),
+            other => Err(self.broken(format!("it answered {other:?}"))),
+        }
     }
 
     async fn knock(&self, request: &Request) -> Result<UnixStream, DoorError> {

@@ -22,8 +22,9 @@ use crate::{
     secrets::{KeyFile, Keyring},
 };
 use anyhow::{Context, Result, bail};
+use bennu_host::door::Running;
 use bennu_images::store::Store;
-use bennu_rules::{Records, image::Digest, settings::DhcpMode};
+use bennu_rules::{Records, image::Digest, notice::Notice, settings::DhcpMode};
 use interface::Bound;
 use network::Network;
 use notify::Notify;
@@ -105,6 +106,7 @@ async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFil
     tasks.spawn(crate::registry::uploads::expire(appliance.clone()));
     tasks.spawn(backup::keep(appliance.clone()));
     announce(&appliance);
+    tell_of_upgrade(&appliance).await;
     notify.ready();
     let living = tokio::spawn(notify.clone().keep_alive(appliance.clone()));
 
@@ -212,6 +214,13 @@ fn bind_socket(path: &Path) -> Result<Socket> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map(|()| socket)
     };
     bind().with_context(|| format!("cannot make the socket {}", path.display()))
+}
+
+/// Where the appliance runs from its disc and the last upgrade failed, whoever looks is told.
+async fn tell_of_upgrade(appliance: &Appliance) {
+    if let Ok(Running { version: runs, failed: Some(version), .. }) = appliance.door.describe().await {
+        appliance.ledger.notice(Notice::UpgradeFailed { version, runs });
+    }
 }
 
 fn announce(appliance: &Appliance) {

@@ -1,37 +1,120 @@
 //! GRUB: its configuration, and the image that a BIOS starts from the disc.
 
+use crate::options::Options;
 use anyhow::{Context, Result, bail};
+use bennu_host::slots::Slot;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One entry that starts by itself; the others are for a person who stands there. `console=tty0` comes last so that a person
-/// at a screen sees it; stage 1's consoles and ours are all that the kernel has.
-pub const CONFIGURATION: &str = r#"set timeout=3
-set default=0
+/// What starts a disc, whether that is the medium or lies in a slot: each disc says so itself, so that a later one may say
+/// it otherwise. `console=tty0` comes first so that the serial port is the one that the kernel hands on.
+pub const START: &str = "linux /boot/vmlinuz $arguments console=tty0 console=ttyS0,115200 $quiet
+initrd /boot/initrd.img
+";
+
+/// What is asked of the medium itself: how it looks, and what it knows before it looks for the state disk.
+const HEAD: &str = r#"set timeout=3
+set medium=$root
+set quiet="quiet loglevel=4"
 if serial --unit=0 --speed=115200; then
     terminal_input --append serial
     terminal_output --append serial
 fi
-menuentry "Bennu" {
-    linux /boot/vmlinuz console=tty0 console=ttyS0,115200 quiet loglevel=4
-    initrd /boot/initrd.img
+set default=medium
+set fallback=0
+set number=2
+search --no-floppy --set=state --label BENNU-STATE
+set block=($state)/slots/grubenv
+if [ -n "$state" -a -s "$block" ]; then
+    load_env --file "$block" good trial tries a_version a_rank b_version b_rank
+fi
+"#;
+
+/// The good slot starts by itself, unless the medium is newer: whoever puts a newer one in wants it. What cannot be started is
+/// followed by the medium, and an upgrade that cannot be tried by what would have started without it; GRUB 2.06 knows these by
+/// their numbers alone.
+const CHOOSE_GOOD: &str = r#"if [ -s "($state)/slots/SLOT.iso" ]; then
+    if [ "$good" = SLOT ]; then
+        if [ "$SLOT_rank" -ge MEDIUM_BUILT ]; then
+            set default=SLOT
+            set fallback="$number 0"
+        fi
+    fi
+    set number=3
+fi
+"#;
+
+/// A slot that has its one try left comes before all else.
+const CHOOSE_TRIAL: &str = r#"if [ "$trial" = SLOT -a "$tries" = 1 -a -s "($state)/slots/SLOT.iso" ]; then
+    set default=SLOT-trial
+fi
+"#;
+
+const MEDIUM_ENTRIES: &str = r#"menuentry "Bennu MEDIUM_VERSION, from this medium" --id medium {
+    set root=$medium
+    source /boot/grub/start.cfg
 }
-menuentry "Bennu, with the kernel's messages" {
-    linux /boot/vmlinuz console=tty0 console=ttyS0,115200
-    initrd /boot/initrd.img
+menuentry "Bennu MEDIUM_VERSION, from this medium, with the kernel's messages" --id messages {
+    set root=$medium
+    set quiet=
+    source /boot/grub/start.cfg
 }
 "#;
 
-/// What GRUB needs to read its configuration, the kernel and the initrd from the disc.
-const MODULES: [&str; 12] = [
+const SLOT_ENTRIES: &str = r#"if [ -s "($state)/slots/SLOT.iso" ]; then
+    menuentry "Bennu $SLOT_version, from slot SLOT of the state disk" --id SLOT {
+        loopback disc_SLOT "($state)/slots/SLOT.iso"
+        set root=disc_SLOT
+        set arguments=bennu.slot=SLOT
+        source /boot/grub/start.cfg
+    }
+fi
+"#;
+
+/// The try is taken away before it is used, and what cannot be taken away is not used: a disc that does not become ready would
+/// be started again and again.
+const TRIAL_ENTRIES: &str = r#"if [ "$trial" = SLOT -a "$tries" = 1 -a -s "($state)/slots/SLOT.iso" ]; then
+    menuentry "Bennu $SLOT_version, from slot SLOT of the state disk, for the first time" --id SLOT-trial {
+        set tries=0
+        save_env --file "$block" tries
+        set tries=1
+        load_env --file "$block" tries
+        if [ "$tries" = 0 ]; then
+            loopback disc_SLOT "($state)/slots/SLOT.iso"
+            set root=disc_SLOT
+            set arguments="bennu.slot=SLOT bennu.trial"
+            source /boot/grub/start.cfg
+        else
+            echo "The state disk cannot be written to, so that the new version is not tried"
+        fi
+    }
+fi
+"#;
+
+/// GRUB's configuration.
+pub fn configuration(options: &Options) -> String {
+    let each = |template: &str| -> String { Slot::ALL.map(|slot| template.replace("SLOT", slot.name())).concat() };
+    let text =
+        [HEAD, &each(CHOOSE_GOOD), &each(CHOOSE_TRIAL), MEDIUM_ENTRIES, &each(SLOT_ENTRIES), &each(TRIAL_ENTRIES)]
+            .concat();
+    text.replace("MEDIUM_BUILT", &options.epoch.to_string()).replace("MEDIUM_VERSION", &options.version)
+}
+
+/// What GRUB needs to read its configuration, the kernel and the initrd from the disc and from the state disk.
+const MODULES: [&str; 17] = [
     "biosdisk",
     "iso9660",
     "part_gpt",
     "part_msdos",
+    "ext2",
+    "loopback",
+    "loadenv",
     "linux",
     "normal",
+    "configfile",
     "search",
     "search_fs_file",
+    "search_label",
     "serial",
     "test",
     "terminal",
@@ -57,4 +140,27 @@ pub fn bios(packages: &Path, out: &Path) -> Result<()> {
         bail!("grub-mkimage failed: {}", String::from_utf8_lossy(&made.stderr));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GRUB's own checker reads it.
+    #[test]
+    fn the_configuration_is_a_script() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("grub.cfg");
+        let options = Options { epoch: 1_700_000_000, version: "1.2".into(), ..Options::default() };
+        let text = configuration(&options);
+        for part in ["-ge 1700000000", "Bennu 1.2, from this medium", "--id a-trial", "bennu.slot=b bennu.trial"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("SLOT") && !text.contains("MEDIUM_"), "{text}");
+        for script in [text.as_str(), START] {
+            std::fs::write(&file, script).unwrap();
+            let checked = Command::new("grub-script-check").arg(&file).output().unwrap();
+            assert!(checked.status.success(), "{}{script}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Makes the appliance's own ISO: a hybrid disc that starts with BIOS and UEFI, with Secure Boot too, from CD and from USB.
 //!
 //! ```text
-//! iso --packages DIR --lists DIR --crates FILE --bennu FILE --init FILE --epoch SECONDS [--level 1..22] [--version TEXT] OUT.iso
+//! iso --packages DIR --lists DIR --crates FILE --bennu FILE --init FILE --epoch SECONDS [--level 1..22] [--version TEXT]
+//!     [--key FILE] OUT.iso
 //! ```
 //!
 //! `--packages` is a directory into which the distribution's packages were unpacked, `--lists` one that says which files are
@@ -22,6 +23,7 @@ mod seeds;
 mod tree;
 
 use anyhow::{Context, Result};
+use bennu_host::slots::Release;
 use options::Options;
 use std::process::ExitCode;
 
@@ -56,7 +58,9 @@ fn run() -> Result<()> {
     std::fs::write(root.join("boot/initrd.img"), initrd::pack(&first)?)?;
     // GRUB finds the disc that it was started from by this file.
     std::fs::write(root.join(".disk/info"), format!("Bennu {} x86_64\n", options.version))?;
-    std::fs::write(root.join("boot/grub/grub.cfg"), grub::CONFIGURATION)?;
+    std::fs::write(root.join(".disk/release.json"), release(&options)?)?;
+    std::fs::write(root.join("boot/grub/grub.cfg"), grub::configuration(&options))?;
+    std::fs::write(root.join("boot/grub/start.cfg"), grub::START)?;
     let seeds = seeds::make(&options, &kernel, &root)?;
     grub::bios(&options.packages, &root.join("boot/grub/bios.img"))?;
     let esp = work.join("esp.img");
@@ -69,4 +73,10 @@ fn run() -> Result<()> {
     let size = std::fs::metadata(&options.out)?.len();
     println!("{}: {:.1} MB, kernel {}", options.out.display(), size as f64 / 1e6, kernel.release);
     std::fs::remove_dir_all(&work).context("cannot remove the work directory")
+}
+
+/// What an appliance reads of a disc that it is to run from.
+fn release(options: &Options) -> Result<String> {
+    let release = Release { version: options.version.clone(), built: options.epoch };
+    Ok(format!("{}\n", serde_json::to_string(&release)?))
 }

@@ -22,12 +22,14 @@ pub struct Options {
     pub level: u32,
     /// The version in names and texts.
     pub version: String,
+    /// The public key whose signature on a later disc is trusted; without it none is.
+    pub key: Option<PathBuf>,
     /// Where the ISO goes.
     pub out: PathBuf,
 }
 
 const USAGE: &str = "usage: iso --packages DIR --lists DIR --crates FILE --bennu FILE --init FILE --epoch SECONDS \
-                     [--level 1..22] [--version TEXT] OUT.iso";
+                     [--level 1..22] [--version TEXT] [--key FILE] OUT.iso";
 /// Slow to make, and as quick to read as any other.
 const LEVEL: u32 = 19;
 
@@ -35,7 +37,7 @@ impl Options {
     /// Reads them.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let (mut packages, mut bennu, mut init, mut epoch, mut out) = (None, None, None, None, None);
-        let (mut lists, mut crates) = (None, None);
+        let (mut lists, mut crates, mut key) = (None, None, None);
         let (mut level, mut version) = (LEVEL, env!("CARGO_PKG_VERSION").to_owned());
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| anyhow::anyhow!("{word} needs a value; {USAGE}"));
@@ -48,6 +50,7 @@ impl Options {
                 "--epoch" => epoch = Some(value()?.parse()?),
                 "--level" => level = value()?.parse().ok().filter(|level| (1..=22).contains(level)).context(USAGE)?,
                 "--version" => version = value()?,
+                "--key" => key = Some(PathBuf::from(value()?)),
                 other if other.starts_with('-') || out.is_some() => bail!("{other} is not understood; {USAGE}"),
                 file => out = Some(PathBuf::from(file)),
             }
@@ -55,7 +58,7 @@ impl Options {
         let (Some(packages), Some(lists), Some(crates)) = (packages, lists, crates) else { bail!("{USAGE}") };
         match (bennu, init, epoch, out) {
             (Some(bennu), Some(init), Some(epoch), Some(out)) => {
-                Ok(Self { packages, lists, crates, bennu, init, epoch, level, version, out })
+                Ok(Self { packages, lists, crates, bennu, init, epoch, level, version, key, out })
             }
             _ => bail!("{USAGE}"),
         }

@@ -51,6 +51,12 @@ pub fn add(tree: &mut Tree, options: &Options) -> Result<()> {
     ] {
         tree.file(file, 0o644, text.as_bytes().to_vec());
     }
+    if let Some(key) = &options.key {
+        // Whoever names a private key would give it to everybody who has the disc.
+        let pem = std::fs::read(key).with_context(|| format!("cannot read {}", key.display()))?;
+        bennu_images::cosign::TrustedKey::from_pem("release", &pem)?;
+        tree.file("etc/bennu/release.pub", 0o644, pem);
+    }
     Ok(())
 }
 

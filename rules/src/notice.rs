@@ -66,6 +66,13 @@ pub enum Notice {
         #[schema(value_type = String, format = Ipv4)]
         address: Ipv4Addr,
     },
+    /// A new version of the appliance did not become ready, and what ran before runs again.
+    UpgradeFailed {
+        /// The new one.
+        version: String,
+        /// What runs.
+        runs: String,
+    },
     /// Somebody acted as a machine's boot who does not own it, and was refused.
     Intrusion {
         /// Whose boot.
@@ -154,6 +161,7 @@ impl Notice {
                 "nothing was given out; bennu boot show {machine} has the timeline. Look for a program that reads the \
                  machine's /proc/cmdline, or a host that listens on its wire"
             ),
+            Self::UpgradeFailed { .. } => "look at the log of that start: log/ on the state disk".into(),
             Self::StorageBack | Self::InterfaceBack { .. } => String::new(),
         }
     }
@@ -178,6 +186,9 @@ impl fmt::Display for Notice {
             }
             Self::StorageFull => f.write_str("the disk of the ledger is full: no lease or setting can be stored"),
             Self::StorageBack => f.write_str("the disk of the ledger has room again"),
+            Self::UpgradeFailed { version, runs } => {
+                write!(f, "the upgrade to {version} did not become ready, and {runs} runs again")
+            }
             Self::ClockStepped { by_ms } => write!(f, "the clock was set by {} s", by_ms / 1000),
             Self::InterfaceLost { interface } => write!(f, "interface {interface} or its address is gone"),
             Self::InterfaceBack { interface, address } => write!(f, "interface {interface} serves again as {address}"),

@@ -47,10 +47,15 @@ address = "10.77.0.1/24"
 
 /// Runs `scripts/iso` into a directory; the disc. Compressed quickly: a boot reads the same either way.
 pub fn make(into: &Path) -> Result<PathBuf> {
+    make_with(into, "test", &workshop::bennu_binary()?, &[])
+}
+
+/// The same, of this version and with this program as the service; with more in the script's environment.
+pub fn make_with(into: &Path, version: &str, program: &Path, environment: &[(&str, &OsStr)]) -> Result<PathBuf> {
     let mut script = Command::new(workshop::checkout().join("scripts/iso"));
-    script.arg(workshop::bennu_binary()?).arg(into).env("ISO_LEVEL", "1").env("ISO_VERSION", "test");
-    command::run(&mut script)?;
-    Ok(into.join("bennu-test-x86_64.iso"))
+    script.arg(program).arg(into).env("ISO_LEVEL", "1").env("ISO_VERSION", version);
+    command::run(script.envs(environment.iter().copied()))?;
+    Ok(into.join(format!("bennu-{version}-x86_64.iso")))
 }
 
 /// The disc of this build.
@@ -134,11 +139,16 @@ impl Host {
     /// Starts a machine from the disc, with its configuration on a stick and 512 MiB of memory; how it is started else is
     /// the caller's. It is there when it answers DHCP.
     pub fn start(rack: &Rack, spec: Spec, medium: Medium) -> Result<(Self, String)> {
+        Self::start_from(rack, spec, medium, &disc()?)
+    }
+
+    /// The same from this disc.
+    pub fn start_from(rack: &Rack, spec: Spec, medium: Medium, disc: &Path) -> Result<(Self, String)> {
         let home = rack.home().dir().join("desk");
         let stick = home.join("stick");
         fs::create_dir_all(&stick)?;
         fs::write(stick.join("bennu.toml"), CONFIGURATION)?;
-        let machine = spec.memory(512).starts_from(medium, &disc()?).stick(&stick).start()?;
+        let machine = spec.memory(512).starts_from(medium, disc).stick(&stick).start()?;
         let desk = rack.host("desk", "10.77.0.9/24")?;
         let mut host = Self { machine, desk, home, token: String::new() };
         let remark = host.ready()?;

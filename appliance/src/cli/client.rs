@@ -271,6 +271,7 @@ async fn collected(response: Response<Incoming>) -> Done<Vec<u8>> {
     }
 }
 
+/// An answer's JSON.
 pub async fn decoded<T: DeserializeOwned>(response: Response<Incoming>) -> Done<T> {
     serde_json::from_slice(&collected(response).await?).map_err(|error| {
         CliError::failed(

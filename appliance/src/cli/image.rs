@@ -8,6 +8,8 @@ mod sign;
 mod trial;
 mod verify;
 
+pub use sign::read_key;
+
 use super::{
     Json,
     client::{Client, encoded},

@@ -41,6 +41,7 @@ impl Meter {
             "root" => "root filesystem",
             "store" => "storing",
             "verify" => "reading",
+            "send" => "sending",
             "export" => "exporting",
             other => other,
         };

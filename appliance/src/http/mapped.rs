@@ -1,4 +1,4 @@
-//! A blob's file as bytes, without reading it: the one place of HTTP with `unsafe`.
+//! A file as bytes, without reading it: a blob's, or a disc's that is signed or verified. The one place of HTTP with `unsafe`.
 #![allow(unsafe_code)]
 
 use memmap2::{Mmap, MmapOptions};
@@ -18,11 +18,12 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps the first `length` bytes, at least one, of a file of the blob store.
+    /// Maps the first `length` bytes, at least one, of a file of the blob store, or of a disc that nobody changes meanwhile.
     pub fn new(file: File, length: usize) -> io::Result<Self> {
         // SAFETY: a shared mapping is sound as long as nobody changes or shortens the file. Files of the blob store
         // appear whole by a rename and are never changed after; removal only takes the name away, and the open
-        // file keeps the bytes.
+        // file keeps the bytes. A disc that is installed is root's alone; of one that a person signs or verifies, who changes it
+        // meanwhile gets a wrong signature or a wrong answer.
         let map = unsafe { MmapOptions::new().len(length).map(&file)? };
         Ok(Self { map, file })
     }

@@ -12,7 +12,7 @@ mod gate;
 mod guests;
 mod listener;
 pub mod loaders;
-mod mapped;
+pub(crate) mod mapped;
 pub mod metered;
 pub mod range;
 pub mod registry;

@@ -11,6 +11,7 @@
 //!
 //! Only keys count: certificates and entries in a transparency log, which cosign may add, are not looked at.
 
+mod blob;
 mod encrypted;
 mod manifest;
 mod payload;
@@ -21,6 +22,7 @@ mod sign;
 mod tests;
 mod verify;
 
+pub use blob::{BadSignature, sign_blob, verify_blob};
 pub use manifest::{
     BadManifest, Candidate, LARGEST_MANIFEST, LARGEST_PAYLOAD, SIGNATURE_ARTIFACT, Signatures, is_signature_tag,
     signature_tag,

@@ -1,8 +1,9 @@
 //! The door: what the service, or root, asks this program for (`bennu_host::door`).
 
+use crate::install::{self, Install};
 use crate::logs::say;
-use crate::{power, release, state};
-use bennu_host::door::{Answer, LONGEST_LINE, Request, Running, SOCKET, Source};
+use crate::{power, release, slots, state};
+use bennu_host::door::{Answer, LONGEST_LINE, Request, Running, SOCKET};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -59,13 +60,11 @@ fn serve(stream: UnixStream, user: Option<(u32, u32)>) -> std::io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
     let mut reader = BufReader::new(stream.try_clone()?);
     let (answer, then) = if peer == 0 || user.is_some_and(|(uid, _)| uid == peer) {
-        heard(&mut reader)?
+        heard(&mut reader, &mut |answer| say_to(&stream, answer))?
     } else {
         (Answer::refused(format!("user {peer} may ask nothing here"), "ask the API"), None)
     };
-    let mut line = serde_json::to_vec(&answer)?;
-    line.push(b'\n');
-    (&stream).write_all(&line)?;
+    say_to(&stream, &answer)?;
     drop((reader, stream));
     if let Some(then) = then {
         then();
@@ -73,10 +72,20 @@ fn serve(stream: UnixStream, user: Option<(u32, u32)>) -> std::io::Result<()> {
     Ok(())
 }
 
+fn say_to(mut stream: &UnixStream, answer: &Answer) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
 /// What is done once the answer is on its way.
 type Then = fn();
 
-fn heard(reader: &mut impl BufRead) -> std::io::Result<(Answer, Option<Then>)> {
+/// `before` says something before the answer.
+fn heard(
+    reader: &mut impl BufRead,
+    before: &mut dyn FnMut(&Answer) -> std::io::Result<()>,
+) -> std::io::Result<(Answer, Option<Then>)> {
     let mut line = String::new();
     reader.by_ref().take(LONGEST_LINE as u64).read_line(&mut line)?;
     Ok(match serde_json::from_str(&line) {
@@ -93,6 +102,13 @@ fn heard(reader: &mut impl BufRead) -> std::io::Result<(Answer, Option<Then>)> {
             };
             (Answer::Done, Some(then))
         }
+        Ok(Request::Install(disc)) => match Install::begin(&disc) {
+            Ok(install) => {
+                before(&Answer::Send)?;
+                (install.run(reader), None)
+            }
+            Err(refusal) => (refusal, None),
+        },
         Err(error) => (
             Answer::refused(format!("the request is not understood: {error}"), "ask with the disc's own program"),
             None,
@@ -103,7 +119,16 @@ fn heard(reader: &mut impl BufRead) -> std::io::Result<(Answer, Option<Then>)> {
 fn running() -> Running {
     let release = release::of_this_disc();
     let state_disk = state::disk().map(|disk| disk.display().to_string());
-    Running { version: release.version, built: release.built, from: Source::Medium, state_disk }
+    let slots = slots::read().unwrap_or_default();
+    Running {
+        version: release.version,
+        built: release.built,
+        from: slots::running().into(),
+        state_disk,
+        slots: slots.standing(),
+        failed: slots.failure().map(|release| release.version.clone()),
+        upgradable: install::has_key(),
+    }
 }
 
 #[cfg(test)]
@@ -120,10 +145,10 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for bad in ["", "x\n", "{\"ask\":\"dance\"}\n"] {
-            let (answer, then) = heard(&mut bad.as_bytes()).unwrap();
+            let (answer, then) = heard(&mut bad.as_bytes(), &mut |_| Ok(())).unwrap();
             assert!(matches!(answer, Answer::Refused { .. }) && then.is_none(), "{bad}");
         }
-        let (answer, then) = heard(&mut "{\"ask\":\"describe\"}\n".as_bytes()).unwrap();
+        let (answer, then) = heard(&mut "{\"ask\":\"describe\"}\n".as_bytes(), &mut |_| Ok(())).unwrap();
         assert!(matches!(answer, Answer::Running(_)) && then.is_none());
     }
 }

@@ -11,6 +11,7 @@ mod disks;
 mod door;
 mod host;
 mod input;
+mod install;
 mod logs;
 mod power;
 mod prepare;
@@ -19,6 +20,7 @@ mod release;
 mod root;
 mod seeds;
 mod service;
+mod slots;
 mod state;
 mod time;
 mod watchdog;
@@ -70,6 +72,7 @@ fn run() -> ! {
     if secure_boot() {
         console::say("Secure Boot is on: this firmware, shim, GRUB and the kernel vouched for each other");
     }
+    slots::begin(&line);
     watchdog::keep();
     input::listen();
     time::correct();
@@ -80,6 +83,7 @@ fn run() -> ! {
     }
     configuration::keep(&configured);
     host::configure(&configured.host);
+    slots::look();
     door::open();
     service::keep(&configured, configuration::console(&line, &configured.host))
 }

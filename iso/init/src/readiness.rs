@@ -1,6 +1,6 @@
 //! Hearing from the service that it is ready, that it lives, and that it goes (`sd_notify(3)`).
 
-use crate::{consoles, logs, power, seeds, welcome};
+use crate::{consoles, logs, power, seeds, slots, welcome};
 use bennu_host::Console;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -52,6 +52,7 @@ fn heard(line: &str) {
     match line {
         "READY=1" => {
             *last = Some(Instant::now());
+            slots::ready();
             logs::say(&format!("ready to answer DHCP {:.1} s after the kernel started", power::uptime().as_secs_f64()));
         }
         "WATCHDOG=1" if last.is_some() => *last = Some(Instant::now()),

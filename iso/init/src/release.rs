@@ -1,13 +1,6 @@
 //! Which disc this is.
 
-/// What the disc calls itself, and when its contents were made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
-    /// Its version.
-    pub version: String,
-    /// Seconds since 1970.
-    pub built: u64,
-}
+use bennu_host::slots::Release;
 
 /// The one that runs.
 pub fn of_this_disc() -> Release {

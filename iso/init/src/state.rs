@@ -7,8 +7,8 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The label of a state disk.
 pub const LABEL: &str = "BENNU-STATE";

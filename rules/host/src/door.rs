@@ -1,8 +1,10 @@
 //! The door of the disc's `/init`: what the service, or root, asks the first process of an appliance for.
 //!
 //! It is a Unix stream socket, [`SOCKET`]. A connection carries one [`Request`] and then one [`Answer`], a line of JSON
-//! each. Root is heard, and the service's user.
+//! each. Root is heard, and the service's user. After [`Request::Install`] and its [`Answer::Send`] the disc's bytes follow, and
+//! then a second answer.
 
+use crate::slots::{Release, Slot};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -21,6 +23,19 @@ pub enum Request {
     Restart,
     /// To do that and switch the machine off.
     PowerOff,
+    /// To put another disc into the slot that does not run, and try it at the next start.
+    Install(Disc),
+}
+
+/// A disc that is to be installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disc {
+    /// Its bytes.
+    pub size: u64,
+    /// The signature over them, as `cosign sign-blob` writes it: base64.
+    pub signature: String,
+    /// Whether it may be older than what runs.
+    pub allow_older: bool,
 }
 
 /// What is said to it.
@@ -31,6 +46,15 @@ pub enum Answer {
     Done,
     /// What runs.
     Running(Running),
+    /// The disc may be sent.
+    Send,
+    /// The disc is in its slot, and is tried at the next start.
+    Installed {
+        /// Which.
+        slot: Slot,
+        /// What is in it.
+        release: Release,
+    },
     /// It is not done, and nothing has changed.
     Refused {
         /// Why.
@@ -58,6 +82,48 @@ pub struct Running {
     pub from: Source,
     /// The disk that holds the state; `None`: memory does.
     pub state_disk: Option<String>,
+    /// The discs in the slots of the state disk.
+    pub slots: Vec<InSlot>,
+    /// The version of an upgrade that did not become ready, until the next one is installed.
+    pub failed: Option<String>,
+    /// Whether the disc that runs has a key, without which it takes up no other.
+    pub upgradable: bool,
+}
+
+/// A disc in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSlot {
+    /// Which slot.
+    pub slot: Slot,
+    /// Which disc.
+    pub release: Release,
+    /// What becomes of it.
+    pub standing: Standing,
+}
+
+/// What becomes of a disc in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It starts, unless the medium is newer.
+    Good,
+    /// It is tried at the next start, or is being tried.
+    Trial,
+    /// It did not become ready.
+    Failed,
+    /// It ran before, and starts when a person chooses it.
+    Kept,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Good => "good",
+            Self::Trial => "on trial",
+            Self::Failed => "did not become ready",
+            Self::Kept => "kept",
+        })
+    }
 }
 
 /// Where an appliance was started from.
@@ -70,6 +136,16 @@ pub enum Source {
     SlotA,
     /// The second.
     SlotB,
+}
+
+impl From<Option<Slot>> for Source {
+    fn from(slot: Option<Slot>) -> Self {
+        match slot {
+            None => Self::Medium,
+            Some(Slot::A) => Self::SlotA,
+            Some(Slot::B) => Self::SlotB,
+        }
+    }
 }
 
 impl fmt::Display for Source {

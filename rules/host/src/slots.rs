@@ -6,6 +6,7 @@
 //!
 //! What both remember is in GRUB's environment block, a file of a fixed size that each of them writes in place.
 
+use crate::door::{InSlot, Standing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -189,6 +190,22 @@ impl Slots {
             self.good = Some(trial);
         }
         self
+    }
+
+    /// What becomes of each.
+    pub fn standing(&self) -> Vec<InSlot> {
+        let standing = |slot| match slot {
+            slot if self.trial.is_some_and(|(trial, _)| trial == slot) => Standing::Trial,
+            slot if self.good == Some(slot) => Standing::Good,
+            slot if self.failed == Some(slot) => Standing::Failed,
+            _ => Standing::Kept,
+        };
+        let shown = |(slot, held): (&Slot, &Held)| InSlot {
+            slot: *slot,
+            release: held.release.clone(),
+            standing: standing(*slot),
+        };
+        self.held.iter().map(shown).collect()
     }
 
     /// What to say of an upgrade that failed.

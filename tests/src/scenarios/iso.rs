@@ -1,7 +1,12 @@
 //! The appliance's own disc: it starts on every firmware, and a rack boots from it alone.
 
 use anyhow::{Context, Result, ensure};
-use std::{fs, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     appliance::Config,
@@ -10,6 +15,7 @@ use crate::{
     harness::{Life, Story},
     machine::{Firmware, Machine, Medium, Spec},
     rack::Rack,
+    workshop,
 };
 
 const STATE_BYTES: u64 = 2 << 30;
@@ -74,6 +80,116 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
         host.machine.console()?.wait_for("bennu: off", 30)?;
         clean(&host.machine.scratch_file())
     })
+}
+
+/// An appliance takes up a later version over the API, goes back by itself from one that does not become ready, and takes up
+/// nothing that its key has not signed.
+pub const UPGRADE: Life = Life {
+    name: "iso upgrade",
+    shows: &["iso_upgrade_refused", "iso_upgrade", "iso_upgrade_falls_back"],
+    live: upgrades,
+};
+
+/// A machine that is on record and never switched on.
+const ASSIGNED: &str = "52:54:00:00:00:77";
+
+fn upgrades(story: &mut Story) -> Result<()> {
+    let rack = story.rack()?;
+    let discs = Discs::make(&rack.home().dir().join("discs"))?;
+    let (mut host, _) = Host::start_from(&rack, with_state(rack.machine(Firmware::Bios)), Medium::Cd, &discs.first)?;
+    host.introduce()?;
+    let (kernel, initrd) = (discs.place.join("kernel"), discs.place.join("initrd"));
+    fs::write(&kernel, "kernel")?;
+    fs::write(&initrd, "initrd")?;
+    let (kernel, initrd) = (format!("kernel={}", kernel.display()), format!("initrd={}", initrd.display()));
+    host.bennu(["image", "import", &kernel, &initrd, "cmdline=x", "installer:v1"])?;
+    host.bennu(["machine", "assign", ASSIGNED, "installer:v1"])?;
+    story.show("iso_upgrade_refused", || {
+        refused(&host, &discs.second, &[], "there is no signature")?;
+        discs.sign(&discs.second, "other.key")?;
+        refused(&host, &discs.second, &[], "has not signed these bytes")?;
+        discs.sign(&discs.second, "release.key")?;
+        let short = discs.place.join("short.iso");
+        let whole = fs::read(&discs.second)?;
+        fs::write(&short, &whole[..whole.len() - (1 << 20)])?;
+        let signature = format!("{}.sig", discs.second.display());
+        refused(&host, &short, &["--signature", &signature], "has not signed these bytes")?;
+        let shown = shown(&host)?;
+        ensure!(shown["slots"].as_array().is_some_and(Vec::is_empty), "a slot holds something: {shown}");
+        Ok(String::new())
+    })?;
+    story.show("iso_upgrade", || {
+        let said = host.bennu(["appliance", "upgrade", &discs.second.display().to_string()])?;
+        ensure!(said.contains("test2 runs"), "{said}");
+        let shown = shown(&host)?;
+        ensure!(shown["version"] == "test2" && shown["from"] == "slot_a", "{shown}");
+        let machine = host.bennu(["machine", "show", ASSIGNED, "--json"])?;
+        ensure!(machine.contains("installer:v1"), "the assignment is gone: {machine}");
+        host.bennu(["image", "show", "installer:v1"])?;
+        // The medium has this version, which is older by now.
+        discs.sign(&discs.first, "release.key")?;
+        refused(&host, &discs.first, &[], "was built before")?;
+        Ok(String::new())
+    })?;
+    story.show("iso_upgrade_falls_back", || {
+        discs.sign(&discs.broken, "release.key")?;
+        refused(&host, &discs.broken, &[], "did not become ready, and test2 runs again")?;
+        let after = shown(&host)?;
+        ensure!(after["version"] == "test2" && after["failed"] == "broken", "{after}");
+        ensure!(host.bennu(["status"])?.contains("the upgrade to broken did not become ready"), "nobody is told");
+        host.machine.power_cycle()?;
+        host.ready()?;
+        ensure!(shown(&host)?["version"] == "test2", "a power cut changed what runs");
+        Ok(String::new())
+    })
+}
+
+/// Discs with one key, of three times: the first, a later one, and one whose service never becomes ready.
+struct Discs {
+    place: PathBuf,
+    first: PathBuf,
+    second: PathBuf,
+    broken: PathBuf,
+}
+
+impl Discs {
+    fn make(place: &Path) -> Result<Self> {
+        fs::create_dir_all(place)?;
+        for name in ["release", "other"] {
+            let mut keys = Command::new(workshop::bennu_binary()?);
+            command::run(keys.args(["image", "keys"]).arg(place.join(name)).env("COSIGN_PASSWORD", ""))?;
+        }
+        let public = place.join("release.pub");
+        let make = |version: &str, built: &str, program: &Path| {
+            let environment = [("ISO_KEY", public.as_os_str()), ("SOURCE_DATE_EPOCH", OsStr::new(built))];
+            disc::make_with(&place.join(version), version, program, &environment)
+        };
+        let bennu = workshop::bennu_binary()?;
+        Ok(Self {
+            first: make("test1", "1767225600", &bennu)?,
+            second: make("test2", "1767225700", &bennu)?,
+            broken: make("broken", "1767225800", Path::new("/bin/false"))?,
+            place: place.to_owned(),
+        })
+    }
+
+    fn sign(&self, disc: &Path, key: &str) -> Result<()> {
+        let mut sign = Command::new(workshop::bennu_binary()?);
+        sign.args(["appliance", "sign"]).arg(disc).arg("--key").arg(self.place.join(key)).env("COSIGN_PASSWORD", "");
+        command::run(&mut sign).map(drop)
+    }
+}
+
+fn refused(host: &Host, disc: &Path, more: &[&str], why: &str) -> Result<()> {
+    let disc = disc.display().to_string();
+    let said = host.bennu(["appliance", "upgrade", &disc].iter().chain(more));
+    let error = said.err().with_context(|| format!("{disc} was taken"))?;
+    ensure!(format!("{error:#}").contains(why), "not '{why}': {error:#}");
+    Ok(())
+}
+
+fn shown(host: &Host) -> Result<serde_json::Value> {
+    Ok(serde_json::from_str(&host.bennu(["appliance", "show", "--json"])?)?)
 }
 
 /// OVMF starts the file as a USB disk, and as a disc with Secure Boot on. An empty disk becomes the state disk; without one it

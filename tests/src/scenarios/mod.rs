@@ -89,4 +89,4 @@ pub const LIVES: &[Life] = &[
 
 /// Lives of the long tests alone.
 pub const LONG_LIVES: &[Life] =
-    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::UEFI, iso::CUTS, api::DESCRIBED_AT_LENGTH];
+    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::UEFI, iso::CUTS, iso::UPGRADE, api::DESCRIBED_AT_LENGTH];

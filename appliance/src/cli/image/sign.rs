@@ -103,7 +103,8 @@ fn digest_of(bytes: &[u8]) -> Digest {
     Digest(digest)
 }
 
-fn read_key(path: &Path) -> Done<SigningKey> {
+/// Reads a private key; its password is in the environment.
+pub fn read_key(path: &Path) -> Done<SigningKey> {
     let pem = fs::read(path).map_err(|error| {
         CliError::failed(format!("cannot read the private key {}: {error}", path.display()), "name another (--key)")
     })?;

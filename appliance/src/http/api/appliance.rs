@@ -1,11 +1,24 @@
 //! `/v1/appliance`: the host of an appliance that runs from its own disc.
 
-use super::{Api, Shared, problem::Answer};
-use axum::{Json, extract::State};
-use bennu_host::door::{Request, Running, Source};
+use super::{
+    Api, Shared,
+    problem::{Answer, Problem},
+    request::Params,
+};
+use crate::http::access::read_on;
+use axum::{Json, body::Body, extract::State};
+use bennu_host::{
+    door::{Disc, InSlot, Request, Running, Source, Standing},
+    slots::{Release, Slot},
+};
 use bennu_rules::order::{Give, Order, give};
+use futures_util::StreamExt;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A refused disc is read on for so long.
+const DRAIN: Duration = Duration::from_secs(60);
 
 /// What runs on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -19,12 +32,42 @@ pub struct ApplianceShown {
     pub from: Source,
     /// The disk that holds the state; `null`: it is in memory, and gone at power-off.
     pub state_disk: Option<String>,
+    /// The discs in the slots of the state disk.
+    pub slots: Vec<SlotShown>,
+    /// The version of an upgrade that did not become ready, until the next one is installed.
+    pub failed: Option<String>,
+    /// Whether the disc that runs has a key, without which it takes up no other.
+    pub upgradable: bool,
+}
+
+/// A disc in a slot of the state disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SlotShown {
+    /// `a` or `b`.
+    #[schema(value_type = String)]
+    pub slot: Slot,
+    /// The disc's version.
+    pub version: String,
+    /// When its contents were made, in seconds since 1970.
+    pub built: u64,
+    /// `good`: it starts, unless the medium is newer; `trial`: it is tried at the next start, or is being tried; `failed`: it did
+    /// not become ready; `kept`: it starts when a person at the console chooses it.
+    #[schema(value_type = String)]
+    pub standing: Standing,
+}
+
+impl From<InSlot> for SlotShown {
+    fn from(held: InSlot) -> Self {
+        let InSlot { slot, release: Release { version, built }, standing } = held;
+        Self { slot, version, built, standing }
+    }
 }
 
 impl From<Running> for ApplianceShown {
     fn from(running: Running) -> Self {
-        let Running { version, built, from, state_disk } = running;
-        Self { version, built, from, state_disk }
+        let Running { version, built, from, state_disk, slots, failed, upgradable } = running;
+        let slots = slots.into_iter().map(SlotShown::from).collect();
+        Self { version, built, from, state_disk, slots, failed, upgradable }
     }
 }
 
@@ -61,16 +104,69 @@ pub async fn power_off(State(api): Shared) -> Answer<(StatusCode, Json<Order>)> 
     order(&api, "power off", Request::PowerOff).await
 }
 
+/// The query of an upgrade.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// The body's bytes.
+    size: u64,
+    /// The signature over the body, as `cosign sign-blob` writes it: base64.
+    #[param(min_length = 1, max_length = 2048)]
+    signature: String,
+    /// Whether it may be older than what runs.
+    #[serde(default)]
+    allow_older: bool,
+}
+
+/// `POST /v1/appliance/upgrade`: verifies a disc and puts it into the slot that does not run. The next start tries it once: when
+/// its service does not become ready, what runs now starts again.
+#[utoipa::path(
+    post,
+    path = "/v1/appliance/upgrade",
+    tag = "appliance",
+    params(Wanted),
+    request_body(content = crate::http::api::openapi::Binary, content_type = "application/octet-stream", description = "The disc (an .iso file)."),
+    responses((status = OK, body = SlotShown))
+)]
+pub async fn upgrade(
+    State(api): Shared,
+    wanted: Result<Params<Wanted>, Problem>,
+    body: Body,
+) -> Answer<Json<SlotShown>> {
+    let disc = match wanted {
+        Ok(Params(Wanted { size, signature, allow_older })) => Disc { size, signature, allow_older },
+        Err(problem) => {
+            read_on(body);
+            return Err(problem);
+        }
+    };
+    let mut body = body.into_data_stream();
+    let installed = api.door.install(disc, &mut body).await;
+    if installed.is_err() {
+        // Who still sends a disc reads why it is refused when it is sent.
+        tokio::spawn(tokio::time::timeout(DRAIN, async move { while let Some(Ok(_)) = body.next().await {} }));
+    }
+    let (slot, release) = installed?;
+    let Release { version, built } = release;
+    on_record(&api, &format!("try {version}, built {built}, from {slot}")).await;
+    Ok(Json(SlotShown { slot, version, built, standing: Standing::Trial }))
+}
+
 /// Puts it on record and has it done. What nobody could do is not on record.
 async fn order(api: &Api, what: &str, request: Request) -> Answer<(StatusCode, Json<Order>)> {
     api.door.describe().await?;
-    let order = api.ledger.decide(Give(what.to_owned()), give).await;
-    // A restart is what heals a ledger that takes nothing more.
-    let order = order.unwrap_or_else(|fault| {
-        tracing::error!(what, %fault, "this is not in the audit log");
-        Order { what: what.to_owned(), at: api.ledger.now() }
-    });
-    tracing::info!(what, "the host was asked to do this");
+    let order = on_record(api, what).await;
     api.door.ask(&request).await?;
     Ok((StatusCode::ACCEPTED, Json(order)))
+}
+
+async fn on_record(api: &Api, what: &str) -> Order {
+    tracing::info!(what, "the host was asked to do this");
+    let order = api.ledger.decide(Give(what.to_owned()), give).await;
+    // A restart is what heals a ledger that takes nothing more.
+    order.unwrap_or_else(|fault| {
+        tracing::error!(what, %fault, "this is not in the audit log");
+        Order { what: what.to_owned(), at: api.ledger.now() }
+    })
 }

@@ -124,6 +124,7 @@ fn routes() -> Described {
         .routes(routes!(appliance::show))
         .routes(routes!(appliance::restart))
         .routes(routes!(appliance::power_off))
+        .routes(routes!(appliance::upgrade))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::show, profiles::put, profiles::remove))
         .routes(routes!(rules::list))

@@ -2,14 +2,21 @@
 
 use super::Bench;
 use crate::door::Door;
-use bennu_host::door::{Answer, Request, Running, Source};
+use bennu_host::{
+    door::{Answer, Disc, InSlot, Request, Running, Source, Standing},
+    slots::{Release, Slot},
+};
 use http::{Method, StatusCode};
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixListener,
     path::Path,
     sync::{Arc, Mutex},
 };
+
+fn new() -> Release {
+    Release { version: "0.3.0".into(), built: 1_767_225_601 }
+}
 
 /// Answers at a socket, and notes what was asked.
 fn first_process(socket: &Path) -> Arc<Mutex<Vec<Request>>> {
@@ -20,7 +27,8 @@ fn first_process(socket: &Path) -> Arc<Mutex<Vec<Request>>> {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut line = String::new();
-            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            reader.read_line(&mut line).unwrap();
             let request: Request = serde_json::from_str(&line).unwrap();
             let answer = match request {
                 Request::Describe => Answer::Running(Running {
@@ -28,8 +36,21 @@ fn first_process(socket: &Path) -> Arc<Mutex<Vec<Request>>> {
                     built: 1_767_225_600,
                     from: Source::Medium,
                     state_disk: Some("/dev/sda".into()),
+                    slots: vec![InSlot { slot: Slot::B, release: new(), standing: Standing::Failed }],
+                    failed: Some(new().version),
+                    upgradable: true,
                 }),
                 Request::PowerOff => Answer::refused("it is needed", "ask later"),
+                Request::Install(Disc { size, ref signature, .. }) if signature == "good" => {
+                    writeln!(stream, "{}", serde_json::to_string(&Answer::Send).unwrap()).unwrap();
+                    let mut disc = Vec::new();
+                    reader.take(size).read_to_end(&mut disc).unwrap();
+                    match disc == b"a disc" && size == 6 {
+                        true => Answer::Installed { slot: Slot::A, release: new() },
+                        false => Answer::refused("the disc was cut short", "send it again"),
+                    }
+                }
+                Request::Install(_) => Answer::refused("the key has not signed these bytes", "sign them"),
                 _ => Answer::Done,
             };
             noted.lock().unwrap().push(request);
@@ -67,4 +88,35 @@ async fn what_is_asked_of_the_host_is_on_record_and_done() {
     let orders: Vec<&str> =
         log["items"].as_array().unwrap().iter().filter_map(|record| record["after"]["what"].as_str()).collect();
     assert!(orders.contains(&"restart") && orders.contains(&"power off"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disc_goes_through_the_door_and_a_refusal_comes_back() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("init.sock");
+    let _asked = first_process(&socket);
+    let bench = Bench::at(Door::at(&socket));
+    let send = |query: &str| {
+        let path = format!("/v1/appliance/upgrade?{query}");
+        let bench = &bench;
+        async move { bench.write(Method::POST, &path, "a disc").await }
+    };
+    let installed = send("size=6&signature=good").await;
+    assert_eq!(installed.status, StatusCode::OK, "{}", installed.text);
+    let installed = installed.json();
+    assert_eq!((&installed["slot"], &installed["standing"]), (&"a".into(), &"trial".into()));
+    for (query, status, said) in [
+        ("size=6&signature=bad", 409, "has not signed"),
+        ("size=7&signature=good", 409, "cut short"),
+        ("size=6", 400, "signature"),
+    ] {
+        let got = send(query).await;
+        assert_eq!(got.status.as_u16(), status, "{query}: {}", got.text);
+        assert!(got.text.contains(said), "{query}: {}", got.text);
+    }
+    let log = bench.get("/v1/audit").await.json();
+    assert_eq!(log["items"].as_array().unwrap().len(), 1, "{log}");
+    assert!(log["items"][0]["after"]["what"].as_str().unwrap().starts_with("try 0.3.0"), "{log}");
+    let shown = bench.get("/v1/appliance").await.json();
+    assert_eq!((&shown["failed"], &shown["slots"][0]["standing"]), (&"0.3.0".into(), &"failed".into()));
 }
