@@ -8,6 +8,7 @@ use std::{
     process::Command,
 };
 
+use super::bad_input::source;
 use crate::{
     appliance::Config,
     command,
@@ -99,7 +100,7 @@ fn upgrades(story: &mut Story) -> Result<()> {
     let (mut host, _) = Host::start_from(&rack, with_state(rack.machine(Firmware::Bios)), Medium::Cd, &discs.first)?;
     host.introduce()?;
     let (kernel, initrd) = (discs.place.join("kernel"), discs.place.join("initrd"));
-    fs::write(&kernel, "kernel")?;
+    fs::write(&kernel, source::kernel("6.1.0-test"))?;
     fs::write(&initrd, "initrd")?;
     let (kernel, initrd) = (format!("kernel={}", kernel.display()), format!("initrd={}", initrd.display()));
     host.bennu(["image", "import", &kernel, &initrd, "cmdline=x", "installer:v1"])?;
