@@ -120,8 +120,9 @@ impl Host {
         console.wait_for("set-up: answer", READY_SECONDS)?;
         for step in 1..=SET_UP_STEPS {
             console.wait_for(&format!("{step}/{SET_UP_STEPS}"), 60)?;
-            self.screenshot(&format!("set-up-{step}"))?;
             if step == ADDRESS_STEP {
+                // The screen has a set-up of its own, which is there by now.
+                self.screenshot("set-up")?;
                 console.send("9\r")?;
                 console.wait_for("/249'", 30)?;
                 console.send("\x7f")?;
@@ -131,9 +132,9 @@ impl Host {
         console.wait_for("configuration: the set-up", 60).map(drop)
     }
 
-    /// What its screen shows, as a file beside the desk's others, for people.
+    /// A picture of its screen in `.cache/screenshots`, for people.
     pub fn screenshot(&self, name: &str) -> Result<()> {
-        self.machine.screenshot(&self.home.join(format!("{name}.png")))
+        self.machine.screenshot(&workshop::cache("screenshots")?.join(format!("disc-{name}.png")))
     }
 
     /// Starts a machine from the disc, with its configuration on a stick and 512 MiB of memory; how it is started else is

@@ -37,6 +37,7 @@ use crate::{conformance, harness::Life};
 pub const LIVES: &[Life] = &[
     power::CYCLES,
     iso::RACK,
+    iso::UEFI,
     secure_boot::SECURE_BOOT,
     secure_boot::OWN_DISK,
     containers::PUSHED,
@@ -89,4 +90,4 @@ pub const LIVES: &[Life] = &[
 
 /// Lives of the long tests alone.
 pub const LONG_LIVES: &[Life] =
-    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::UEFI, iso::CUTS, iso::UPGRADE, api::DESCRIBED_AT_LENGTH];
+    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::CUTS, iso::UPGRADE, api::DESCRIBED_AT_LENGTH];
