@@ -292,7 +292,7 @@ fn timeline(view: &View, from: usize, paint: &mut Paint<'_>) {
     let mut before = from.checked_sub(1).and_then(|at| boot.timeline.get(at)).map_or(0, |entry| entry.after_ms);
     for entry in boot.timeline.iter().skip(from) {
         if paint.left() <= 2 {
-            let more = if paint.look.unicode { "  …" } else { "  ..." };
+            let more = if paint.look.unicode { "  »" } else { "  ..." };
             paint.line(&[(more, Style::new())]);
             break;
         }

@@ -96,7 +96,8 @@ pub fn fitted(text: &str, width: usize, look: Look) -> String {
         used += wide;
     }
     if width > 0 {
-        cut.push(if look.unicode { '…' } else { '~' });
+        // The kernel's own fonts have Latin-1, and no ellipsis.
+        cut.push(if look.unicode { '»' } else { '~' });
         used += 1;
     }
     format!("{cut}{}", " ".repeat(width.saturating_sub(used)))
@@ -234,9 +235,9 @@ pub mod tests {
     #[test]
     fn text_fits_its_column_whatever_its_letters() {
         assert_eq!(fitted("abc", 5, RICH), "abc  ");
-        assert_eq!(fitted("abcdef", 4, RICH), "abc…");
+        assert_eq!(fitted("abcdef", 4, RICH), "abc»");
         assert_eq!(fitted("abcdef", 4, POOR), "abc~");
-        assert_eq!(fitted("界界界", 4, RICH), "界… ");
+        assert_eq!(fitted("界界界", 4, RICH), "界» ");
         assert_eq!(fitted("x", 0, RICH), "");
     }
 

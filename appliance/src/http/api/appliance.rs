@@ -71,12 +71,15 @@ impl From<Running> for ApplianceShown {
     }
 }
 
-/// `GET /v1/appliance`: what runs on the appliance's host. 409 where the appliance does not run from its own disc.
+/// `GET /v1/appliance`: what runs on the appliance's host.
 #[utoipa::path(
     get,
     path = "/v1/appliance",
     tag = "appliance",
-    responses((status = OK, body = ApplianceShown))
+    responses(
+        (status = CONFLICT, content_type = "application/problem+json", body = Problem, description = "The appliance does not run from its own disc"),
+        (status = OK, body = ApplianceShown),
+    )
 )]
 pub async fn show(State(api): Shared) -> Answer<Json<ApplianceShown>> {
     Ok(Json(api.door.describe().await?.into()))
