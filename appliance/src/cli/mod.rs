@@ -180,7 +180,7 @@ fn serve(config: &Path) -> Done {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     crate::serve::run(config).map_err(|error| match error.downcast_ref::<crate::serve::damaged::Damaged>() {
-        Some(damaged) => CliError::failed(damaged.to_string(), "").with_code(crate::serve::damaged::EXIT_CODE),
+        Some(damaged) => CliError::failed(damaged.to_string(), "").with_code(bennu_host::EXIT_DAMAGED),
         None => error.into(),
     })
 }

@@ -27,9 +27,6 @@ impl fmt::Display for Damaged {
 
 impl std::error::Error for Damaged {}
 
-/// The exit code of a service whose state is damaged, for who keeps it running.
-pub const EXIT_CODE: u8 = 4;
-
 /// Opens the ledger in a state directory.
 pub fn open(state: &Path, settings: Arc<Settings>) -> anyhow::Result<Ledger> {
     let path = state.join("ledger.redb");
@@ -79,7 +76,7 @@ fn while_opening<T>(told: String, open: impl FnOnce() -> T) -> T {
     std::panic::set_hook(Box::new(move |panic| {
         if OPENING.load(Ordering::SeqCst) {
             tracing::error!("{told} ({panic})");
-            std::process::exit(EXIT_CODE.into());
+            std::process::exit(bennu_host::EXIT_DAMAGED.into());
         }
         before(panic);
     }));

@@ -4,7 +4,7 @@ use crate::ask::Ears;
 use crate::configuration::Configured;
 use crate::logs::{self, say};
 use crate::{consoles, power, readiness};
-use bennu_host::Console;
+use bennu_host::{Console, EXIT_DAMAGED};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -16,9 +16,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A service that ran for so long did not fail at its start.
 const SETTLED: Duration = Duration::from_secs(60);
-
-/// The service's exit status when its state cannot be read.
-const DAMAGED: i32 = 4;
 
 static SERVICE: AtomicI32 = AtomicI32::new(0);
 
@@ -38,7 +35,7 @@ pub fn keep(configured: &Configured, console: Console) -> ! {
         while power::is_ending() {
             std::thread::sleep(Duration::from_secs(1));
         }
-        if code == Some(DAMAGED) {
+        if code == Some(i32::from(EXIT_DAMAGED)) {
             // What follows is asked in lines; the view comes again with the next service that is ready.
             consoles::end();
             say("the service found its state damaged, and serves nothing");

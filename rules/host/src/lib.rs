@@ -10,6 +10,9 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
+/// The exit status of a service whose state cannot be read: whoever keeps it running asks a person what to do.
+pub const EXIT_DAMAGED: u8 = 4;
+
 /// `[host]` of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
