@@ -146,14 +146,31 @@ impl Host {
     /// The same from this disc.
     pub fn start_from(rack: &Rack, spec: Spec, medium: Medium, disc: &Path) -> Result<(Self, String)> {
         let home = rack.home().dir().join("desk");
-        let stick = home.join("stick");
-        fs::create_dir_all(&stick)?;
-        fs::write(stick.join("bennu.toml"), CONFIGURATION)?;
-        let machine = spec.memory(512).starts_from(medium, disc).stick(&stick).start()?;
+        let machine = configured(spec, medium, disc, &home)?.start()?;
         let desk = rack.host("desk", "10.77.0.9/24")?;
         let mut host = Self { machine, desk, home, token: String::new() };
         let remark = host.ready()?;
         Ok((host, remark))
+    }
+
+    /// Another machine in its place, which knows nothing of it: its token and certificate are new.
+    pub fn replace(&mut self, spec: Spec, medium: Medium) -> Result<String> {
+        self.machine.power_off()?;
+        self.machine = configured(spec, medium, &disc()?, &self.home)?.start()?;
+        let remark = self.ready()?;
+        self.introduce()?;
+        Ok(remark)
+    }
+
+    /// What is shown to it, and believed of it: a token, and a certificate.
+    pub fn credentials(&self) -> Result<(String, Vec<u8>)> {
+        Ok((self.token.clone(), fs::read(self.certificate())?))
+    }
+
+    /// Uses these from now on.
+    pub fn use_credentials(&mut self, (token, certificate): &(String, Vec<u8>)) -> Result<()> {
+        token.clone_into(&mut self.token);
+        fs::write(self.certificate(), certificate).context("cannot write the certificate")
     }
 
     fn console(&self) -> Result<Rc<Console>> {
@@ -197,9 +214,25 @@ impl Host {
 
     /// `bennu` over TLS, with the token.
     pub fn bennu<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+        command::run(&mut self.command(arguments)?)
+    }
+
+    /// The same, not yet run.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Command> {
         let mut command = self.desk.command(workshop::bennu_binary()?);
         command.env("BENNU_SERVER", "https://10.77.0.1:8443").env("BENNU_TOKEN", &self.token);
-        command::run(command.env("BENNU_CACERT", self.certificate()).args(arguments))
+        command.env("BENNU_CACERT", self.certificate()).args(arguments);
+        Ok(command)
+    }
+
+    /// Waits until it answers over its API.
+    pub fn answers(&self, seconds: u64) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while let Err(error) = self.bennu(["status"]) {
+            ensure!(Instant::now() < until, "no answer within {seconds} s: {error:#}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
     }
 
     /// Waits for an image to be in its store.
@@ -224,6 +257,14 @@ impl Host {
             }
         }
     }
+}
+
+/// A machine that starts from the disc, with 512 MiB of memory and its configuration on a stick.
+fn configured(spec: Spec, medium: Medium, disc: &Path, home: &Path) -> Result<Spec> {
+    let stick = home.join("stick");
+    fs::create_dir_all(&stick)?;
+    fs::write(stick.join("bennu.toml"), CONFIGURATION)?;
+    Ok(spec.memory(512).starts_from(medium, disc).stick(&stick))
 }
 
 /// The word after `text`, where it was shown first: later the view draws over it.

@@ -16,14 +16,14 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Boots machines and checks what they do; tests whose names hold FILTER, or all. With RACK_KEEP set, consoles
-    /// and logs are kept in .cache/evidence even when all is well.
+    /// and logs are kept in .cache/evidence even when all is well. A long test is run, once, by its whole name.
     Test {
         /// Parts of test names.
         filter: Vec<String>,
         /// Racks at a time; each has at most one machine running.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// Lists the tests.
+        /// Lists the tests; with --long, those of the long tests alone.
         #[arg(long)]
         list: bool,
         /// The long tests: repetitions, in parts that a later run resumes.
@@ -49,15 +49,15 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<bool> {
     match task {
-        Task::Test { list: true, .. } => {
-            for life in scenarios::LIVES {
+        Task::Test { list: true, long, .. } => {
+            for life in if long { scenarios::LONG_LIVES } else { scenarios::LIVES } {
                 println!("{}: {}", life.name, life.shows.join(", "));
             }
             Ok(true)
         }
         Task::Test { filter, jobs, long, .. } => {
             clean()?;
-            if long { scenarios::long::run(&filter) } else { Ok(harness::run(scenarios::LIVES, &filter, jobs)) }
+            if long { scenarios::long::run(&filter) } else { Ok(harness::run(&scenarios::named(&filter), &[], jobs)) }
         }
         Task::Demo => {
             clean()?;

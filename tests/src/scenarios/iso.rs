@@ -1,11 +1,14 @@
 //! The appliance's own disc: it starts on every firmware, and a rack boots from it alone.
 
+mod cut;
+
 use anyhow::{Context, Result, ensure};
 use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use super::bad_input::source;
@@ -21,11 +24,19 @@ use crate::{
 
 const STATE_BYTES: u64 = 2 << 30;
 
-/// With nothing but the disc, a stick and an empty state disk: a rack boots, also after the appliance's power was cut.
+/// With nothing but the disc, its set-up and an empty state disk: a rack boots, also after the appliance's power was cut in
+/// use; and another host with another disk serves it when it is given a backup.
 pub const RACK: Life = Life {
     name: "iso rack",
-    shows: &["iso_bios_cd", "iso_brings_images", "iso_boots_a_rack", "iso_power_cut", "iso_power_button"],
-    live: |story| boots_a_rack(story, 1),
+    shows: &[
+        "iso_bios_cd",
+        "iso_brings_images",
+        "iso_boots_a_rack",
+        "iso_power_cut",
+        "iso_power_button",
+        "iso_backup_on_a_fresh_disk",
+    ],
+    live: |story| boots_a_rack(story, 3),
 };
 
 /// The same with twenty power cuts.
@@ -45,7 +56,7 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
     let mut host = host.context("there is no host")?;
     let mut machine = rack.machine(Firmware::Bios).install()?;
     story.show("iso_brings_images", || {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         for image in ["discovery:latest", "memtest86:latest", "rescue:latest"] {
             host.wait_for_image(image, 180)?;
         }
@@ -58,28 +69,23 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
         watched(&host)?;
         Ok(arrived)
     })?;
-    story.show("iso_power_cut", || {
-        let before = host.bennu(["image", "show", "debian:v1", "--json"])?;
-        for number in 1..=cuts {
-            // Whatever it was about to write when the power went: an assignment, at each cut another.
-            host.bennu(["machine", "label", &machine.mac(), &format!("cut=n{number}")])?;
-            host.machine.power_cycle()?;
-            host.ready()?;
-            let labels = host.bennu(["machine", "show", &machine.mac(), "--json"])?;
-            ensure!(labels.contains(&format!("n{number}")), "after cut {number} the label is gone: {labels}");
-            ensure!(host.bennu(["image", "show", "debian:v1", "--json"])? == before, "the image is another");
-        }
-        let verified = host.bennu(["image", "verify"])?;
-        ensure!(verified.contains("all are whole"), "after {cuts} cuts: {verified}");
-        let console = host.machine.console()?;
-        ensure!(!console.has_shown("shown this once"), "a first token is shown again");
-        Ok(format!("{cuts} times"))
-    })?;
+    story.show("iso_power_cut", || cut::while_in_use(&rack, &mut host, &mut machine, cuts))?;
+    let backup = rack.home().dir().join("rack.tar");
     story.show("iso_power_button", || {
+        host.bennu([Path::new("backup"), &backup])?;
         host.machine.press_power()?;
         host.machine.console()?.wait_for("the power button was pressed", 30)?;
         host.machine.console()?.wait_for("bennu: off", 30)?;
         clean(&host.machine.scratch_file())
+    })?;
+    story.show("iso_backup_on_a_fresh_disk", || {
+        let theirs = host.credentials()?;
+        host.replace(rack.machine(Firmware::Bios).scratch(STATE_BYTES), Medium::Cd)?;
+        // Its own store has the disc's images already.
+        host.bennu([Path::new("restore"), &backup, Path::new("--replace")])?;
+        host.use_credentials(&theirs)?;
+        host.answers(60)?;
+        arrives(&host, &mut machine)
     })
 }
 

@@ -91,3 +91,9 @@ pub const LIVES: &[Life] = &[
 /// Lives of the long tests alone.
 pub const LONG_LIVES: &[Life] =
     &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::CUTS, iso::UPGRADE, api::DESCRIBED_AT_LENGTH];
+
+/// The lives that a filter names, or all but the long ones; of these only what it names in full.
+pub fn named(filters: &[String]) -> Vec<Life> {
+    let long = LONG_LIVES.iter().filter(|life| filters.iter().any(|filter| filter == life.name));
+    LIVES.iter().filter(|life| life.is_wanted(filters)).chain(long).copied().collect()
+}
