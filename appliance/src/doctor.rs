@@ -6,7 +6,8 @@ mod host;
 mod service;
 mod wire;
 
-use crate::{cli::output, config::Config};
+use crate::{cli::output, config::Config, http::api::status::Status};
+use bennu_rules::Timestamp;
 use serde::Serialize;
 use std::{
     io::IsTerminal,
@@ -80,9 +81,7 @@ fn examine(path: &Path, server: &str, tell: &mut dyn FnMut(Finding)) {
     };
     let status = service::look(server, config.as_ref(), tell);
     if let Some(config) = &config {
-        let now = bennu_rules::Timestamp(
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
-        );
+        let now = Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64));
         api::look(config, status.as_ref(), now, tell);
         let interfaces: Vec<_> =
             config.interfaces.iter().filter_map(|name| host::interface(name, config, tell)).collect();
@@ -97,6 +96,22 @@ fn examine(path: &Path, server: &str, tell: &mut dyn FnMut(Finding)) {
     host::disk(config.as_ref().map_or(&default, |config| &config.state_dir), tell);
     host::loaders(config.as_ref().and_then(|config| config.loaders_dir.as_deref()), tell);
     host::mksquashfs(tell);
+}
+
+/// What the service finds of itself: of its host, without asking the wire, and of its own API.
+pub fn of_service(config: &Config, status: &Status, now: Timestamp) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let tell = &mut |finding| findings.push(finding);
+    service::judge(status, tell);
+    api::look(config, Some(status), now, tell);
+    for name in &config.interfaces {
+        drop(host::interface(name, config, tell));
+    }
+    clock::look(tell);
+    host::disk(&config.state_dir, tell);
+    host::loaders(config.loaders_dir.as_deref(), tell);
+    host::mksquashfs(tell);
+    findings
 }
 
 struct Teller {

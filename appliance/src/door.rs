@@ -3,7 +3,7 @@
 use crate::http::api::problem::{Kind, Problem};
 use axum::body::BodyDataStream;
 use bennu_host::{
-    door::{Answer, Disc, LONGEST_LINE, Request, Running, SOCKET},
+    door::{Answer, Disc, LONGEST_LINE, LONGEST_LOGS, Request, Running, SOCKET},
     slots::{Release, Slot},
 };
 use futures_util::StreamExt;
@@ -85,9 +85,22 @@ impl Door {
 
     /// Asks for something. A refusal is an error.
     pub async fn ask(&self, request: &Request) -> Result<Answer, DoorError> {
+        self.ask_for(request, LONGEST_LINE).await
+    }
+
+    /// The ends of the kernel's log and of the appliance's.
+    pub async fn logs(&self) -> Result<(String, String), DoorError> {
+        match self.ask_for(&Request::Logs, LONGEST_LOGS).await? {
+            Answer::Logs { kernel, appliance } => Ok((kernel, appliance)),
+            other => Err(self.broken(format!("it answered {other:?}"))),
+        }
+    }
+
+    /// The answer has so many bytes at most.
+    async fn ask_for(&self, request: &Request, most: usize) -> Result<Answer, DoorError> {
         let asked = tokio::time::timeout(PATIENCE, async {
             let mut stream = self.knock(request).await?;
-            self.hear(&mut stream).await
+            self.hear(&mut stream, most).await
         });
         asked.await.map_err(|_| self.broken("it does not answer".into()))?
     }
@@ -96,7 +109,7 @@ impl Door {
     pub async fn install(&self, disc: Disc, body: &mut BodyDataStream) -> Result<(Slot, Release), DoorError> {
         let mut left = disc.size as usize;
         let mut stream = self.knock(&Request::Install(disc)).await?;
-        match tokio::time::timeout(PATIENCE, self.hear(&mut stream)).await {
+        match tokio::time::timeout(PATIENCE, self.hear(&mut stream, LONGEST_LINE)).await {
             Ok(Ok(Answer::Send)) => {}
             Ok(Ok(other)) => return Err(self.broken(format!("it answered {other:?}"))),
             Ok(Err(error)) => return Err(error),
@@ -113,7 +126,7 @@ impl Door {
             left -= chunk.len();
         }
         let _ = stream.shutdown().await;
-        let installed = tokio::time::timeout(INSTALLING, self.hear(&mut stream)).await;
+        let installed = tokio::time::timeout(INSTALLING, self.hear(&mut stream, LONGEST_LINE)).await;
         match installed.map_err(|_| self.broken("it does not answer".into()))?? {
             Answer::Installed { slot, release } => Ok((slot, release)),
             other => Err(self.broken(format!("it answered {other:?}"))),
@@ -131,9 +144,9 @@ impl Door {
         Ok(stream)
     }
 
-    async fn hear(&self, stream: &mut UnixStream) -> Result<Answer, DoorError> {
+    async fn hear(&self, stream: &mut UnixStream, most: usize) -> Result<Answer, DoorError> {
         let mut line = String::new();
-        let mut reader = BufReader::new(stream).take(LONGEST_LINE as u64);
+        let mut reader = BufReader::new(stream).take(most as u64);
         reader.read_line(&mut line).await.map_err(|error| self.broken(error.to_string()))?;
         match serde_json::from_str(&line) {
             Ok(Answer::Refused { what, advice }) => Err(DoorError::Refused { what, advice }),

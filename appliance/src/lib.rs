@@ -26,6 +26,7 @@ mod privileges;
 mod registry;
 mod secrets;
 mod serve;
+mod support;
 mod tftp;
 mod trial;
 mod wire;

@@ -34,6 +34,7 @@ pub mod secret;
 pub mod selector;
 pub mod settings;
 pub mod signature;
+pub mod support;
 pub mod syslog;
 pub mod tftp;
 pub mod time;

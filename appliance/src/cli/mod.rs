@@ -24,6 +24,7 @@ mod secret;
 mod setup;
 mod source;
 mod status;
+mod support;
 mod terminal;
 mod token;
 
@@ -103,6 +104,8 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Make the state what a backup says
     Restore(backup::RestoreArguments),
+    /// Write what a colleague needs to help into one file, without secrets
+    Support(support::SupportArguments),
     /// Restart, switch off and upgrade the host of an appliance that runs from its own disc
     #[command(subcommand)]
     Appliance(appliance::ApplianceCommand),
@@ -175,9 +178,11 @@ fn run(cli: Cli) -> Done<ExitCode> {
 
 fn serve(config: &Path) -> Done {
     use std::io::IsTerminal;
+    use tracing_subscriber::fmt::writer::MakeWriterExt;
     crate::memory::share_one_heap();
     let filter = tracing_subscriber::EnvFilter::try_from_env("BENNU_LOG").unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer = std::io::stderr.and(crate::support::Memory::default);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     crate::serve::run(config).map_err(|error| match error.downcast_ref::<crate::serve::damaged::Damaged>() {
         Some(damaged) => CliError::failed(damaged.to_string(), "").with_code(bennu_host::EXIT_DAMAGED),
@@ -208,6 +213,7 @@ fn talk(server: &str, command: Command) -> Done {
             Command::Secret(command) => secret::run(&client, command).await,
             Command::Backup(arguments) => backup::run(&client, arguments).await,
             Command::Restore(arguments) => backup::restore(&client, arguments).await,
+            Command::Support(arguments) => support::run(&client, arguments).await,
             Command::Appliance(command) => appliance::run(&client, command).await,
             Command::Inventory(asked) => inventory::run(&client, asked).await,
             Command::Status(output) => status::run(&client, output).await,
@@ -333,6 +339,7 @@ pub(crate) mod tests {
             "bennu backup verify rack.tar",
             "bennu restore rack.tar --replace --state-dir /var/lib/bennu",
             "bennu restore --last --replace",
+            "bennu support rack-support.tar.zst",
             "bennu appliance show --json",
             "bennu appliance restart",
             "bennu appliance power-off",
@@ -379,6 +386,7 @@ pub(crate) mod tests {
             "bennu backup",
             "bennu restore",
             "bennu image import dir:/srv/web web:v1 --level 40",
+            "bennu support",
             "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();

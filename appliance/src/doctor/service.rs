@@ -14,16 +14,21 @@ use serde::de::DeserializeOwned;
 pub fn look(server: &str, config: Option<&Config>, tell: &mut dyn FnMut(Finding)) -> Option<Status> {
     match ask::<Status>(&of(server, config), "/v1/status") {
         Ok(status) => {
-            tell(judged(&status));
-            if let Some(privileges) = &status.privileges {
-                tell(harmless(privileges));
-            }
+            judge(&status, tell);
             Some(status)
         }
         Err(error) => {
             tell(Finding::warn("service", error.what, or(error.help, "look at its log: journalctl -u bennu")));
             None
         }
+    }
+}
+
+/// What its status tells.
+pub fn judge(status: &Status, tell: &mut dyn FnMut(Finding)) {
+    tell(judged(status));
+    if let Some(privileges) = &status.privileges {
+        tell(harmless(privileges));
     }
 }
 

@@ -146,6 +146,12 @@ impl Followers {
         Following { missed, live }
     }
 
+    /// The latest events that are in memory, oldest first.
+    pub fn recent(&self, most: usize) -> Vec<Arc<Told>> {
+        let kept = self.kept();
+        kept.events.iter().skip(kept.events.len().saturating_sub(most)).cloned().collect()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

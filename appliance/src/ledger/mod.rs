@@ -297,6 +297,11 @@ impl Ledger {
         self.shared.events.follow(last)
     }
 
+    /// The latest events that are in memory, oldest first.
+    pub fn recent(&self, most: usize) -> Vec<Arc<Told>> {
+        self.shared.events.recent(most)
+    }
+
     /// Where the audit log begins and ends.
     pub fn audit_extent(&self) -> Result<Extent, Fault> {
         audit::extent(&*self.shared.storage.snapshot()?)

@@ -2,7 +2,7 @@
 
 use crate::install::{self, Install};
 use crate::logs::say;
-use crate::{power, release, slots, state};
+use crate::{power, release, reset, slots, state, told};
 use bennu_host::door::{Answer, LONGEST_LINE, Request, Running, SOCKET};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -90,6 +90,7 @@ fn heard(
     reader.by_ref().take(LONGEST_LINE as u64).read_line(&mut line)?;
     Ok(match serde_json::from_str(&line) {
         Ok(Request::Describe) => (Answer::Running(running()), None),
+        Ok(Request::Logs) => (told::logs(), None),
         Ok(Request::Restart) => {
             say("a restart was asked for");
             (Answer::Done, Some(|| power::restart(FAREWELL)))

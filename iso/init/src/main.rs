@@ -25,6 +25,7 @@ mod state;
 mod time;
 mod watchdog;
 mod welcome;
+mod told;
 
 use bennu_stage1::{
     cmdline, console, early,

@@ -13,6 +13,10 @@ pub const SOCKET: &str = "/run/bennu-init.sock";
 /// Bytes that a line has at most, its end included.
 pub const LONGEST_LINE: usize = 64 << 10;
 
+/// Bytes of the end of each log that is asked for.
+pub const LOG_TAIL: usize = 512 << 10;
+/// Bytes that [`Answer::Logs`] has at most: the two logs, each byte of them escaped.
+pub const LONGEST_LOGS: usize = 2 * 6 * LOG_TAIL + 1024;
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -20,6 +24,8 @@ pub enum Request {
     /// To tell what runs.
     Describe,
     /// To end the service, let go of the state disk, and start the machine again.
+    /// The ends of the logs that only the first process may read.
+    Logs,
     Restart,
     /// To do that and switch the machine off.
     PowerOff,
@@ -58,6 +64,13 @@ pub enum Answer {
     /// It is not done, and nothing has changed.
     Refused {
         /// Why.
+    /// The ends of logs, each of [`LOG_TAIL`] bytes at most.
+    Logs {
+        /// The kernel's.
+        kernel: String,
+        /// What the first process and the service said, in this run and before.
+        appliance: String,
+    },
         what: String,
         /// What to do next.
         advice: String,

@@ -40,10 +40,12 @@ pub enum Work {
     Log,
     /// Everything is read, and sent as fast as the client takes it.
     Backup,
+    /// Hundreds of answers of the API are gathered.
+    Support,
 }
 
 impl Work {
-    const ALL: [Self; 6] = [Self::Scrub, Self::Audit, Self::Export, Self::Diff, Self::Log, Self::Backup];
+    const ALL: [Self; 7] = [Self::Scrub, Self::Audit, Self::Export, Self::Diff, Self::Log, Self::Backup, Self::Support];
 
     /// The work that a request is.
     fn of(method: &Method, uri: &Uri) -> Option<Self> {
@@ -56,6 +58,7 @@ impl Work {
             "/v1/audit/verify" | "/v1/audit/export" => Some(Self::Audit),
             "/v1/diff" => Some(Self::Diff),
             "/v1/backup" => Some(Self::Backup),
+            "/v1/support" => Some(Self::Support),
             path if path.starts_with("/v1/exports/") => Some(Self::Export),
             // Who follows a log has a place of the handler's, for as long as it reads what is there.
             path if path.starts_with("/v1/boots/") && path.ends_with("/logs") && !follows() => Some(Self::Log),
@@ -71,13 +74,14 @@ impl Work {
             Self::Diff => "comparisons of images",
             Self::Log => "readings of logs",
             Self::Backup => "backups",
+            Self::Support => "support bundles",
         }
     }
 
     /// So many at once.
     fn most(self) -> usize {
         match self {
-            Self::Scrub | Self::Audit | Self::Diff | Self::Backup => 2,
+            Self::Scrub | Self::Audit | Self::Diff | Self::Backup | Self::Support => 2,
             Self::Export => 8,
             Self::Log => 8,
         }
@@ -182,6 +186,7 @@ mod tests {
             ("/v1/audit/verify", Some(Work::Audit)),
             ("/v1/exports/web:v1", Some(Work::Export)),
             ("/v1/diff", Some(Work::Diff)),
+            ("/v1/support", Some(Work::Support)),
             ("/v1/boots/b/logs", Some(Work::Log)),
             ("/v1/boots/b/logs?lines=5&follow=false", Some(Work::Log)),
             ("/v1/boots/b/logs?lines=5&f%6fllow=true", None),

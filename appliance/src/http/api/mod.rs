@@ -34,6 +34,7 @@ pub mod rules;
 pub mod scrub;
 pub mod secrets;
 pub mod status;
+pub mod support;
 pub mod tokens;
 pub mod trials;
 
@@ -101,6 +102,7 @@ fn routes() -> Described {
         .routes(routes!(backups::create))
         .routes(routes!(backups::list))
         .routes(routes!(backups::restore))
+        .routes(routes!(support::create))
         .routes(routes!(gc::run))
         .routes(routes!(trials::create))
         .routes(routes!(leases::list))

@@ -91,7 +91,8 @@ pub async fn show(State(api): Shared) -> Answer<Json<Status>> {
     Ok(Json(status(&api)?))
 }
 
-fn status(api: &Api) -> Answer<Status> {
+/// The same, for whoever is in the same process.
+pub(super) fn status(api: &Api) -> Answer<Status> {
     let (machines, images) = api.ledger.stored(|records| (records.machine_count(), records.image_count()))?;
     let notices = api.ledger.live(|live, _| live.notices().to_vec());
     let interface = |interface: &crate::interfaces::Interface| InterfaceShown {

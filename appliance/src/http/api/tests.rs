@@ -14,6 +14,7 @@ pub(in crate::http) mod remote;
 mod rules;
 mod secrets;
 mod speed;
+mod support;
 mod tokens;
 mod trials;
 mod watching;
