@@ -12,7 +12,7 @@ mod tests;
 mod write;
 
 pub use aside::{finish, note, place, unpack};
-pub use kept::{Kept, keep, kept, last, make};
+pub use kept::{Kept, keep, kept, last, make, make_before_upgrade};
 pub use read::{Checked, check};
 pub use write::write;
 

@@ -65,6 +65,24 @@ fn look(file: &Path) -> Option<Kept> {
     Some(Kept { file: file.to_owned(), at, reason, size })
 }
 
+/// Makes one before an upgrade. It takes the place of one that was made for the same not long ago, so that an upgrade that is
+/// tried again and again does not drive out those of each day.
+pub fn make_before_upgrade(appliance: &Appliance) -> Result<bool, BackupError> {
+    let before = last(&appliance.config.state_dir);
+    let is_made = make(appliance, Reason::Upgrade)?;
+    if let Some(before) = before.filter(|before| is_made && is_same_occasion(before, appliance.ledger.now()))
+        && last(&appliance.config.state_dir).is_some_and(|now| now.file != before.file)
+    {
+        fs::remove_file(&before.file).map_err(BackupError::io("remove", before.file))?;
+    }
+    Ok(is_made)
+}
+
+fn is_same_occasion(before: &Kept, now: Timestamp) -> bool {
+    const OCCASION_MS: u64 = 3_600_000;
+    before.reason == Reason::Upgrade && now.0.abs_diff(before.at.0) < OCCASION_MS
+}
+
 /// Makes one now, unless the disk is short; it says whether it did.
 pub fn make(appliance: &Appliance, reason: Reason) -> Result<bool, BackupError> {
     let state = &appliance.config.state_dir;

@@ -1,6 +1,7 @@
 //! `bennu appliance`: the host of an appliance that runs from its own disc.
 
 mod disc;
+mod reset;
 
 use super::{
     Json,
@@ -24,6 +25,8 @@ pub enum ApplianceCommand {
     PowerOff,
     /// Install another version's disc, and restart into it; when it does not become ready, this one runs again
     Upgrade(disc::Upgrade),
+    /// Make it as it was when it came: everything goes but the discs in its slots
+    Reset(reset::ResetArguments),
     /// Sign a disc
     Sign(disc::Sign),
     /// Say which disc it is, if a key has signed it
@@ -37,6 +40,7 @@ pub async fn run(client: &Client, command: ApplianceCommand) -> Done {
         ApplianceCommand::Restart => order(client, "restart", "the appliance starts again").await,
         ApplianceCommand::PowerOff => order(client, "power-off", "the appliance switches itself off").await,
         ApplianceCommand::Upgrade(wanted) => disc::upgrade(client, wanted).await,
+        ApplianceCommand::Reset(wanted) => reset::run(client, wanted).await,
         ApplianceCommand::Sign(wanted) => disc::sign(&wanted),
         ApplianceCommand::Verify(wanted) => disc::verify(&wanted),
     }

@@ -343,6 +343,7 @@ pub(crate) mod tests {
             "bennu appliance show --json",
             "bennu appliance restart",
             "bennu appliance power-off",
+            "bennu appliance reset --confirm bennu1 --keep-configuration",
             "bennu appliance upgrade bennu.iso --signature bennu.iso.sig --allow-older --no-restart",
             "bennu appliance sign bennu.iso --key release.key",
             "bennu appliance verify bennu.iso --key release.pub --json",
@@ -385,8 +386,8 @@ pub(crate) mod tests {
             "bennu inventory",
             "bennu backup",
             "bennu restore",
-            "bennu image import dir:/srv/web web:v1 --level 40",
             "bennu support",
+            "bennu image import dir:/srv/web web:v1 --level 40",
             "bennu image import docker://registry.example.com/web:v1 web:v1 --platform plan9/amd64",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();

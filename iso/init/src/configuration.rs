@@ -185,6 +185,11 @@ fn read(text: &str) -> Result<Host, String> {
     if file.host.interface.is_empty() {
         return Err("[[host.interface]] is missing; write the name and the address of this host's interface".into());
     }
+/// The host's name that a configuration gives, as far as it can be read.
+pub fn host_name(text: &str) -> Option<String> {
+    text.parse::<toml::Table>().ok()?.get("host")?.get("hostname")?.as_str().map(str::to_owned)
+}
+
     Ok(file.host)
 }
 
@@ -220,4 +225,10 @@ mod tests {
         assert!(read("[host]\nhostnam = \"x\"").unwrap_err().contains("hostnam"));
         assert!(read("[[host.interface]]\nname=\"eth0\"\naddress=\"10.0.0.0/8\"").is_err());
     }
+    #[test]
+    fn the_hosts_name_is_read_even_where_the_rest_cannot_be_used() {
+        assert_eq!(host_name("[host]\nhostname = \"rack\"\nodd = 1").as_deref(), Some("rack"));
+        assert_eq!(host_name("[host]\n").or(host_name("=")), None);
+    }
+
 }

@@ -103,6 +103,10 @@ fn heard(
             };
             (Answer::Done, Some(then))
         }
+        Ok(Request::Reset(wanted)) => match reset::begin(wanted) {
+            Ok(()) => (Answer::Done, Some(|| power::restart(FAREWELL))),
+            Err(why) => (Answer::refused(why, "look at the state disk"), None),
+        },
         Ok(Request::Install(disc)) => match Install::begin(&disc) {
             Ok(install) => {
                 before(&Answer::Send)?;

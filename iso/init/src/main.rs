@@ -18,6 +18,7 @@ mod prepare;
 mod readiness;
 mod release;
 mod root;
+mod reset;
 mod seeds;
 mod service;
 mod slots;
@@ -79,6 +80,11 @@ fn run() -> ! {
     time::correct();
     let kept = state::find().map(state::open);
     let configured = configuration::find(&line, kept.as_ref(), &mut modules);
+    reset::finish();
+    if kept.is_some() {
+        reset::offer(&line);
+        time::correct_by_state();
+    }
     if kept.is_none() {
         prepare_state(&configured, &mut modules);
     }

@@ -1,6 +1,6 @@
 //! Off and on again: children first, then the state disk, then the machine.
 
-use crate::{consoles, logs, service, state};
+use crate::{consoles, logs, reset, service, state};
 use bennu_stage1::console;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::system::{RebootCommand, reboot};
@@ -59,6 +59,7 @@ fn end(how: RebootCommand) -> ! {
         consoles::end();
         service::stop(LAST_WORDS);
         logs::close();
+        reset::finish();
         rustix::fs::sync();
         for place in [state::SERVED, state::PLACE] {
             let_go_of(place);

@@ -70,6 +70,13 @@ fn meant(text: &str, labelled: &[PathBuf], whole: &[Whole]) -> Option<PathBuf> {
     }
 }
 
+/// What its maker calls the disk that the state is on; empty when it does not say.
+pub fn serial() -> String {
+    let Some(device) = disk() else { return String::new() };
+    let is_of = |whole: &Whole| whole.device == device || whole.partitions.iter().any(|part| part == device);
+    disks::whole().into_iter().find(is_of).map(|whole| whole.serial).unwrap_or_default()
+}
+
 /// Asks until it is clear: by an answer on a console, or since the others are gone.
 fn which() -> Option<PathBuf> {
     let ears = Ears::open();

@@ -4,6 +4,7 @@
 //! each. Root is heard, and the service's user. After [`Request::Install`] and its [`Answer::Send`] the disc's bytes follow, and
 //! then a second answer.
 
+use crate::reset::Reset;
 use crate::slots::{Release, Slot};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,25 +13,27 @@ use std::fmt;
 pub const SOCKET: &str = "/run/bennu-init.sock";
 /// Bytes that a line has at most, its end included.
 pub const LONGEST_LINE: usize = 64 << 10;
-
 /// Bytes of the end of each log that is asked for.
 pub const LOG_TAIL: usize = 512 << 10;
 /// Bytes that [`Answer::Logs`] has at most: the two logs, each byte of them escaped.
 pub const LONGEST_LOGS: usize = 2 * 6 * LOG_TAIL + 1024;
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
     /// To tell what runs.
     Describe,
-    /// To end the service, let go of the state disk, and start the machine again.
     /// The ends of the logs that only the first process may read.
     Logs,
+    /// To end the service, let go of the state disk, and start the machine again.
     Restart,
     /// To do that and switch the machine off.
     PowerOff,
     /// To put another disc into the slot that does not run, and try it at the next start.
     Install(Disc),
+    /// To end the service, to have everything go that the appliance keeps but the discs in its slots, and to start again.
+    Reset(Reset),
 }
 
 /// A disc that is to be installed.
@@ -61,9 +64,6 @@ pub enum Answer {
         /// What is in it.
         release: Release,
     },
-    /// It is not done, and nothing has changed.
-    Refused {
-        /// Why.
     /// The ends of logs, each of [`LOG_TAIL`] bytes at most.
     Logs {
         /// The kernel's.
@@ -71,6 +71,9 @@ pub enum Answer {
         /// What the first process and the service said, in this run and before.
         appliance: String,
     },
+    /// It is not done, and nothing has changed.
+    Refused {
+        /// Why.
         what: String,
         /// What to do next.
         advice: String,

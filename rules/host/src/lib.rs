@@ -3,6 +3,7 @@
 
 pub mod console;
 pub mod door;
+pub mod reset;
 pub mod setup;
 pub mod slots;
 

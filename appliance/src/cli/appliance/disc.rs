@@ -73,6 +73,9 @@ pub struct Upgrade {
     /// Take it even if it is older than what runs
     #[arg(long)]
     allow_older: bool,
+    /// Go on without a backup of the ledger, which is made first otherwise
+    #[arg(long)]
+    no_backup: bool,
     /// Only install it: the next start tries it
     #[arg(long)]
     no_restart: bool,
@@ -124,9 +127,10 @@ pub async fn upgrade(client: &Client, wanted: Upgrade) -> Done {
     let meter = Meter::new();
     let (sender, body) = sender::start(Source::Iso(wanted.file.clone()), meter.clone())?;
     let path = format!(
-        "/v1/appliance/upgrade?size={size}&signature={}&allow_older={}",
+        "/v1/appliance/upgrade?size={size}&signature={}&allow_older={}&backup={}",
         encoded(signature.trim()),
-        wanted.allow_older
+        wanted.allow_older,
+        !wanted.no_backup
     );
     let octets = [("content-type", "application/octet-stream".to_owned())];
     meter.step("send", 0, Some(size));

@@ -35,6 +35,7 @@ pub fn draw(view: &View, buffer: &mut Buffer, look: Look) {
         Mode::Timeline(from) => timeline(view, from, &mut paint),
         Mode::Help => help(view, &mut paint),
         Mode::Asking(what, again) => asking(what, again, &mut paint),
+        Mode::Naming => naming(view, &mut paint),
     }
     paint.go_to(usize::from(area.height) - 1);
     footer(view, &mut paint);
@@ -315,7 +316,11 @@ fn help(view: &View, paint: &mut Paint<'_>) {
         ("t", "put the first token away, where one is shown"),
     ];
     match view.on_disc {
-        true => keys.extend([("p", "switch this machine off"), ("r", "restart this machine")]),
+        true => keys.extend([
+            ("p", "switch this machine off"),
+            ("r", "restart this machine"),
+            ("F", "have everything go that this appliance keeps, and start anew"),
+        ]),
         false => keys.push(("q", "leave")),
     }
     for (key, does) in keys {
@@ -331,17 +336,34 @@ fn asking(what: Power, again: bool, paint: &mut Paint<'_>) {
     let (does, doing) = match what {
         Power::Off => ("Switch this machine off?", "switched off"),
         Power::Restart => ("Restart this machine?", "restarted"),
+        Power::Reset => ("Have EVERYTHING go that this appliance keeps?", "emptied"),
     };
     paint.line(&[(does, paint.look.heading())]);
     paint.rule();
-    let warning = "No machine of the rack gets an address or an image meanwhile; those that run go on.";
+    let warning = match what {
+        Power::Reset => {
+            "Machines, images, keys, tokens, backups, logs and the configuration go; the discs in the slots stay. Then it starts \
+             into its set-up. Without a backup that lies elsewhere there is no way back."
+        }
+        _ => "No machine of the rack gets an address or an image meanwhile; those that run go on.",
+    };
     paint.wrapped(warning, 0, Style::new());
     paint.skip();
     let question = match again {
         false => "y: yes      any other key: no".to_owned(),
+        true if what == Power::Reset => "Really? Then type its name.      y: yes      any other key: no".to_owned(),
         true => format!("Really? It is {doing} at once.      y: yes      any other key: no"),
     };
     paint.line(&[(&question, if again { paint.look.loud() } else { Style::new() })]);
+}
+
+fn naming(view: &View, paint: &mut Paint<'_>) {
+    paint.line(&[("Have EVERYTHING go that this appliance keeps?", paint.look.heading())]);
+    paint.rule();
+    let question = format!("Type this machine's name, {}, and Enter. Esc: no", view.facts.host_name);
+    paint.wrapped(&question, 0, Style::new());
+    paint.skip();
+    paint.line(&[(&format!("> {}_", view.typed), paint.look.loud())]);
 }
 
 fn footer(view: &View, paint: &mut Paint<'_>) {
@@ -353,7 +375,7 @@ fn footer(view: &View, paint: &mut Paint<'_>) {
         (Mode::Overview, false) => "Up/Down select   Enter timeline   Tab failures   ? help   q leave",
         (Mode::Timeline(_), _) => "Up/Down scroll   Esc back",
         (Mode::Help, _) => "any key: back",
-        (Mode::Asking(..), _) => "",
+        (Mode::Asking(..) | Mode::Naming, _) => "",
     };
     paint.line(&[(keys, paint.look.label())]);
 }

@@ -26,6 +26,7 @@ impl Host {
     /// Takes what is new.
     pub fn look(&mut self, facts: &mut Facts) {
         let directory = Path::new(DIRECTORY);
+        facts.host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         facts.token = fs::read_to_string(directory.join(TOKEN)).ok().map(|token| token.trim().to_owned());
         for text in self.new_lines(&directory.join(MESSAGES)) {
             facts.tell(Event { at: facts.now, of: "appliance".into(), text });
@@ -59,8 +60,13 @@ impl Host {
         let request = match what {
             Power::Off => "power_off",
             Power::Restart => "restart",
+            Power::Reset => "reset",
         };
-        let answer = ask(&json!({ "ask": request }))
+        let mut request = json!({ "ask": request });
+        if what == Power::Reset {
+            request["keep_configuration"] = json!(false);
+        }
+        let answer = ask(&request)
             .map_err(|error| format!("the machine's init cannot be asked: {error}; use the power button"))?;
         if answer["answer"] == "done" { Ok(()) } else { Err(format!("the machine's init says: {}", answer["what"])) }
     }

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Events that are kept.
 const EVENTS: usize = 200;
+/// A host's name (gethostname(2)).
+const LONGEST_NAME: usize = 64;
 
 /// What is known of the appliance.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Facts {
     pub boot: Option<BootShown>,
     /// The present, by the clock of this host.
     pub now: Timestamp,
+    /// What this machine is called, where it is the appliance's.
+    pub host_name: String,
 }
 
 /// What a machine is on this screen for.
@@ -160,6 +164,8 @@ impl Facts {
 pub enum Power {
     Off,
     Restart,
+    /// Everything goes that it keeps.
+    Reset,
 }
 
 /// What is shown.
@@ -173,6 +179,8 @@ pub enum Mode {
     Help,
     /// A question before the machine ends; `true`: for the second time.
     Asking(Power, bool),
+    /// The host's name is typed, to have everything go.
+    Naming,
 }
 
 /// What has to be done for a key.
@@ -201,6 +209,8 @@ pub struct View {
     pub selected: Option<BootId>,
     /// Whether this is the host's own console: nothing is behind it, and its power may be switched.
     pub on_disc: bool,
+    /// What is typed of the host's name.
+    pub typed: String,
     /// What the last key could not do.
     pub remark: Option<&'static str>,
 }
@@ -208,7 +218,14 @@ pub struct View {
 impl View {
     /// At its beginning.
     pub fn new(on_disc: bool) -> Self {
-        Self { facts: Facts::default(), mode: Mode::Overview, selected: None, on_disc, remark: None }
+        Self {
+            facts: Facts::default(),
+            mode: Mode::Overview,
+            selected: None,
+            on_disc,
+            typed: String::new(),
+            remark: None,
+        }
     }
 
     /// The place of the selected machine, if it is still there.
@@ -223,11 +240,13 @@ impl View {
             (_, Key::Cursor(rows, columns)) => return Action::Size(rows, columns),
             (_, Key::Control('l')) => return Action::Redraw,
             (Mode::Asking(what, again), _) => return self.answered(what, again, key),
+            (Mode::Naming, _) => return self.named(key),
             (Mode::Help, _) => self.mode = Mode::Overview,
             (_, Key::Text('?')) => self.mode = Mode::Help,
             (_, Key::Text('q') | Key::Control('c')) => return self.leave(),
             (_, Key::Text('p')) if self.on_disc => self.mode = Mode::Asking(Power::Off, false),
             (_, Key::Text('r')) if self.on_disc => self.mode = Mode::Asking(Power::Restart, false),
+            (_, Key::Text('F')) if self.on_disc => self.mode = Mode::Asking(Power::Reset, false),
             (Mode::Timeline(from), _) => self.scroll(from, key),
             (Mode::Overview, Key::Text('t')) if self.facts.token.is_some() => return Action::PutTokenAway,
             (Mode::Overview, Key::Enter | Key::Right) => return self.look(),
@@ -247,8 +266,31 @@ impl View {
 
     fn answered(&mut self, what: Power, again: bool, key: Key) -> Action {
         let is_yes = matches!(key, Key::Text('y' | 'Y'));
-        self.mode = if is_yes && !again { Mode::Asking(what, true) } else { Mode::Overview };
-        if is_yes && again { Action::Power(what) } else { Action::None }
+        self.mode = match (is_yes, again, what) {
+            (true, false, _) => Mode::Asking(what, true),
+            (true, true, Power::Reset) => Mode::Naming,
+            _ => Mode::Overview,
+        };
+        self.typed.clear();
+        if is_yes && again && what != Power::Reset { Action::Power(what) } else { Action::None }
+    }
+
+    /// Takes a key of the host's name.
+    fn named(&mut self, key: Key) -> Action {
+        match key {
+            Key::Text(c) if self.typed.chars().count() < LONGEST_NAME => self.typed.push(c),
+            Key::Backspace => drop(self.typed.pop()),
+            Key::Enter => {
+                self.mode = Mode::Overview;
+                if bennu_host::reset::is_named(&self.typed, &[&self.facts.host_name]) {
+                    return Action::Power(Power::Reset);
+                }
+                self.remark = Some("That is not this machine's name: nothing is changed.");
+            }
+            Key::Escape => self.mode = Mode::Overview,
+            _ => {}
+        }
+        Action::None
     }
 
     fn look(&mut self) -> Action {

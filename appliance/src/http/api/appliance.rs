@@ -2,20 +2,21 @@
 
 use super::{
     Api, Shared,
-    problem::{Answer, Problem},
-    request::Params,
+    problem::{Answer, Kind, Problem},
+    request::{Body as Asked, Params},
 };
-use crate::http::access::read_on;
+use crate::{backup, door::DoorError, http::access::read_on};
 use axum::{Json, body::Body, extract::State};
 use bennu_host::{
     door::{Disc, InSlot, Request, Running, Source, Standing},
+    reset::Reset,
     slots::{Release, Slot},
 };
 use bennu_rules::order::{Give, Order, give};
 use futures_util::StreamExt;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A refused disc is read on for so long.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -107,6 +108,58 @@ pub async fn power_off(State(api): Shared) -> Answer<(StatusCode, Json<Order>)> 
     order(&api, "power off", Request::PowerOff).await
 }
 
+/// What is to go, and that it is meant.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetWanted {
+    /// The appliance's host name, as `/v1/status` tells it: what is asked for is meant for this one.
+    #[schema(max_length = 64)]
+    pub confirm: String,
+    /// Whether the configuration stays.
+    #[serde(default)]
+    pub keep_configuration: bool,
+}
+
+/// `POST /v1/appliance/reset`: makes the appliance as it was when it came. The service ends, everything goes that is kept on the
+/// state disk but the discs in its slots, and the host starts again, into its set-up. There is no way back but a backup that
+/// lies elsewhere.
+#[utoipa::path(
+    post,
+    path = "/v1/appliance/reset",
+    tag = "appliance",
+    request_body = ResetWanted,
+    responses((status = ACCEPTED, body = Order, description = "It begins now."))
+)]
+pub async fn reset(State(api): Shared, Asked(wanted): Asked<ResetWanted>) -> Answer<(StatusCode, Json<Order>)> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match api.door.describe().await {
+        Err(DoorError::NoDisc) => return Err(by_hand(&api)),
+        described => described?,
+    };
+    if wanted.confirm != name {
+        let detail =
+            format!("this appliance is called '{name}', and not '{:.64}': nothing was changed", wanted.confirm);
+        return Err(Problem::new(Kind::Unprocessable, detail, "confirm with its host name").at("/confirm"));
+    }
+    let keep_configuration = wanted.keep_configuration;
+    let what = if keep_configuration { "reset, keeping the configuration" } else { "reset" };
+    order(&api, what, Request::Reset(Reset { keep_configuration })).await
+}
+
+/// Where a distribution looks after the host, people know what else lies there.
+fn by_hand(api: &Api) -> Problem {
+    let config = &api.config;
+    let mut what = vec![format!("the state directory {}", config.state_dir.display())];
+    what.extend(config.secrets_key.iter().map(|key| format!("the key of secrets {}", key.display())));
+    let detail = "this appliance does not run from Bennu's own disc, and nothing was changed";
+    let advice = format!(
+        "stop the service (systemctl stop bennu), remove {} and, for another set-up, the configuration ({})",
+        what.join(", "),
+        crate::config::DEFAULT_PATH
+    );
+    Problem::new(Kind::Conflict, detail, advice)
+}
+
 /// The query of an upgrade.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -120,10 +173,18 @@ pub struct Wanted {
     /// Whether it may be older than what runs.
     #[serde(default)]
     allow_older: bool,
+    /// Whether a backup of the ledger is made first, and the upgrade refused where none can be made.
+    #[serde(default = "yes")]
+    #[param(default = true)]
+    backup: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// `POST /v1/appliance/upgrade`: verifies a disc and puts it into the slot that does not run. The next start tries it once: when
-/// its service does not become ready, what runs now starts again.
+/// its service does not become ready, what runs now starts again. A backup of the ledger is made before (`/v1/backups`).
 #[utoipa::path(
     post,
     path = "/v1/appliance/upgrade",
@@ -137,8 +198,15 @@ pub async fn upgrade(
     wanted: Result<Params<Wanted>, Problem>,
     body: Body,
 ) -> Answer<Json<SlotShown>> {
+    let wanted = match wanted {
+        Ok(Params(Wanted { size, signature, allow_older, backup })) => {
+            let disc = Disc { size, signature, allow_older };
+            backed_up(&api, backup).await.map(|()| disc)
+        }
+        Err(problem) => Err(problem),
+    };
     let disc = match wanted {
-        Ok(Params(Wanted { size, signature, allow_older })) => Disc { size, signature, allow_older },
+        Ok(disc) => disc,
         Err(problem) => {
             read_on(body);
             return Err(problem);
@@ -154,6 +222,29 @@ pub async fn upgrade(
     let Release { version, built } = release;
     on_record(&api, &format!("try {version}, built {built}, from {slot}")).await;
     Ok(Json(SlotShown { slot, version, built, standing: Standing::Trial }))
+}
+
+/// Makes a backup of the ledger, where a disc may be taken up at all: a newer version may change the ledger's format, which the
+/// present one then reads no more.
+async fn backed_up(api: &Arc<Api>, is_wanted: bool) -> Answer<()> {
+    let running = api.door.describe().await?;
+    if !is_wanted || !running.upgradable || running.state_disk.is_none() {
+        return Ok(());
+    }
+    let working = api.clone();
+    let work = tokio::task::spawn_blocking(move || backup::make_before_upgrade(&working)).await;
+    let made = work.map_err(|panic| Problem::new(Kind::Internal, panic.to_string(), ""))?;
+    let (kind, why) = match made {
+        Ok(true) => return Ok(()),
+        Ok(false) => (Kind::DiskFull, "the disk is short of room".to_owned()),
+        Err(error) => (Kind::Internal, error.to_string()),
+    };
+    tracing::error!(why, "no backup of the ledger was made, and so no upgrade");
+    Err(Problem::new(
+        kind,
+        format!("no backup of the ledger can be made before the upgrade ({why}), and nothing was changed"),
+        "make room (bennu image gc), or upgrade without one (--no-backup, backup=false) when you have one elsewhere",
+    ))
 }
 
 /// Puts it on record and has it done. What nobody could do is not on record.

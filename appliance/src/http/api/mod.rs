@@ -127,6 +127,7 @@ fn routes() -> Described {
         .routes(routes!(appliance::restart))
         .routes(routes!(appliance::power_off))
         .routes(routes!(appliance::upgrade))
+        .routes(routes!(appliance::reset))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::show, profiles::put, profiles::remove))
         .routes(routes!(rules::list))

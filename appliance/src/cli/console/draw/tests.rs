@@ -135,6 +135,33 @@ fn the_machine_ends_only_when_it_is_asked_for_twice() {
 }
 
 #[test]
+fn everything_goes_only_when_its_name_is_typed_after_two_questions() {
+    let mut view = view(Vec::new());
+    view.facts.host_name = "rack-1".into();
+    let asked = |view: &mut View, typed: &str| {
+        view.key(Key::Text('F'));
+        assert!(screen(view, 80, 24, POOR).contains("EVERYTHING"));
+        assert_eq!(view.key(Key::Text('y')), Action::None);
+        assert!(screen(view, 80, 24, POOR).contains("Really?"));
+        assert_eq!(view.key(Key::Text('y')), Action::None);
+        assert!(screen(view, 80, 24, POOR).contains("rack-1"));
+        typed.chars().for_each(|c| assert_eq!(view.key(Key::Text(c)), Action::None));
+    };
+    asked(&mut view, "rack-2");
+    assert_eq!((view.key(Key::Enter), view.mode), (Action::None, Mode::Overview));
+    assert!(view.remark.is_some());
+    asked(&mut view, "");
+    assert_eq!(view.key(Key::Enter), Action::None, "nothing typed");
+    asked(&mut view, "rack-1");
+    assert_eq!((view.key(Key::Escape), view.mode), (Action::None, Mode::Overview));
+    asked(&mut view, "rack-12");
+    view.key(Key::Backspace);
+    assert_eq!(view.key(Key::Enter), Action::Power(Power::Reset));
+    view.on_disc = false;
+    assert_eq!((view.key(Key::Text('F')), view.mode), (Action::None, Mode::Overview));
+}
+
+#[test]
 fn enter_looks_at_the_selected_machines_boot() {
     let mut view = view(vec![row(1, Kind::Booting, ""), row(2, Kind::Failed, "")]);
     assert_eq!(view.key(Key::Enter), Action::None);

@@ -95,6 +95,67 @@ async fn what_is_asked_of_the_host_is_on_record_and_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reset_is_meant_for_this_host_and_elsewhere_people_are_told_what_to_remove() {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let body = |confirm: &str| serde_json::json!({"confirm": confirm, "keep_configuration": true}).to_string();
+    let bench = Bench::new();
+    let got = bench.write(Method::POST, "/v1/appliance/reset", &body(&name)).await;
+    let place = bench.directory.path().display().to_string();
+    assert_eq!(got.status, StatusCode::CONFLICT, "{}", got.text);
+    assert!(got.text.contains(&place) && got.text.contains("systemctl stop bennu"), "{}", got.text);
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("init.sock");
+    let asked = first_process(&socket);
+    let bench = Bench::at(Door::at(&socket));
+    for confirm in ["", "another", &format!("{name}x")] {
+        let got = bench.write(Method::POST, "/v1/appliance/reset", &body(confirm)).await;
+        assert_eq!((got.status.as_u16(), &got.json()["pointer"]), (422, &"/confirm".into()), "{}", got.text);
+    }
+    assert!(bench.write(Method::POST, "/v1/appliance/reset", "{}").await.status.is_client_error());
+    let resets = || asked.lock().unwrap().iter().filter(|request| matches!(request, Request::Reset(_))).count();
+    assert_eq!(resets(), 0);
+    let got = bench.write(Method::POST, "/v1/appliance/reset", &body(&name)).await;
+    assert_eq!(got.status, StatusCode::ACCEPTED, "{}", got.text);
+    let wanted = bennu_host::reset::Reset { keep_configuration: true };
+    assert_eq!(asked.lock().unwrap().last(), Some(&Request::Reset(wanted)));
+    assert!(bench.get("/v1/audit").await.text.contains("reset, keeping the configuration"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_made_before_an_upgrade_which_is_refused_without() {
+    use bennu_rules::backup::Reason;
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("init.sock");
+    let asked = first_process(&socket);
+    let bench = Bench::at(Door::at(&socket));
+    let send = |more: &str| {
+        let path = format!("/v1/appliance/upgrade?size=6&signature=good{more}");
+        let bench = &bench;
+        async move { bench.write(Method::POST, &path, "a disc").await }
+    };
+    let state = bench.directory.path();
+    let kept = || crate::backup::kept(state);
+    assert_eq!(send("&backup=false").await.status, StatusCode::OK);
+    assert!(kept().is_empty());
+    for _ in 0..3 {
+        assert_eq!(send("").await.status, StatusCode::OK);
+        assert_eq!(kept().iter().map(|kept| kept.reason).collect::<Vec<_>>(), [Reason::Upgrade], "one an occasion");
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    }
+    crate::backup::check(std::fs::File::open(&kept()[0].file).unwrap()).unwrap();
+    // Nothing can be written where a file stands in its way.
+    std::fs::remove_dir_all(state.join("backups")).unwrap();
+    std::fs::write(state.join("backups"), "").unwrap();
+    let before = asked.lock().unwrap().len();
+    let refused = send("").await;
+    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", refused.text);
+    assert!(refused.text.contains("--no-backup"), "{}", refused.text);
+    let after: Vec<_> = asked.lock().unwrap()[before..].to_vec();
+    assert!(!after.iter().any(|request| matches!(request, Request::Install(_))), "{after:?}");
+    assert_eq!(send("&backup=false").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disc_goes_through_the_door_and_a_refusal_comes_back() {
     let place = tempfile::tempdir().unwrap();
     let socket = place.path().join("init.sock");
