@@ -1,5 +1,6 @@
 //! The configuration: on the stick or disc that was booted, from the state disk, or from the kernel's arguments.
 
+use crate::cards;
 use crate::consoles::{self, Program};
 use crate::disks::{self, Content};
 use crate::prepare;
@@ -48,7 +49,7 @@ struct File {
 
 /// Looks for it until there is one: a stick may be plugged in later.
 pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configured {
-    let mut is_told = false;
+    let (mut is_told, mut is_asked) = (false, is_plain(line));
     loop {
         for (from, text) in found(line, state) {
             match read(&text) {
@@ -72,9 +73,14 @@ pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configu
                  this machine looks for it all the time",
                 ARGUMENTS.map(|name| format!("{name}=…")).join(" ")
             ));
-            if !is_plain(line) {
-                set_up(state);
+            if !is_asked && !cards::are_there() {
+                console::say(&cards::lack());
             }
+        }
+        // Its first question is which card.
+        if !is_asked && cards::are_there() {
+            is_asked = true;
+            set_up(state);
         }
         std::thread::sleep(Duration::from_secs(1));
         modules.coldplug(bennu_stage1::modules::Devices::All);
@@ -179,17 +185,17 @@ fn of_arguments(line: &str) -> Option<String> {
     Some(text)
 }
 
+/// The host's name that a configuration gives, as far as it can be read.
+pub fn host_name(text: &str) -> Option<String> {
+    text.parse::<toml::Table>().ok()?.get("host")?.get("hostname")?.as_str().map(str::to_owned)
+}
+
 fn read(text: &str) -> Result<Host, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     file.host.check()?;
     if file.host.interface.is_empty() {
         return Err("[[host.interface]] is missing; write the name and the address of this host's interface".into());
     }
-/// The host's name that a configuration gives, as far as it can be read.
-pub fn host_name(text: &str) -> Option<String> {
-    text.parse::<toml::Table>().ok()?.get("host")?.get("hostname")?.as_str().map(str::to_owned)
-}
-
     Ok(file.host)
 }
 
@@ -220,15 +226,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_addresses_is_no_configuration() {
-        assert!(read("[boot]\ninterface = \"eth0\"").unwrap_err().contains("host.interface"));
-        assert!(read("[host]\nhostnam = \"x\"").unwrap_err().contains("hostnam"));
-        assert!(read("[[host.interface]]\nname=\"eth0\"\naddress=\"10.0.0.0/8\"").is_err());
-    }
-    #[test]
     fn the_hosts_name_is_read_even_where_the_rest_cannot_be_used() {
         assert_eq!(host_name("[host]\nhostname = \"rack\"\nodd = 1").as_deref(), Some("rack"));
         assert_eq!(host_name("[host]\n").or(host_name("=")), None);
     }
 
+    #[test]
+    fn a_file_without_addresses_is_no_configuration() {
+        assert!(read("[boot]\ninterface = \"eth0\"").unwrap_err().contains("host.interface"));
+        assert!(read("[host]\nhostnam = \"x\"").unwrap_err().contains("hostnam"));
+        assert!(read("[[host.interface]]\nname=\"eth0\"\naddress=\"10.0.0.0/8\"").is_err());
+    }
 }

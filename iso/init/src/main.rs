@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod ask;
+mod cards;
 mod configuration;
 mod consoles;
 mod disks;
@@ -17,16 +18,16 @@ mod power;
 mod prepare;
 mod readiness;
 mod release;
-mod root;
 mod reset;
+mod root;
 mod seeds;
 mod service;
 mod slots;
 mod state;
 mod time;
+mod told;
 mod watchdog;
 mod welcome;
-mod told;
 
 use bennu_stage1::{
     cmdline, console, early,
@@ -79,16 +80,17 @@ fn run() -> ! {
     input::listen();
     time::correct();
     let kept = state::find().map(state::open);
-    let configured = configuration::find(&line, kept.as_ref(), &mut modules);
     reset::finish();
     if kept.is_some() {
         reset::offer(&line);
         time::correct_by_state();
     }
+    let configured = configuration::find(&line, kept.as_ref(), &mut modules);
     if kept.is_none() {
         prepare_state(&configured, &mut modules);
     }
     configuration::keep(&configured);
+    cards::wait(&mut modules);
     host::configure(&configured.host);
     slots::look();
     door::open();
