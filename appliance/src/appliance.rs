@@ -128,6 +128,11 @@ impl Appliance {
         &self.config.settings
     }
 
+    /// The Bennu that answers DHCP on an interface in our place, if one does.
+    pub fn stands_by(&self, interface: &str) -> Option<Ipv4Addr> {
+        self.ledger.live(|live, _| live.stands_by(interface).map(|peer| peer.server))
+    }
+
     /// Notes something seen of whoever has `address` now, if that is a machine we know of.
     pub fn observe_peer(&self, address: IpAddr, seen: Seen) {
         if let Some(mac) = self.machine_at(address) {

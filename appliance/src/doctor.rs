@@ -88,7 +88,7 @@ fn examine(path: &Path, server: &str, tell: &mut dyn FnMut(Finding)) {
         for interface in &interfaces {
             host::ports(interface, config, tell);
         }
-        wire::other_dhcp_servers(&interfaces, &config.settings, tell);
+        wire::other_dhcp_servers(&interfaces, &config.settings, status.as_ref(), tell);
         service::discovery_image(server, config, status.is_some(), tell);
     }
     clock::look(tell);

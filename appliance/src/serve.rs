@@ -89,8 +89,8 @@ async fn serve(config: Config, socket: Socket, mut network: Network, key: KeyFil
     // Bound before others are looked for: whoever is on this host is found at once.
     let interfaces = appliance.interfaces.now();
     let bound = interfaces.iter().map(|interface| Bound::bind(interface, &appliance.config));
-    let bound = bound.collect::<Result<Vec<_>>>()?;
-    first::look(&appliance).await?;
+    let mut bound = bound.collect::<Result<Vec<_>>>()?;
+    first::look(&appliance, &mut bound).await?;
     for bound in bound {
         tasks.spawn(interface::keep_serving(bound, appliance.clone()));
     }
@@ -229,6 +229,7 @@ fn announce(appliance: &Appliance) {
             interface = interface.name,
             address = %interface.address,
             dhcp = ?appliance.config.settings.dhcp,
+            stands_by_for = appliance.stands_by(&interface.name).map(tracing::field::display),
             http = %appliance.origin_for(interface.address),
             "serving"
         );

@@ -14,6 +14,7 @@ use crate::{
     MacAddress, Machine, Timestamp,
     backup::Noted,
     boot::{Boot, BootId},
+    dhcp::standby::Post,
     image::{Digest, Image, ImageName, Tag},
     journey::Observation,
     lease::{Lease, LeaseKey},
@@ -252,6 +253,13 @@ pub enum Volatile {
         client: MacAddress,
         /// When.
         at: Timestamp,
+    },
+    /// Notes whether DHCP is answered on an interface.
+    PutPost {
+        /// The interface's name.
+        interface: String,
+        /// Whether it is.
+        post: Post,
     },
     /// Notes that a range was searched and had nothing.
     Exhausted {

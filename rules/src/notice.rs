@@ -29,6 +29,24 @@ pub enum Notice {
         #[schema(value_type = String, format = Ipv4)]
         server: Ipv4Addr,
     },
+    /// Another Bennu answers DHCP on our wire, and this one does not while it does.
+    StandsBy {
+        /// Where.
+        interface: String,
+        /// Its server identifier.
+        #[schema(value_type = String, format = Ipv4)]
+        server: Ipv4Addr,
+        /// Its card.
+        card: MacAddress,
+    },
+    /// The Bennu that answered DHCP on our wire is silent, and this one answers there.
+    TakesOver {
+        /// Where.
+        interface: String,
+        /// The silent one's server identifier.
+        #[schema(value_type = String, format = Ipv4)]
+        server: Ipv4Addr,
+    },
     /// An address of a range is used by somebody who did not get it from us.
     AddressTaken {
         /// Which.
@@ -143,8 +161,17 @@ impl Notice {
                  allow_servers = [\"{server}\"] under [boot]"
             ),
             Self::OtherAppliance { server, .. } => format!(
-                "one wire needs one Bennu: stop one of the two, or, if both are meant, give them ranges that do not \
-                 overlap and write allow_servers = [\"{server}\"] under [boot]"
+                "one wire needs one Bennu, and one of the two stands by within 20 s. If both go on to answer, that one is \
+                 told to: stop one of the two, or, if both are meant, give them ranges that do not overlap and write \
+                 allow_servers = [\"{server}\"] under [boot]"
+            ),
+            Self::StandsBy { server, card, .. } => format!(
+                "this one answers by itself once {server} is silent for 12 s; to move to this one, stop the other. If both \
+                 are meant to answer, give them ranges that do not overlap and write allow_servers = [\"{server}\"] under \
+                 [boot]. If you know of no other Bennu, somebody plays one: find the card {card} and take it off this wire"
+            ),
+            Self::TakesOver { server, .. } => format!(
+                "look at {server} if it is meant to answer: when it starts again it stands by, until this one is stopped"
             ),
             Self::AddressTaken { address, .. } => {
                 format!(
@@ -174,6 +201,13 @@ impl fmt::Display for Notice {
                 write!(f, "another DHCP server, {server}, answers on {interface} ({said})")
             }
             Self::OtherAppliance { interface, server } => write!(f, "another Bennu, {server}, answers on {interface}"),
+            Self::StandsBy { interface, server, card } => write!(
+                f,
+                "standing by on {interface}: another Bennu, {server} (card {card}), answers there, and this one answers no DHCP"
+            ),
+            Self::TakesOver { interface, server } => {
+                write!(f, "answering DHCP on {interface}: another Bennu, {server}, which did so, is silent")
+            }
             Self::AddressTaken { address, by, found_by } => {
                 write!(f, "{address} is in use by somebody who did not get it here")?;
                 if let Some(by) = by {

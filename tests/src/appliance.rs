@@ -199,6 +199,12 @@ impl Appliance {
 
     /// Starts it, and waits until it answers.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.answers()
+    }
+
+    /// Starts it.
+    pub fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the appliance runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut serve = match &self.disk {
@@ -207,8 +213,15 @@ impl Appliance {
         };
         serve.arg("serve").arg("--config").arg(self.dir.join("bennu.toml"));
         let child = serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        let mut child = child.context("cannot start the appliance")?;
+        let child = child.context("cannot start the appliance")?;
         self.home.note_process(child.id())?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    /// Waits until it answers after its start.
+    pub fn answers(&mut self) -> Result<()> {
+        let mut child = self.process.take().context("the appliance does not run")?;
         let deadline = Instant::now() + Duration::from_secs(30);
         while UnixStream::connect(&self.socket).is_err() {
             if let Some(status) = child.try_wait()? {

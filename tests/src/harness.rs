@@ -146,8 +146,9 @@ fn keep_evidence(life: Life, dir: &Path, failed: bool) {
     let _ = fs::remove_dir_all(&kept);
     let _ = fs::create_dir_all(&kept);
     let mut found: Vec<PathBuf> = Vec::new();
-    for place in
-        [dir.to_owned(), dir.join("appliance")].into_iter().chain((1..10).map(|n| dir.join(format!("machine{n}"))))
+    for place in [dir.to_owned(), dir.join("appliance"), dir.join("twin")]
+        .into_iter()
+        .chain((1..10).map(|n| dir.join(format!("machine{n}"))))
     {
         let Ok(entries) = fs::read_dir(place) else { continue };
         found.extend(

@@ -64,8 +64,20 @@ impl Rack {
 
     /// Another appliance on the same wire, at this address, not yet running.
     pub fn twin(&self, address: &str, config: &Config) -> Result<Appliance> {
-        let namespace = self.wire.plug("twin", "prov0", address)?;
+        self.twin_on(MAIN, address, config)
+    }
+
+    /// Another appliance on any bridge of the rack, at this address, not yet running.
+    pub fn twin_on(&self, bridge: &str, address: &str, config: &Config) -> Result<Appliance> {
+        let namespace = self.wire.plug_bare("twin", bridge, "prov0")?;
+        namespace.ip(&format!("address add {address} dev prov0"))?;
         Appliance::named("twin", "twin.sock", Rc::clone(&self.home), namespace, &["prov0"], config)
+    }
+
+    /// An appliance at 10.77.0.1, not yet running.
+    pub fn first(&self, config: &Config) -> Result<Appliance> {
+        let namespace = self.wire.plug("appliance", "prov0", "10.77.0.1/24")?;
+        Appliance::new(Rc::clone(&self.home), namespace, &["prov0"], config)
     }
 
     /// A cable from the wire to an interface that is made in `namespace`.

@@ -142,6 +142,15 @@ impl Wire {
         Ok(())
     }
 
+    /// A cable between two bridges: they are one wire from now on.
+    pub fn join(&self, one: &str, other: &str) -> Result<()> {
+        self.inside.ip("link add join0 type veth peer name join1")?;
+        for (end, bridge) in [("join0", one), ("join1", other)] {
+            self.inside.ip(&format!("link set {end} master {bridge} up"))?;
+        }
+        Ok(())
+    }
+
     /// A new tap on a bridge; its name.
     pub fn tap(&self, bridge: &str) -> Result<String> {
         let number = self.taps.get() + 1;

@@ -22,7 +22,8 @@ pub async fn run(client: &Client, output: Json) -> Done {
 
 fn described(status: &Status) -> String {
     let interface = |shown: &crate::http::api::status::InterfaceShown| {
-        format!("{} {} ({})", shown.name, shown.address, shown.network)
+        let post = shown.stands_by_for.map(|server| format!(", standing by for {server}: no DHCP")).unwrap_or_default();
+        format!("{} {} ({}){post}", shown.name, shown.address, shown.network)
     };
     let states: Vec<String> =
         status.machines_by_state.iter().map(|(state, count)| format!("{count} {state}")).collect();

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::{
+    http::api::status::Status,
     interfaces::Interface,
     wire::{Ear, Other},
 };
@@ -13,14 +14,25 @@ use futures_util::future::join_all;
 use std::io;
 
 /// Looks who answers on each interface, on all of them at once.
-pub fn other_dhcp_servers(interfaces: &[Interface], settings: &Settings, tell: &mut dyn FnMut(Finding)) {
+pub fn other_dhcp_servers(
+    interfaces: &[Interface],
+    settings: &Settings,
+    status: Option<&Status>,
+    tell: &mut dyn FnMut(Finding),
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let looks = runtime.map(|runtime| runtime.block_on(join_all(interfaces.iter().map(look))));
     match looks {
         Ok(looks) => {
             for (interface, found) in interfaces.iter().zip(looks) {
                 let check = format!("DHCP servers on {}", interface.name);
-                tell(found.map_or_else(|error| not_looked(&check, &error), |found| judged(&check, &found, settings)));
+                match found {
+                    Ok(found) => {
+                        tell(judged(&check, &found, settings));
+                        bennus(interface, &found, settings, status).into_iter().for_each(&mut *tell);
+                    }
+                    Err(error) => tell(not_looked(&check, &error)),
+                }
             }
         }
         Err(error) => tell(not_looked("DHCP servers", &error)),
@@ -39,10 +51,41 @@ fn not_looked(check: &str, error: &io::Error) -> Finding {
     Finding::warn(check, format!("not looked at: {error}"), "look at the interface's link")
 }
 
+/// What is with other Bennus: of two one stands by.
+fn bennus(interface: &Interface, others: &[Other], settings: &Settings, status: Option<&Status>) -> Option<Finding> {
+    let check = format!("other Bennus on {}", interface.name);
+    let is_bennu = |other: &&Other| other.heard.appliance.is_some() && !is_allowed(other, settings);
+    let all: Vec<&Other> = others.iter().filter(is_bennu).collect();
+    let here = status.and_then(|status| status.interfaces.iter().find(|shown| shown.name == interface.name));
+    let help = "one wire needs one Bennu: stop one of the two; or, if both are meant, give them ranges that do not overlap \
+                and name the other's address in allow_servers";
+    if let Some(server) = here.and_then(|shown| shown.stands_by_for) {
+        let detail = format!("this one stands by for {server} and answers no DHCP; it begins once that one is silent");
+        return Some(Finding::warn(check, detail, help));
+    }
+    let serving: Vec<&Other> = all.iter().copied().filter(|other| serves(other)).collect();
+    match (serving.is_empty(), all.is_empty()) {
+        (_, true) => None,
+        (true, _) => Some(Finding::ok(check, format!("{} stands by", named(all)))),
+        (false, _) => {
+            Some(Finding::warn(check, format!("{} answers; one of the two is to stand by", named(serving)), help))
+        }
+    }
+}
+
+fn serves(other: &Other) -> bool {
+    other.heard.appliance != Some(Appliance::StandsBy)
+}
+
+fn is_allowed(other: &Other, settings: &Settings) -> bool {
+    settings.allow_servers.contains(&other.heard.server)
+}
+
 /// In full mode nobody else may serve but whom the configuration allows; else one other gives the addresses.
 fn judged(check: &str, others: &[Other], settings: &Settings) -> Finding {
-    let is_allowed = |other: &&Other| settings.allow_servers.contains(&other.heard.server);
-    let (allowed, strange): (Vec<&Other>, Vec<&Other>) = others.iter().partition(is_allowed);
+    let is_allowed = |other: &&Other| is_allowed(other, settings);
+    let (allowed, mut strange): (Vec<&Other>, Vec<&Other>) = others.iter().partition(is_allowed);
+    strange.retain(|other| other.heard.appliance.is_none());
     if settings.dhcp != DhcpMode::Full {
         return judged_beside(check, others);
     }
@@ -59,7 +102,7 @@ fn judged(check: &str, others: &[Other], settings: &Settings) -> Finding {
 }
 
 fn judged_beside(check: &str, others: &[Other]) -> Finding {
-    let gives = |other: &&Other| other.heard.appliance != Some(Appliance::Proxy);
+    let gives = |other: &&Other| matches!(other.heard.appliance, None | Some(Appliance::Full));
     let giving: Vec<&Other> = others.iter().filter(gives).collect();
     match giving.as_slice() {
         [] => Finding::fail(
@@ -95,7 +138,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn other(last: u8, appliance: Option<Appliance>) -> Other {
-        let heard = Heard { server: Ipv4Addr::new(10, 77, 0, last), said: Said::Offer, appliance };
+        let heard = Heard { server: Ipv4Addr::new(10, 77, 0, last), said: Said::Offer, appliance, xid: 0 };
         Other { heard, card: MacAddress([2, 0, 0, 0, 0, last]) }
     }
 
@@ -116,9 +159,24 @@ mod tests {
     }
 
     #[test]
-    fn another_bennu_is_named_and_gives_addresses_only_in_full_mode() {
-        let finding = judged("x", &[other(2, Some(Appliance::Full))], &Settings::default());
+    fn of_two_bennus_one_stands_by() {
+        let network = "10.77.0.0/24".parse().unwrap();
+        let interface = Interface { name: "eno2".into(), index: 2, address: Ipv4Addr::new(10, 77, 0, 1), network };
+        let told = |appliance, settings: &Settings| bennus(&interface, &[other(2, appliance)], settings, None);
+        let settings = Settings::default();
+        let finding = told(Some(Appliance::Full), &settings).unwrap();
         assert!(finding.detail.contains("another Bennu, 10.77.0.2"), "{finding:?}");
+        assert_eq!(finding.verdict, Verdict::Warn);
+        assert_eq!(told(Some(Appliance::StandsBy), &settings).map(|finding| finding.verdict), Some(Verdict::Ok));
+        assert_eq!(told(None, &settings), None, "no Bennu");
+        let allowed = Settings { allow_servers: vec![Ipv4Addr::new(10, 77, 0, 2)], ..Settings::default() };
+        assert_eq!(told(Some(Appliance::Full), &allowed), None);
+    }
+
+    #[test]
+    fn another_bennu_is_no_strange_server_and_gives_addresses_only_in_full_mode() {
+        assert_eq!(verdict(&[other(2, Some(Appliance::Full))], DhcpMode::Full, &[]), Verdict::Ok);
+        assert_eq!(verdict(&[other(2, Some(Appliance::StandsBy))], DhcpMode::Proxy, &[]), Verdict::Fail);
         assert_eq!(verdict(&[other(2, Some(Appliance::Proxy))], DhcpMode::Proxy, &[]), Verdict::Fail);
         assert_eq!(verdict(&[other(2, Some(Appliance::Full))], DhcpMode::Proxy, &[]), Verdict::Ok);
     }

@@ -81,6 +81,10 @@ fn service(registry: &Registry, appliance: &Appliance) {
     gauge(registry, "bennu_resident_memory_bytes", "Memory that the service holds.", resident_memory());
     gauge(registry, "bennu_ledger_closed", "1 if a disk fault closed the ledger.", appliance.ledger.is_closed().into());
     gauge(registry, "bennu_ledger_full", "1 while the ledger's disk is full.", appliance.ledger.is_full().into());
+    let interfaces = appliance.interfaces.now();
+    let standing_by = interfaces.iter().filter(|interface| appliance.stands_by(&interface.name).is_some()).count();
+    let help = "Interfaces on which no DHCP is answered because another Bennu does.";
+    gauge(registry, "bennu_interfaces_standing_by", help, standing_by as u64);
     let build = IntGaugeVec::new(Opts::new("bennu_build_info", "Always 1; the label tells the version."), &["version"]);
     let build = build.expect(WELL_FORMED);
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);

@@ -1,25 +1,29 @@
-//! Before the first service on a wire: nobody else may give addresses there.
+//! Before the first service on a wire: nobody else may give addresses there, and another Bennu goes first.
 
-use crate::{
-    appliance::Appliance,
-    interfaces::Interface,
-    wire::{Ear, refusal},
-};
+use super::interface::Bound;
+use crate::{appliance::Appliance, interfaces::Interface, wire::refusal};
 use anyhow::{Result, bail};
-use bennu_rules::{dhcp::others::Looks, settings::DhcpMode};
+use bennu_rules::settings::DhcpMode;
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
 
-/// Refuses where addresses are ours to give, none was ever given, and somebody else answers. With leases on record the
-/// machines of that wire are ours: they are served at once, and others are only noticed. Wires are asked at the same time.
-pub async fn look(appliance: &Appliance) -> Result<()> {
-    if appliance.settings().dhcp != DhcpMode::Full {
-        return Ok(());
-    }
-    let interfaces = without_leases(appliance)?;
-    let refusals = join_all(interfaces.iter().map(|interface| refused(interface, appliance))).await;
+/// Looks who is there, on all wires at the same time. Where another Bennu serves this one stands by. Refuses where addresses
+/// are ours to give, none was ever given, and any other server answers. With leases on record the machines of that wire are
+/// ours: they are served as good as at once, and other servers are only noticed.
+pub async fn look(appliance: &Appliance, bound: &mut [Bound]) -> Result<()> {
+    let new = match appliance.settings().dhcp {
+        DhcpMode::Full => without_leases(appliance)?,
+        DhcpMode::Proxy | DhcpMode::Off => Vec::new(),
+    };
+    let looks = bound.iter_mut().map(async |bound| {
+        if new.contains(bound.interface()) {
+            return refused(bound, appliance).await;
+        }
+        bound.look_for_bennus(appliance).await;
+        None
+    });
     // One at a time is mended.
-    match refusals.into_iter().flatten().next() {
+    match join_all(looks).await.into_iter().flatten().next() {
         Some(refusal) => bail!(refusal),
         None => Ok(()),
     }
@@ -41,21 +45,16 @@ fn without_leases(appliance: &Appliance) -> Result<Vec<Interface>> {
     Ok(interfaces.iter().filter(is_new).cloned().collect())
 }
 
-async fn refused(interface: &Interface, appliance: &Appliance) -> Option<String> {
-    let name = &interface.name;
-    let others = match Ear::open(name) {
-        Ok(None) => return None,
-        Ok(Some(ear)) => {
-            tracing::info!(interface = name, "no lease is on record: looking for other DHCP servers for four seconds");
-            ear.look(Looks::AndBegins).await
+async fn refused(bound: &mut Bound, appliance: &Appliance) -> Option<String> {
+    let name = bound.interface().name.clone();
+    let watch = bound.watch()?;
+    tracing::info!(interface = name, "no lease is on record: looking for other DHCP servers for four seconds");
+    match watch.look(appliance).await {
+        Ok(others) => {
+            let strangers = others.iter().filter(|other| other.heard.appliance.is_none());
+            let mut refused = strangers.filter(|other| other.heard.notice(&name, appliance.settings()).is_some());
+            refused.next().map(|other| refusal(&name, other))
         }
-        Err(error) => Err(error),
-    };
-    match others {
-        Ok(others) => others.iter().find_map(|other| {
-            let notice = other.heard.notice(name, appliance.settings())?;
-            Some(refusal(name, other, &notice))
-        }),
         Err(error) => {
             tracing::warn!(interface = name, %error, "other DHCP servers could not be looked for");
             None

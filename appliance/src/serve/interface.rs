@@ -35,7 +35,7 @@ pub struct Bound {
     wire: OnWire,
 }
 
-/// What watches and asks an interface's wire, where addresses are ours to give.
+/// What watches and asks an interface's wire, where DHCP is answered.
 #[derive(Default)]
 struct OnWire {
     prober: Option<Arc<Prober>>,
@@ -44,13 +44,11 @@ struct OnWire {
 
 impl OnWire {
     fn open(interface: &Interface, settings: &Settings) -> Self {
-        if settings.dhcp != DhcpMode::Full {
-            return Self::default();
-        }
-        let prober = if settings.probe_addresses { Prober::open(interface) } else { Ok(None) };
+        let probes = settings.probe_addresses && settings.dhcp == DhcpMode::Full;
+        let prober = if probes { Prober::open(interface) } else { Ok(None) };
         Self {
             prober: opened(interface, "addresses are offered without being looked for", prober).map(Arc::new),
-            watch: opened(interface, "other DHCP servers are not noticed", Watch::open(&interface.name)),
+            watch: opened(interface, "other DHCP servers are not noticed", Watch::open(interface, settings)),
         }
     }
 }
@@ -89,6 +87,25 @@ impl Bound {
             logs: listen(interface, config.logs.port),
             wire: OnWire::open(interface, &config.settings),
         })
+    }
+
+    /// Of which interface they are.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The watch over its wire.
+    pub fn watch(&mut self) -> Option<&mut Watch> {
+        self.wire.watch.as_mut().map(|(watch, _)| watch)
+    }
+
+    /// Stands by where another Bennu serves.
+    pub async fn look_for_bennus(&mut self, appliance: &Appliance) {
+        let name = self.interface.name.clone();
+        let Some(watch) = self.watch() else { return };
+        if let Err(error) = watch.look_for_bennus(appliance).await {
+            tracing::warn!(interface = name, %error, "other Bennus could not be looked for");
+        }
     }
 
     fn serve(self, appliance: &Arc<Appliance>) -> Running {
@@ -165,7 +182,8 @@ pub async fn keep_serving(bound: Bound, appliance: Arc<Appliance>) -> Result<()>
         }
         let Some(interface) = found else { continue };
         match Bound::bind(&interface, &appliance.config) {
-            Ok(bound) => {
+            Ok(mut bound) => {
+                bound.look_for_bennus(&appliance).await;
                 running = Some(bound.serve(&appliance));
                 complaint.clear();
                 back(&interface, &appliance);

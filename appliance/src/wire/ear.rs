@@ -6,7 +6,7 @@ use bennu_rules::{
     MacAddress,
     dhcp::{
         CLIENT_PORT, SERVER_PORT,
-        others::{Heard, Looks, question},
+        others::{Appliance, Call, Heard, Looks, question},
     },
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -25,6 +25,10 @@ pub const PATIENCE: Duration = Duration::from_secs(4);
 const QUESTIONS: u32 = 3;
 /// Between two of them.
 const PACE: Duration = Duration::from_secs(1);
+/// How long a Bennu on the wire may take to answer a call; it answers at once.
+const ANSWERED: Duration = Duration::from_millis(300);
+/// Between two calls of a look.
+const CALLS_PACE: Duration = Duration::from_millis(100);
 /// A DHCP packet in its datagram.
 const LARGEST: usize = 4096;
 
@@ -32,6 +36,15 @@ const LARGEST: usize = 4096;
 pub struct Ear {
     socket: PacketSocket,
     ours: Vec<Card>,
+}
+
+/// A word that was heard on the wire.
+#[derive(Debug, Clone, Copy)]
+pub enum Word {
+    /// A server's.
+    Server(Other),
+    /// A Bennu's to others.
+    Call(Call),
 }
 
 /// What was heard, and whose card sent it.
@@ -51,22 +64,47 @@ impl Ear {
         Ok(Some(Self { socket, ours: Card::all() }))
     }
 
+    /// The card that it listens with.
+    pub fn card(&self) -> MacAddress {
+        self.socket.card().mac
+    }
+
     /// Asks as a card that does not exist.
     pub async fn ask(&self, who: Looks) -> io::Result<()> {
-        let mut chance = [0; 9];
-        SystemRandom::new().fill(&mut chance).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-        let [a, b, c, d, e, xid @ ..] = chance;
+        let [a, b, c, d, e, xid @ ..] = chance::<9>()?;
         // Locally administered, so no machine has it (IEEE 802, clause 8.4). The frame itself is our card's, since
         // switches and hypervisors may shut out a port that speaks for another card.
         let message = question(MacAddress([0x02, a, b, c, d, e]), u32::from_be_bytes(xid), who);
-        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT);
-        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
-        let packet = Datagram { from, to, payload: &message }.packet()?;
+        self.send(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT), SERVER_PORT, &message).await
+    }
+
+    /// Calls the Bennus of the wire, from our own address there. The transaction that they answer.
+    pub async fn call(&self, own: Ipv4Addr) -> io::Result<u32> {
+        let call = Call { xid: u32::from_be_bytes(chance()?), card: self.card() };
+        self.send(SocketAddrV4::new(own, SERVER_PORT), CLIENT_PORT, &call.packet()).await.map(|()| call.xid)
+    }
+
+    /// Answers the call of another Bennu.
+    pub async fn answer(&self, call: Call, own: Ipv4Addr, appliance: Appliance) -> io::Result<()> {
+        self.send(SocketAddrV4::new(own, SERVER_PORT), CLIENT_PORT, &call.answered(own, appliance)).await
+    }
+
+    async fn send(&self, from: SocketAddrV4, to: u16, message: &[u8]) -> io::Result<()> {
+        let packet = Datagram { from, to: SocketAddrV4::new(Ipv4Addr::BROADCAST, to), payload: message }.packet()?;
         self.socket.send(MacAddress([0xff; 6]), &packet).await
     }
 
     /// Waits until a server says something that is not ours.
     pub async fn hear(&self) -> io::Result<Other> {
+        loop {
+            if let Word::Server(other) = self.listen().await? {
+                return Ok(other);
+            }
+        }
+    }
+
+    /// Waits for a word of a server, or of a Bennu to others.
+    pub async fn listen(&self) -> io::Result<Word> {
         let mut buffer = [0; LARGEST];
         loop {
             let (length, card) = self.socket.receive(&mut buffer).await?;
@@ -74,12 +112,27 @@ impl Ear {
             if self.ours.iter().any(|own| own.mac == card) {
                 continue;
             }
-            let datagram = Datagram::read(&buffer[..length]);
-            let heard = datagram.and_then(|datagram| Heard::parse(datagram.payload, *datagram.from.ip()));
-            if let Some(heard) = heard {
-                return Ok(Other { heard, card });
+            let Some(datagram) = Datagram::read(&buffer[..length]) else { continue };
+            if let Some(call) = Call::parse(datagram.payload) {
+                return Ok(Word::Call(call));
+            }
+            if let Some(heard) = Heard::parse(datagram.payload, *datagram.from.ip()) {
+                return Ok(Word::Server(Other { heard, card }));
             }
         }
+    }
+
+    /// Calls the Bennus of the wire a few times, and gathers what they answer meanwhile.
+    pub async fn look_for_bennus(&self, own: Ipv4Addr) -> io::Result<Vec<Other>> {
+        let (began, mut found) = (Instant::now(), Vec::new());
+        for round in 1..=QUESTIONS {
+            self.call(own).await?;
+            let until = began + if round == QUESTIONS { ANSWERED } else { CALLS_PACE * round };
+            while let Ok(other) = timeout_at(until, self.hear()).await {
+                found.push(other?);
+            }
+        }
+        Ok(found)
     }
 
     /// Asks a few times, and gathers the servers that are heard meanwhile, each once.
@@ -99,6 +152,12 @@ impl Ear {
         }
         Ok(found.into_values().collect())
     }
+}
+
+fn chance<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    Ok(bytes)
 }
 
 /// Lets nothing but BOOTP replies wake us: whole UDP packets from port 67 or to port 68 whose first byte is 2.

@@ -5,6 +5,7 @@ mod datagram;
 mod ear;
 mod hearing;
 mod packet_socket;
+mod post;
 mod prober;
 mod watch;
 

@@ -1,10 +1,13 @@
 //! Watches a wire that we serve for servers that do not belong there, while we serve.
 
-use super::ear::{Ear, Other};
-use crate::appliance::Appliance;
+use super::{
+    ear::{Ear, Other, Word},
+    post::Sentry,
+};
+use crate::{appliance::Appliance, interfaces::Interface};
 use bennu_rules::{
     dhcp::others::{Heard, Looks, Said},
-    notice::Notice,
+    settings::{DhcpMode, Settings},
 };
 use std::{collections::BTreeMap, future, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
@@ -50,6 +53,9 @@ struct Known {
 pub struct Watch {
     ear: Ear,
     interface: String,
+    /// Unless addresses are ours to give, only other Bennus are of interest.
+    gives_addresses: bool,
+    sentry: Sentry,
     hints: mpsc::Receiver<Hint>,
     known: BTreeMap<Ipv4Addr, Known>,
     asked: Instant,
@@ -58,24 +64,46 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Over the wire of an interface; `None` where it is no Ethernet.
-    pub fn open(interface: &str) -> std::io::Result<Option<(Self, Hints)>> {
-        let Some(ear) = Ear::open(interface)? else { return Ok(None) };
+    /// Over the wire of an interface; `None` where it is no Ethernet, or no DHCP is answered.
+    pub fn open(interface: &Interface, settings: &Settings) -> std::io::Result<Option<(Self, Hints)>> {
+        let Some(ear) = Ear::open(&interface.name)? else { return Ok(None) };
+        let Some(sentry) = Sentry::new(interface, &ear, settings) else { return Ok(None) };
         let (sender, hints) = mpsc::channel(64);
-        let (interface, known) = (interface.to_owned(), BTreeMap::new());
-        let watch = Self { ear, interface, hints, known, asked: Instant::now(), question: None };
+        let (interface, known) = (interface.name.clone(), BTreeMap::new());
+        let (gives_addresses, asked) = (settings.dhcp == DhcpMode::Full, Instant::now());
+        let watch = Self { ear, interface, gives_addresses, sentry, hints, known, asked, question: None };
         Ok(Some((watch, sender)))
+    }
+
+    /// Looks for a moment whether another Bennu serves, and takes the post that follows.
+    pub async fn look_for_bennus(&mut self, appliance: &Appliance) -> std::io::Result<()> {
+        let found = self.ear.look_for_bennus(self.sentry.address()).await;
+        self.sentry.begin(found.as_deref().unwrap_or_default(), appliance).await;
+        found.map(drop)
+    }
+
+    /// Looks who serves for as long as any server may take to answer, and takes the post that follows.
+    pub async fn look(&mut self, appliance: &Appliance) -> std::io::Result<Vec<Other>> {
+        let found = self.ear.look(Looks::AndBegins).await;
+        self.sentry.begin(found.as_deref().unwrap_or_default(), appliance).await;
+        found
     }
 
     /// Watches until it is stopped. Asks once at the beginning.
     pub async fn keep(mut self, appliance: Arc<Appliance>, stop: CancellationToken) {
-        self.ask(Looks::AndBegins).await;
+        if self.gives_addresses {
+            self.ask(Looks::AndBegins).await;
+        }
         loop {
             let due = self.known.values().filter_map(|known| known.due).min();
             tokio::select! {
                 () = stop.cancelled() => return,
-                other = self.ear.hear() => match other {
-                    Ok(Other { heard, .. }) => self.heard(heard, &appliance),
+                word = self.ear.listen() => match word {
+                    Ok(Word::Call(call)) => self.sentry.answer(call, &self.ear).await,
+                    Ok(Word::Server(other)) => {
+                        self.sentry.hear(&other, &appliance).await;
+                        self.heard(other.heard, &appliance);
+                    }
                     Err(error) => {
                         tracing::debug!(interface = self.interface, %error, "the wire cannot be listened to");
                         tokio::time::sleep(PAUSE).await;
@@ -83,18 +111,23 @@ impl Watch {
                 },
                 Some(hint) = self.hints.recv() => match hint {
                     Hint::TookAnother(server) => {
-                        self.heard(Heard { server, said: Said::Offer, appliance: None }, &appliance);
+                        self.heard(Heard { server, said: Said::Offer, appliance: None, xid: 0 }, &appliance);
                     }
-                    Hint::Begins => self.ask_after(BEGINNING),
+                    Hint::Begins => self.sentry.look_soon(BEGINNING),
                 },
                 () = until(self.question) => self.ask(Looks::Only).await,
                 () = until(due) => self.tell(&appliance),
+                () = tokio::time::sleep_until(self.sentry.due()) => self.sentry.call(&self.ear, &appliance).await,
             }
         }
     }
 
     fn heard(&mut self, heard: Heard, appliance: &Appliance) {
         let settings = appliance.settings();
+        let is_leader = self.sentry.stands_by_for() == Some(heard.server);
+        if is_leader || heard.appliance.is_none() && !self.gives_addresses {
+            return;
+        }
         let is_ours = || appliance.interfaces.now().iter().any(|own| own.address == heard.server);
         // Our own answer may come back by a relay, but never with another Bennu's mark.
         if heard.notice(&self.interface, settings).is_none() || heard.appliance.is_none() && is_ours() {
@@ -151,18 +184,11 @@ async fn until(due: Option<Instant>) {
 }
 
 /// What to do about a server that keeps us from starting.
-pub fn refusal(interface: &str, other: &Other, notice: &Notice) -> String {
+pub fn refusal(interface: &str, other: &Other) -> String {
     let Other { heard: Heard { server, .. }, card } = other;
-    match notice {
-        Notice::OtherAppliance { .. } => format!(
-            "another Bennu, {server} (card {card}), answers on {interface}, and no lease is on record here yet. One wire \
-             needs one Bennu: stop one of the two, or, if both are meant, give them ranges that do not overlap and write \
-             allow_servers = [\"{server}\"] under [boot]"
-        ),
-        _ => format!(
-            "another DHCP server, {server} (card {card}), answers on {interface}, and no lease is on record here yet. Two \
-             servers would give machines addresses at random: stop that one, or write dhcp = \"proxy\" under [boot] and \
-             let it give the addresses, or, if both are meant, allow_servers = [\"{server}\"]"
-        ),
-    }
+    format!(
+        "another DHCP server, {server} (card {card}), answers on {interface}, and no lease is on record here yet. Two \
+         servers would give machines addresses at random: stop that one, or write dhcp = \"proxy\" under [boot] and \
+         let it give the addresses, or, if both are meant, allow_servers = [\"{server}\"]"
+    )
 }

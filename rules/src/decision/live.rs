@@ -9,6 +9,7 @@ use super::{
 use crate::{
     MacAddress, Timestamp,
     boot::{Boot, Token},
+    dhcp::standby::{Peer, Post},
     journey::Observation,
     lease::LeaseKey,
     notice::{Notice, Noticed, Notices},
@@ -44,6 +45,8 @@ pub struct Live {
     declines: Declines,
     exhausted: Exhausted,
     notices: Notices,
+    /// The interfaces on which another Bennu answers in our place.
+    stands_by: BTreeMap<String, Peer>,
 }
 
 impl Live {
@@ -61,6 +64,12 @@ impl Live {
             Volatile::Admit(now) => self.strangers.admit(now),
             Volatile::CountDecline { subnet, client, at } => self.declines.count(subnet, client, at),
             Volatile::Exhausted { subnet, is_known, at } => self.exhausted.note(subnet, is_known, at),
+            Volatile::PutPost { interface, post: Post::StandsBy(peer) } => {
+                self.stands_by.insert(interface, peer);
+            }
+            Volatile::PutPost { interface, post: Post::Serves } => {
+                self.stands_by.remove(&interface);
+            }
         }
     }
 
@@ -169,6 +178,11 @@ impl Live {
     /// What a person should know, the latest last.
     pub fn notices(&self) -> &[Noticed] {
         self.notices.all()
+    }
+
+    /// The Bennu that answers DHCP on an interface in our place, if one does.
+    pub fn stands_by(&self, interface: &str) -> Option<&Peer> {
+        self.stands_by.get(interface)
     }
 
     fn vet(&mut self, vetted: Vetted) {

@@ -7,6 +7,7 @@ use super::{
     others, proxy,
     reply::{Reply, SendTo},
     request::{BOOT_SERVER_PORT, Kind, Request},
+    standby::is_promised,
 };
 use crate::{
     Decision, MacAddress, Machine, Moment, View, Volatile,
@@ -71,6 +72,8 @@ pub enum Reason {
     NotItsAddress(Kind),
     /// It is no client but a Bennu that looks for other servers, elsewhere or not on this wire.
     LooksForServers,
+    /// Another Bennu answers on this wire.
+    StandsBy(Ipv4Addr),
     /// More cards that nobody knows ask than the limit allows.
     TooManyUnknown,
     /// The client, or many together, declined more addresses than anybody believes.
@@ -102,6 +105,7 @@ impl fmt::Display for Reason {
             }
             Self::NotItsAddress(kind) => write!(f, "its {kind} is about an address that it does not have"),
             Self::LooksForServers => f.write_str("it is no client but looks for DHCP servers"),
+            Self::StandsBy(server) => write!(f, "another Bennu, {server}, answers on this wire"),
             Self::TooManyUnknown => f.write_str("nobody knows it, and more such cards ask than the limit allows"),
             Self::TooManyDeclines(address) => {
                 write!(f, "it declined {address}, after more of such than a wire with stray hosts has: not believed")
@@ -112,7 +116,7 @@ impl fmt::Display for Reason {
 
 impl Reason {
     /// Every [`Reason::name`].
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 19] = [
         "off",
         "not_a_network_boot",
         "site_servers_matter",
@@ -131,6 +135,7 @@ impl Reason {
         "looks_for_servers",
         "too_many_unknown",
         "too_many_declines",
+        "stands_by",
     ];
 
     /// One word for it, for programs.
@@ -154,19 +159,25 @@ impl Reason {
             Self::LooksForServers => 15,
             Self::TooManyUnknown => 16,
             Self::TooManyDeclines(_) => 17,
+            Self::StandsBy(_) => 18,
         }]
     }
 
     /// Whether it belongs into a machine's timeline: what a proxy overhears at every boot does not.
     fn is_worth_noting(&self) -> bool {
-        !matches!(self, Self::Off | Self::NotANetworkBoot | Self::SiteServersMatter | Self::TooManyUnknown)
+        let is_overheard = matches!(self, Self::NotANetworkBoot | Self::SiteServersMatter | Self::StandsBy(_));
+        !is_overheard && !matches!(self, Self::Off | Self::TooManyUnknown)
     }
 }
 
 /// Decides what a DHCP request gets.
 pub fn decide(request: &Request, view: &View<'_>, at: &Moment) -> Decision<DhcpAnswer> {
-    if let Some(decision) = others::answer(request, at.settings.dhcp) {
+    let stands_by = view.live.stands_by(&request.received.interface);
+    if let Some(decision) = others::answer(request, at.settings.dhcp, stands_by.is_some()) {
         return decision;
+    }
+    if let Some(peer) = stands_by.filter(|_| !is_promised(request, view, at.now)) {
+        return Decision::just(DhcpAnswer::Silence(Reason::StandsBy(peer.server)));
     }
     if at.settings.dhcp == DhcpMode::Off {
         return Decision::just(DhcpAnswer::Silence(Reason::Off));

@@ -19,6 +19,7 @@ mod proxy;
 pub mod reply;
 pub mod request;
 pub mod site;
+pub mod standby;
 
 pub use decide::{DhcpAnswer, Reason, decide};
 pub use full::takes_up_an_offer;

@@ -2,6 +2,9 @@
 //!
 //! Who looks asks for an address like a client, and never takes it. Another Bennu knows the question by its vendor
 //! class: it holds no address and opens no boot for it, and says what it is.
+//!
+//! Bennus that serve call each other, too, in replies to a transaction that nobody has: no DHCP server reads a reply, and
+//! no client takes one that is not its own (RFC 2131 §4.4.1), so that a site's servers neither hold nor log anything.
 
 use super::{
     decide::{DhcpAnswer, Reason},
@@ -31,6 +34,10 @@ const ANSWER: &str = "bennu";
 const GIVES_ADDRESSES: &[u8] = b"full";
 /// In option 43 of an answer.
 const STANDS_BESIDE: &[u8] = b"proxy";
+/// In option 43 of an answer.
+const STANDS_BY: &[u8] = b"standby";
+/// Vendor class of a Bennu's call.
+const CALL: &str = "bennu-call";
 /// Some servers and relays drop what is shorter than a BOOTP packet (RFC 1542 §2.1).
 const LEAST_SIZE: usize = 300;
 
@@ -67,24 +74,70 @@ pub fn asked_by(request: &Request) -> Option<Looks> {
 
 /// Our answer to such a question: an OFFER without an address. One that a relay passed on gets none, for it was asked on
 /// another wire, or comes back to who asked it.
-pub(super) fn answer(request: &Request, mode: DhcpMode) -> Option<Decision<DhcpAnswer>> {
+pub(super) fn answer(request: &Request, mode: DhcpMode, stands_by: bool) -> Option<Decision<DhcpAnswer>> {
     asked_by(request)?;
-    if request.is_relayed() || mode == DhcpMode::Off {
+    let Some(appliance) = Appliance::of(mode, stands_by).filter(|_| !request.is_relayed()) else {
         return Some(Decision::just(DhcpAnswer::Silence(Reason::LooksForServers)));
-    }
-    let none = Ipv4Addr::UNSPECIFIED;
-    let mut message = Message::new_with_id(request.xid, none, none, none, none, &request.mac.0);
-    message.set_opcode(Opcode::BootReply).set_flags(Flags::new(request.flags));
-    message.opts_mut().insert(DhcpOption::MessageType(MessageType::Offer));
-    message.opts_mut().insert(DhcpOption::ServerIdentifier(request.our_id()));
-    insert(&mut message, code::CLASS, ANSWER.as_bytes());
-    insert(&mut message, code::VENDOR, if mode == DhcpMode::Full { GIVES_ADDRESSES } else { STANDS_BESIDE });
-    let packet = encoded(&message);
+    };
+    let call = Call { xid: request.xid, card: request.mac };
+    let packet = call.answered(request.our_id(), appliance);
     Some(Decision::just(DhcpAnswer::Reply { packet, send_to: SendTo::Broadcast, probe: None }))
+}
+
+/// A Bennu's question who else of them is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Its transaction, which the answers repeat.
+    pub xid: u32,
+    /// The card that asks.
+    pub card: MacAddress,
+}
+
+impl Call {
+    /// As it goes to everybody's port 68.
+    pub fn packet(&self) -> Vec<u8> {
+        let mut message = self.reply();
+        insert(&mut message, code::CLASS, CALL.as_bytes());
+        encoded(&message)
+    }
+
+    /// Reads one. `None`: it is something else.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let options = options_of(bytes)?;
+        let is_call = options.text(code::CLASS).as_deref() == Some(CALL) && options.get(code::MESSAGE_TYPE).is_none();
+        let card = MacAddress(bytes.get(28..34)?.try_into().ok()?);
+        is_call.then_some(Self { xid: u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?), card })
+    }
+
+    /// The answer of a Bennu with this server identifier: an OFFER without an address.
+    pub fn answered(&self, server: Ipv4Addr, appliance: Appliance) -> Vec<u8> {
+        let mut message = self.reply();
+        message.set_flags(Flags::default().set_broadcast());
+        message.opts_mut().insert(DhcpOption::MessageType(MessageType::Offer));
+        message.opts_mut().insert(DhcpOption::ServerIdentifier(server));
+        insert(&mut message, code::CLASS, ANSWER.as_bytes());
+        insert(&mut message, code::VENDOR, appliance.word());
+        encoded(&message)
+    }
+
+    fn reply(&self) -> Message {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let mut message = Message::new_with_id(self.xid, none, none, none, none, &self.card.0);
+        message.set_opcode(Opcode::BootReply);
+        message
+    }
 }
 
 fn insert(message: &mut Message, code: u8, bytes: &[u8]) {
     message.opts_mut().insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::from(code), bytes.to_vec())));
+}
+
+/// The options of a reply.
+fn options_of(bytes: &[u8]) -> Option<Options> {
+    if bytes.first() != Some(&2) || *bytes.get(236..240)? != dhcproto::v4::MAGIC {
+        return None;
+    }
+    Options::parse(bytes.get(240..)?, bytes.get(108..236)?, bytes.get(44..108)?).ok()
 }
 
 fn encoded(message: &Message) -> Vec<u8> {
@@ -121,6 +174,33 @@ pub enum Appliance {
     Full,
     /// It stands beside the site's server.
     Proxy,
+    /// It answers no machine while another Bennu does.
+    StandsBy,
+}
+
+impl Appliance {
+    /// What a Bennu that is configured so is; `None` where it answers no DHCP.
+    pub fn of(mode: DhcpMode, stands_by: bool) -> Option<Self> {
+        match mode {
+            DhcpMode::Off => None,
+            _ if stands_by => Some(Self::StandsBy),
+            DhcpMode::Full => Some(Self::Full),
+            DhcpMode::Proxy => Some(Self::Proxy),
+        }
+    }
+
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Full => GIVES_ADDRESSES,
+            Self::Proxy => STANDS_BESIDE,
+            Self::StandsBy => STANDS_BY,
+        }
+    }
+
+    /// Of a word that is not known: a server that may give addresses.
+    fn named(word: Option<&[u8]>) -> Self {
+        [Self::Proxy, Self::StandsBy].into_iter().find(|known| word == Some(known.word())).unwrap_or(Self::Full)
+    }
 }
 
 /// A server that was heard.
@@ -132,15 +212,14 @@ pub struct Heard {
     pub said: Said,
     /// Set where it called itself a Bennu.
     pub appliance: Option<Appliance>,
+    /// The transaction that it answered.
+    pub xid: u32,
 }
 
 impl Heard {
     /// Reads what came from `source`. `None`: no DHCP server says such a thing.
     pub fn parse(bytes: &[u8], source: Ipv4Addr) -> Option<Self> {
-        if bytes.first() != Some(&2) || *bytes.get(236..240)? != dhcproto::v4::MAGIC {
-            return None;
-        }
-        let options = Options::parse(bytes.get(240..)?, bytes.get(108..236)?, bytes.get(44..108)?).ok()?;
+        let options = options_of(bytes)?;
         let said = match options.get(code::MESSAGE_TYPE)? {
             [2] => Said::Offer,
             [5] => Said::Ack,
@@ -148,18 +227,19 @@ impl Heard {
             _ => return None,
         };
         let is_bennu = options.text(code::CLASS).as_deref() == Some(ANSWER);
-        let stands_beside = options.get(code::VENDOR) == Some(STANDS_BESIDE);
-        let appliance = is_bennu.then_some(if stands_beside { Appliance::Proxy } else { Appliance::Full });
-        Some(Self { server: options.address(code::SERVER_ID).unwrap_or(source), said, appliance })
+        let appliance = is_bennu.then(|| Appliance::named(options.get(code::VENDOR)));
+        let xid = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
+        Some(Self { server: options.address(code::SERVER_ID).unwrap_or(source), said, appliance, xid })
     }
 
-    /// What a person should know of it; `None` where the configuration allows it.
+    /// What a person should know of it; `None` where the configuration allows it, or it answers no machine.
     pub fn notice(&self, interface: &str, settings: &Settings) -> Option<Notice> {
         let (interface, server) = (interface.to_owned(), self.server);
         if settings.allow_servers.contains(&server) {
             return None;
         }
         Some(match self.appliance {
+            Some(Appliance::StandsBy) => return None,
             Some(_) => Notice::OtherAppliance { interface, server },
             None => Notice::OtherServer { interface, server, said: self.said.to_string() },
         })
@@ -169,13 +249,17 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Live, Moment, Timestamp, View, dhcp::Received, dhcp::decide, memory::Memory};
+    use crate::{
+        Live, Moment, Timestamp, View,
+        dhcp::{Malformed, Received, decide},
+        memory::Memory,
+    };
     use std::sync::Arc;
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
     const OURS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-    fn ask(bytes: &[u8], dhcp: DhcpMode) -> Decision<DhcpAnswer> {
+    fn asked(bytes: &[u8]) -> Result<Request, Malformed> {
         let received = Received {
             interface: "eno1".into(),
             interface_index: 1,
@@ -185,11 +269,15 @@ mod tests {
             source: "0.0.0.0:68".parse().unwrap(),
             destination: Ipv4Addr::BROADCAST,
         };
+        Request::parse(bytes, &received)
+    }
+
+    fn ask(bytes: &[u8], dhcp: DhcpMode) -> Decision<DhcpAnswer> {
         let subnets = vec![crate::settings::Subnet::new("10.77.0.0/24".parse().unwrap())];
         let settings = Arc::new(Settings { dhcp, subnets, ..Settings::default() });
         let at = Moment { now: Timestamp(1), entropy: [0; 32], settings };
         let (records, live) = (Memory::default(), Live::default());
-        decide(&Request::parse(bytes, &received).unwrap(), &View { records: &records, live: &live }, &at)
+        decide(&asked(bytes).unwrap(), &View { records: &records, live: &live }, &at)
     }
 
     #[test]
@@ -206,7 +294,7 @@ mod tests {
             };
             assert_eq!(packet[16..20], [0; 4], "no address");
             let heard = Heard::parse(&packet, Ipv4Addr::UNSPECIFIED).unwrap();
-            assert_eq!(heard, Heard { server: OURS, said: Said::Offer, appliance: Some(appliance) });
+            assert_eq!(heard, Heard { server: OURS, said: Said::Offer, appliance: Some(appliance), xid: 7 });
         }
         assert_eq!(
             ask(&question(MAC, 7, Looks::Only), DhcpMode::Off).answer,
@@ -230,7 +318,7 @@ mod tests {
         let at = offer.windows(3).position(|bytes| bytes == [53, 1, 1]).unwrap();
         for (kind, said) in [(2, Said::Offer), (5, Said::Ack), (6, Said::Nak)] {
             offer[at + 2] = kind;
-            let heard = Heard { server: OURS, said, appliance: None };
+            let heard = Heard { server: OURS, said, appliance: None, xid: 7 };
             assert_eq!(Heard::parse(&offer, OURS), Some(heard), "without option 54 the sender counts");
         }
         for length in 0..offer.len() {
@@ -240,9 +328,29 @@ mod tests {
 
     #[test]
     fn an_allowed_server_is_nobodys_business() {
-        let heard = Heard { server: OURS, said: Said::Offer, appliance: None };
+        let heard = Heard { server: OURS, said: Said::Offer, appliance: None, xid: 7 };
         let settings = Settings { allow_servers: vec![OURS], ..Settings::default() };
         assert_eq!(heard.notice("eno1", &settings), None);
         assert!(heard.notice("eno1", &Settings::default()).is_some());
+        let stands_by = Heard { appliance: Some(Appliance::StandsBy), ..heard };
+        assert_eq!(stands_by.notice("eno1", &Settings::default()), None, "no machine hears it");
+    }
+
+    #[test]
+    fn a_call_is_read_by_bennus_alone_and_answered_with_what_they_are() {
+        let call = Call { xid: 0x0102_0304, card: MAC };
+        let packet = call.packet();
+        assert_eq!(Call::parse(&packet), Some(call));
+        assert_eq!(Heard::parse(&packet, OURS), None, "no server speaks");
+        assert_eq!(asked(&packet), Err(Malformed::NotARequest(2)), "no server is asked");
+        for appliance in [Appliance::Full, Appliance::Proxy, Appliance::StandsBy] {
+            let answer = call.answered(OURS, appliance);
+            assert_eq!(Call::parse(&answer), None);
+            let heard = Heard { server: OURS, said: Said::Offer, appliance: Some(appliance), xid: call.xid };
+            assert_eq!(Heard::parse(&answer, Ipv4Addr::UNSPECIFIED), Some(heard));
+        }
+        for length in 0..packet.len() {
+            let _ = Call::parse(&packet[..length]);
+        }
     }
 }

@@ -14,4 +14,5 @@ mod properties;
 mod pxe;
 mod secure_boot;
 mod site;
+mod standby;
 mod strangers;

@@ -40,6 +40,11 @@ impl Client {
         Self { link, server_mac, mac, own: None, xid }
     }
 
+    /// The same, sending what is for the server alone to this card.
+    pub fn knowing(self, server_mac: Mac) -> Self {
+        Self { server_mac, ..self }
+    }
+
     /// A packet of a conversation of its own.
     pub fn ask(&mut self, kind: u8) -> Ask {
         self.xid += 1;

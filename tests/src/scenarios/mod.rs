@@ -28,6 +28,7 @@ mod signatures;
 mod slow_http;
 mod sources;
 mod trials;
+mod twins;
 mod waiting;
 mod wire;
 
@@ -83,7 +84,10 @@ pub const LIVES: &[Life] = &[
     backup::ONE_FILE,
     slow_http::HELD_UP,
     wire::STRANGERS,
-    wire::TWINS,
+    twins::JOINED,
+    twins::NEWCOMER,
+    twins::AT_ONCE,
+    twins::PROXIES,
     wire::CABLES,
     api::DESCRIBED,
 ];

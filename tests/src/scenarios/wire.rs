@@ -34,16 +34,6 @@ pub const STRANGERS: Life = Life {
     },
 };
 
-/// Two Bennus on one wire.
-pub const TWINS: Life = Life {
-    name: "twins",
-    shows: &["wire_a_twin_is_known"],
-    live: |story| {
-        let rack = story.rack()?;
-        story.show("wire_a_twin_is_known", || twin(&rack))
-    },
-};
-
 /// Interfaces that go and come back.
 pub const CABLES: Life = Life {
     name: "cables",
@@ -131,21 +121,6 @@ fn later_server(rack: &Rack, bennu: &mut Appliance, host: &Namespace) -> Result<
     Ok(format!("noticed {} and {} ms after it was sent", told.as_millis(), heard.as_millis()))
 }
 
-fn twin(rack: &Rack) -> Result<String> {
-    let bennu = rack.appliance(Config::full())?;
-    let mut twin = rack.twin("10.77.0.2/24", &Config::full())?;
-    let said = refused(&mut twin)?;
-    for part in ["another Bennu, 10.77.0.1 (card ", "prov0", "allow_servers = [\"10.77.0.1\"]"] {
-        ensure!(said.contains(part), "'{part}' is not in: {said}");
-    }
-    twin.configure(&Config::full().boot("allow_servers = [\"10.77.0.1\"]"))?;
-    twin.start()?;
-    let took = wait_for(&bennu, "other_appliance", |notice| notice["server"] == "10.77.0.2")?;
-    let notices = notices(&twin)?;
-    ensure!(notices.is_empty(), "the twin noticed what it is told to allow: {notices:?}");
-    Ok(format!("the first knew {} ms after the second served", took.as_millis()))
-}
-
 /// Asks until an offer comes from this server; how long that took.
 fn offered_by(client: &mut Client, server: Ipv4Addr) -> Result<Duration> {
     let began = Instant::now();
@@ -187,17 +162,17 @@ fn new_interface(rack: &Rack, bennu: &Appliance, host: &Namespace) -> Result<Str
     Ok(format!("after {} ms", took.as_millis()))
 }
 
-fn client(host: &Namespace, number: u8) -> Result<Client> {
+pub(super) fn client(host: &Namespace, number: u8) -> Result<Client> {
     Ok(Client::new(Link::open(host, "net0")?, [0xff; 6], [0x52, 0x54, 0x0d, 0, 0, number]))
 }
 
-fn notices(bennu: &Appliance) -> Result<Vec<Value>> {
+pub(super) fn notices(bennu: &Appliance) -> Result<Vec<Value>> {
     let status = bennu.json(["status"])?;
     status["notices"].as_array().cloned().context("the status has no notices")
 }
 
 /// Waits for a notice; how long that took.
-fn wait_for(bennu: &Appliance, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Duration> {
+pub(super) fn wait_for(bennu: &Appliance, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Duration> {
     let began = Instant::now();
     loop {
         let notices = notices(bennu)?;

@@ -93,7 +93,9 @@ fn about(status: &Status, paint: &mut Paint<'_>) {
         [] => field(paint, "serving", "nothing: no interface is up", paint.look.bad()),
         all => {
             for (at, interface) in all.iter().enumerate() {
-                let mode = if at == 0 { dhcp.as_str() } else { "" };
+                let stands_by = interface.stands_by_for.map(|server| format!("STANDS BY for {server}: no DHCP"));
+                let mode = stands_by.as_deref().unwrap_or(if at == 0 { dhcp.as_str() } else { "" });
+                let post = if stands_by.is_some() { paint.look.bad() } else { plain };
                 let label = fitted(if at == 0 { "serving" } else { "" }, LABEL, paint.look);
                 let (link, style) = link(interface, paint.look);
                 let shown = format!("{} {}/{}, ", interface.name, interface.address, interface.network.prefix_len());
@@ -102,7 +104,7 @@ fn about(status: &Status, paint: &mut Paint<'_>) {
                     (&shown, plain),
                     (link, style),
                     ("  ", plain),
-                    (mode, plain),
+                    (mode, post),
                 ]);
             }
         }

@@ -65,7 +65,7 @@ async fn look(name: String, answered: Answered) {
             let heard = others.iter().map(|other| Heard {
                 server: other.heard.server,
                 is_bennu: other.heard.appliance.is_some(),
-                gives_addresses: other.heard.appliance != Some(Appliance::Proxy),
+                gives_addresses: matches!(other.heard.appliance, None | Some(Appliance::Full)),
             });
             answered.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), heard.collect());
         }

@@ -78,6 +78,10 @@ pub struct InterfaceShown {
     /// Whether its cable leads to something; `null`: the system does not say.
     #[serde(default)]
     pub link: Option<bool>,
+    /// The Bennu that answers DHCP there while this one stands by.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub stands_by_for: Option<Ipv4Addr>,
 }
 
 /// `GET /v1/status`
@@ -100,6 +104,7 @@ pub(super) fn status(api: &Api) -> Answer<Status> {
         address: interface.address,
         network: interface.network.trunc(),
         link: crate::interfaces::link(&interface.name),
+        stands_by_for: api.stands_by(&interface.name),
     };
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
