@@ -53,6 +53,7 @@ pub enum Found {
 /// The prober of one wire.
 pub struct Prober {
     socket: PacketSocket,
+    interface: String,
     own: Ipv4Addr,
     /// Who waits for an address, and which card answered for it.
     waiting: Mutex<BTreeMap<Ipv4Addr, watch::Sender<Option<MacAddress>>>>,
@@ -65,7 +66,8 @@ impl Prober {
         let Some(card) = Card::of(&interface.name) else { return Ok(None) };
         let all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX);
         let socket = PacketSocket::listener(card, libc::ETH_P_ARP, &[all])?;
-        Ok(Some(Self { socket, own: interface.address, waiting: Mutex::default(), newcomer: Notify::new() }))
+        let (interface, own) = (interface.name.clone(), interface.address);
+        Ok(Some(Self { socket, interface, own, waiting: Mutex::default(), newcomer: Notify::new() }))
     }
 
     /// Somebody asked for an address: more may be wanted soon.
@@ -192,6 +194,10 @@ impl Prober {
             }
             // However many newcomers there are.
             tokio::time::sleep(BREATH).await;
+            // Who stands by offers none, and two that look for one address at a time think that the other takes it.
+            if appliance.stands_by(&self.interface).is_some() {
+                continue;
+            }
             let ahead: Rule<Ipv4Addr, Vec<Ipv4Addr>> = |own, view, at| Decision::just(probe_ahead(view, at, *own));
             let wanted = appliance.ledger.ponder(&self.own, ahead).map(|decision| decision.answer).unwrap_or_default();
             stream::iter(wanted)

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{appliance::Appliance, interfaces::Interface};
 use bennu_rules::{
-    dhcp::others::{Heard, Looks, Said},
+    dhcp::others::{Appliance as Kind, Heard, Looks, Said},
     settings::{DhcpMode, Settings},
 };
 use std::{collections::BTreeMap, future, net::Ipv4Addr, sync::Arc, time::Duration};
@@ -124,6 +124,11 @@ impl Watch {
 
     fn heard(&mut self, heard: Heard, appliance: &Appliance) {
         let settings = appliance.settings();
+        if heard.appliance == Some(Kind::StandsBy) {
+            // What it offered before is over.
+            self.known.remove(&heard.server);
+            return;
+        }
         let is_leader = self.sentry.stands_by_for() == Some(heard.server);
         if is_leader || heard.appliance.is_none() && !self.gives_addresses {
             return;
