@@ -65,6 +65,11 @@ impl Story {
         Ok(rack)
     }
 
+    /// What comes next gets a rack of its own.
+    pub fn leave_rack(&mut self) {
+        self.rack = None;
+    }
+
     /// One named test: from the test before it, or the beginning, to the end of `test`, whose text joins the report.
     pub fn show(&mut self, name: &'static str, test: impl FnOnce() -> Result<String>) -> Result<()> {
         let outcome = test();

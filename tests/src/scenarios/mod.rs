@@ -28,7 +28,6 @@ mod signatures;
 mod slow_http;
 mod sources;
 mod trials;
-mod twins;
 mod waiting;
 mod wire;
 
@@ -84,10 +83,7 @@ pub const LIVES: &[Life] = &[
     backup::ONE_FILE,
     slow_http::HELD_UP,
     wire::STRANGERS,
-    twins::JOINED,
-    twins::NEWCOMER,
-    twins::AT_ONCE,
-    twins::PROXIES,
+    wire::TWINS,
     wire::CABLES,
     api::DESCRIBED,
 ];

@@ -16,6 +16,9 @@ use crate::{
     wire::Namespace,
 };
 
+mod twins;
+pub use twins::TWINS;
+
 /// Another DHCP server on the wire, before and after the start, and a host with an address of the range.
 pub const STRANGERS: Life = Life {
     name: "strangers",
@@ -162,17 +165,17 @@ fn new_interface(rack: &Rack, bennu: &Appliance, host: &Namespace) -> Result<Str
     Ok(format!("after {} ms", took.as_millis()))
 }
 
-pub(super) fn client(host: &Namespace, number: u8) -> Result<Client> {
+fn client(host: &Namespace, number: u8) -> Result<Client> {
     Ok(Client::new(Link::open(host, "net0")?, [0xff; 6], [0x52, 0x54, 0x0d, 0, 0, number]))
 }
 
-pub(super) fn notices(bennu: &Appliance) -> Result<Vec<Value>> {
+fn notices(bennu: &Appliance) -> Result<Vec<Value>> {
     let status = bennu.json(["status"])?;
     status["notices"].as_array().cloned().context("the status has no notices")
 }
 
 /// Waits for a notice; how long that took.
-pub(super) fn wait_for(bennu: &Appliance, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Duration> {
+fn wait_for(bennu: &Appliance, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Duration> {
     let began = Instant::now();
     loop {
         let notices = notices(bennu)?;

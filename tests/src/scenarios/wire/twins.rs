@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::wire::{client, notices, wait_for};
+use super::{client, notices, wait_for};
 use crate::{
     appliance::{Appliance, Config},
     command,
@@ -17,64 +17,69 @@ use crate::{
         ask::{Ask, kind},
         client::Client,
     },
-    harness::Life,
+    harness::{Life, Story},
     rack::Rack,
     wire::{MAIN, Namespace},
 };
 
-/// One that comes later, the death of the first, and its return.
-pub const NEWCOMER: Life = Life {
-    name: "a second appliance",
-    shows: &["twins_a_newcomer_stands_by", "twins_a_silent_one_is_replaced", "twins_who_returns_stands_by"],
+/// Two Bennus on one wire, each pair on a rack of its own.
+pub const TWINS: Life = Life {
+    name: "twins",
+    shows: &[
+        "twins_a_newcomer_stands_by",
+        "twins_a_silent_one_is_replaced",
+        "twins_who_returns_stands_by",
+        "twins_begun_at_once_one_answers",
+        "twins_allowed_both_answer",
+        "twins_joined_one_answers",
+        "twins_of_two_proxies_one_answers",
+    ],
     live: |story| {
-        let rack = story.rack()?;
-        let mut first = rack.appliance(Config::full())?;
-        let mut second = rack.twin("10.77.0.2/24", &Config::full().subnet(OTHER_RANGE))?;
-        let host = rack.host("host", "10.77.0.9/24")?;
-        let (mut machine, mut leased) = (client(&host, 1)?, client(&host, 2)?);
-        let address = leased.lease()?;
-        story.show("twins_a_newcomer_stands_by", || newcomer(&first, &mut second, &mut machine, &host))?;
-        story.show("twins_a_silent_one_is_replaced", || replaced(&mut first, &second, &mut machine))?;
-        story.show("twins_who_returns_stands_by", || {
-            returned(&mut first, &mut machine)?;
-            renewed(leased, address)
-        })
+        for live in [newcomer_and_heir, at_once_and_allowed, two_wires, two_proxies] {
+            live(story)?;
+            story.leave_rack();
+        }
+        Ok(())
     },
 };
+
+/// One that comes later, the death of the first, and its return.
+fn newcomer_and_heir(story: &mut Story) -> Result<()> {
+    let rack = story.rack()?;
+    let mut first = rack.appliance(Config::full())?;
+    let mut second = rack.twin("10.77.0.2/24", &Config::full().subnet(OTHER_RANGE))?;
+    let host = rack.host("host", "10.77.0.9/24")?;
+    let (mut machine, mut leased) = (client(&host, 1)?, client(&host, 2)?);
+    let address = leased.lease()?;
+    story.show("twins_a_newcomer_stands_by", || newcomer(&first, &mut second, &mut machine, &host))?;
+    story.show("twins_a_silent_one_is_replaced", || replaced(&mut first, &second, &mut machine))?;
+    story.show("twins_who_returns_stands_by", || {
+        returned(&mut first, &mut machine)?;
+        renewed(leased, address)
+    })
+}
 
 /// Two that are started together, and one that is told that the other may answer.
-pub const AT_ONCE: Life = Life {
-    name: "two appliances at once",
-    shows: &["twins_begun_at_once_one_answers", "twins_allowed_both_answer"],
-    live: |story| {
-        let rack = story.rack()?;
-        let mut first = rack.first(&Config::full())?;
-        let mut second = rack.twin("10.77.0.2/24", &Config::full())?;
-        let host = rack.host("host", "10.77.0.9/24")?;
-        story.show("twins_begun_at_once_one_answers", || at_once([&mut first, &mut second], &mut client(&host, 1)?))?;
-        story.show("twins_allowed_both_answer", || allowed([&mut first, &mut second], &mut client(&host, 2)?))
-    },
-};
+fn at_once_and_allowed(story: &mut Story) -> Result<()> {
+    let rack = story.rack()?;
+    let mut first = rack.first(&Config::full())?;
+    let mut second = rack.twin("10.77.0.2/24", &Config::full())?;
+    let host = rack.host("host", "10.77.0.9/24")?;
+    story.show("twins_begun_at_once_one_answers", || at_once([&mut first, &mut second], &mut client(&host, 1)?))?;
+    story.show("twins_allowed_both_answer", || allowed([&mut first, &mut second], &mut client(&host, 2)?))
+}
 
 /// Two that served for long, each on its own wire, when the wires are joined.
-pub const JOINED: Life = Life {
-    name: "two appliances and a cable",
-    shows: &["twins_joined_one_answers"],
-    live: |story| {
-        let rack = story.rack()?;
-        story.show("twins_joined_one_answers", || joined(&rack))
-    },
-};
+fn two_wires(story: &mut Story) -> Result<()> {
+    let rack = story.rack()?;
+    story.show("twins_joined_one_answers", || joined(&rack))
+}
 
 /// Two beside the site's server.
-pub const PROXIES: Life = Life {
-    name: "two proxies",
-    shows: &["twins_of_two_proxies_one_answers"],
-    live: |story| {
-        let rack = story.rack()?;
-        story.show("twins_of_two_proxies_one_answers", || proxies(&rack))
-    },
-};
+fn two_proxies(story: &mut Story) -> Result<()> {
+    let rack = story.rack()?;
+    story.show("twins_of_two_proxies_one_answers", || proxies(&rack))
+}
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const SECOND: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
