@@ -104,20 +104,26 @@ pub struct Host {
 impl Host {
     /// Starts a machine from the disc with nothing but its state disk, and answers its set-up over the serial line.
     pub fn set_up(rack: &Rack, spec: Spec, medium: Medium) -> Result<(Self, String)> {
-        let home = rack.home().dir().join("desk");
-        fs::create_dir_all(&home)?;
-        let machine = spec.memory(512).graphics().starts_from(medium, &disc()?).start()?;
-        let desk = rack.host("desk", "10.77.0.9/24")?;
-        let mut host = Self { machine, desk, home, token: String::new() };
+        let mut host = Self::unanswered(rack, spec, medium)?;
         host.answer()?;
         let remark = host.ready()?;
         Ok((host, remark))
     }
 
+    /// Starts a machine from the disc with nothing else; its set-up waits at its first question.
+    pub fn unanswered(rack: &Rack, spec: Spec, medium: Medium) -> Result<Self> {
+        let home = rack.home().dir().join("desk");
+        fs::create_dir_all(&home)?;
+        let machine = spec.memory(512).graphics().starts_from(medium, &disc()?).start()?;
+        let desk = rack.host("desk", "10.77.0.9/24")?;
+        let host = Self { machine, desk, home, token: String::new() };
+        host.console()?.wait_for("set-up: answer", READY_SECONDS)?;
+        Ok(host)
+    }
+
     /// Takes what the set-up proposes, with an answer that it does not take among them.
     fn answer(&self) -> Result<()> {
         let console = self.console()?;
-        console.wait_for("set-up: answer", READY_SECONDS)?;
         for step in 1..=SET_UP_STEPS {
             console.wait_for(&format!("{step}/{SET_UP_STEPS}"), 60)?;
             if step == ADDRESS_STEP {
@@ -146,7 +152,7 @@ impl Host {
     /// The same from this disc.
     pub fn start_from(rack: &Rack, spec: Spec, medium: Medium, disc: &Path) -> Result<(Self, String)> {
         let home = rack.home().dir().join("desk");
-        let machine = configured(spec, medium, disc, &home)?.start()?;
+        let machine = configured(spec, medium, disc, &home, "")?.start()?;
         let desk = rack.host("desk", "10.77.0.9/24")?;
         let mut host = Self { machine, desk, home, token: String::new() };
         let remark = host.ready()?;
@@ -155,8 +161,13 @@ impl Host {
 
     /// Another machine in its place, which knows nothing of it: its token and certificate are new.
     pub fn replace(&mut self, spec: Spec, medium: Medium) -> Result<String> {
+        self.replace_with(spec, medium, "")
+    }
+
+    /// The same with these lines more under `[host]`.
+    pub fn replace_with(&mut self, spec: Spec, medium: Medium, host: &str) -> Result<String> {
         self.machine.power_off()?;
-        self.machine = configured(spec, medium, &disc()?, &self.home)?.start()?;
+        self.machine = configured(spec, medium, &disc()?, &self.home, host)?.start()?;
         let remark = self.ready()?;
         self.introduce()?;
         Ok(remark)
@@ -260,10 +271,10 @@ impl Host {
 }
 
 /// A machine that starts from the disc, with 512 MiB of memory and its configuration on a stick.
-fn configured(spec: Spec, medium: Medium, disc: &Path, home: &Path) -> Result<Spec> {
+fn configured(spec: Spec, medium: Medium, disc: &Path, home: &Path, host: &str) -> Result<Spec> {
     let stick = home.join("stick");
     fs::create_dir_all(&stick)?;
-    fs::write(stick.join("bennu.toml"), CONFIGURATION)?;
+    fs::write(stick.join("bennu.toml"), CONFIGURATION.replace("[host]\n", &format!("[host]\n{host}\n")))?;
     Ok(spec.memory(512).starts_from(medium, disc).stick(&stick))
 }
 

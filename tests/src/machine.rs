@@ -77,6 +77,7 @@ pub struct Spec {
     rom_without_http: bool,
     graphics: bool,
     bridge: String,
+    second_bridge: Option<String>,
     medium: Option<(Medium, PathBuf)>,
     stick: Option<PathBuf>,
 }
@@ -115,6 +116,7 @@ impl Spec {
             rom_without_http: false,
             graphics: false,
             bridge: "wire".into(),
+            second_bridge: None,
             medium: None,
             stick: None,
         }
@@ -186,6 +188,12 @@ impl Spec {
         self
     }
 
+    /// A second network card, on this bridge.
+    pub fn second_card(mut self, bridge: &str) -> Self {
+        self.second_bridge = Some(bridge.into());
+        self
+    }
+
     /// Puts the machine into the rack, switched off.
     pub fn install(self) -> Result<Machine> {
         let name = format!("machine{}", self.number);
@@ -204,7 +212,8 @@ impl Spec {
             self.prepare.map_or(Ok(()), |prepare| prepare(&dir.join("scratch")))?;
         }
         let tap = self.wire.tap(&self.bridge)?;
-        Ok(Machine { spec: self, name, dir, tap, running: None, starts: 0 })
+        let second_tap = self.second_bridge.as_ref().map(|bridge| self.wire.tap(bridge)).transpose()?;
+        Ok(Machine { spec: self, name, dir, tap, second_tap, running: None, starts: 0 })
     }
 
     /// Puts the machine into the rack and switches it on.
@@ -245,7 +254,9 @@ impl Spec {
         if self.scratch.is_some() {
             let scratch = dir.join("scratch");
             qemu.arg("-drive").arg(format!("if=none,id=scratch,format=raw,file={}", scratch.display()));
-            qemu.args(["-device", "virtio-blk-pci,drive=scratch,serial=scratch"]);
+            // OVMF shows loaders no disk that is not in the boot order.
+            let place = if self.firmware != Firmware::Bios && self.medium.is_some() { ",bootindex=3" } else { "" };
+            qemu.args(["-device", &format!("virtio-blk-pci,drive=scratch,serial=scratch{place}")]);
         }
         self.add_media(&mut qemu);
         Ok(qemu)
@@ -328,6 +339,7 @@ pub struct Machine {
     name: String,
     dir: PathBuf,
     tap: String,
+    second_tap: Option<String>,
     running: Option<Running>,
     starts: u32,
 }
@@ -357,6 +369,11 @@ impl Machine {
         self.starts += 1;
         let errors = fs::File::create(self.dir.join("qemu.log"))?;
         let mut command = self.spec.qemu(&self.dir, &self.tap, &self.qmp_socket())?;
+        if let Some(tap) = &self.second_tap {
+            command.args(["-netdev", &format!("tap,id=net1,ifname={tap},script=no,downscript=no,vnet_hdr=off")]);
+            command
+                .args(["-device", &format!("virtio-net-pci,netdev=net1,id=nic1,mac={},romfile=", second(&self.mac()))]);
+        }
         let mut qemu = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -497,6 +514,11 @@ impl Machine {
         let said = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
         if said.trim().is_empty() { self.name.clone() } else { format!("{} (QEMU says: {})", self.name, said.trim()) }
     }
+}
+
+/// The hardware address of a second card.
+fn second(mac: &str) -> String {
+    mac.replacen("52:", "56:", 1)
 }
 
 impl Drop for Machine {

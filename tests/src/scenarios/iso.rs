@@ -1,6 +1,9 @@
 //! The appliance's own disc: it starts on every firmware, and a rack boots from it alone.
 
 mod cut;
+mod odd;
+
+pub use odd::{BROUGHT, ODD};
 
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -94,16 +97,20 @@ fn boots_a_rack(story: &mut Story, cuts: u32) -> Result<()> {
 pub const UPGRADE: Life = Life {
     name: "iso upgrade",
     shows: &["iso_upgrade_refused", "iso_upgrade", "iso_upgrade_falls_back"],
-    live: upgrades,
+    live: |story| upgrades(story, Firmware::Bios),
 };
+
+/// The same with Secure Boot on.
+pub const UPGRADE_UEFI: Life =
+    Life { name: "iso upgrade uefi", shows: UPGRADE.shows, live: |story| upgrades(story, Firmware::UefiSecureBoot) };
 
 /// A machine that is on record and never switched on.
 const ASSIGNED: &str = "52:54:00:00:00:77";
 
-fn upgrades(story: &mut Story) -> Result<()> {
+fn upgrades(story: &mut Story, firmware: Firmware) -> Result<()> {
     let rack = story.rack()?;
     let discs = Discs::make(&rack.home().dir().join("discs"))?;
-    let (mut host, _) = Host::start_from(&rack, with_state(rack.machine(Firmware::Bios)), Medium::Cd, &discs.first)?;
+    let (mut host, _) = Host::start_from(&rack, with_state(rack.machine(firmware)), Medium::Cd, &discs.first)?;
     host.introduce()?;
     let (kernel, initrd) = (discs.place.join("kernel"), discs.place.join("initrd"));
     fs::write(&kernel, source::kernel("6.1.0-test"))?;

@@ -89,8 +89,16 @@ pub const LIVES: &[Life] = &[
 ];
 
 /// Lives of the long tests alone.
-pub const LONG_LIVES: &[Life] =
-    &[loss::FIFTIETH, metadata::TEN_REIMAGES, iso::CUTS, iso::UPGRADE, api::DESCRIBED_AT_LENGTH];
+pub const LONG_LIVES: &[Life] = &[
+    loss::FIFTIETH,
+    metadata::TEN_REIMAGES,
+    iso::CUTS,
+    iso::UPGRADE,
+    iso::UPGRADE_UEFI,
+    iso::ODD,
+    iso::BROUGHT,
+    api::DESCRIBED_AT_LENGTH,
+];
 
 /// The lives that a filter names, or all but the long ones; of these only what it names in full.
 pub fn named(filters: &[String]) -> Vec<Life> {
