@@ -19,15 +19,18 @@ use crate::{
 mod twins;
 pub use twins::TWINS;
 
-/// Another DHCP server on the wire, before and after the start, and a host with an address of the range.
+/// Another DHCP server on the wire, beside it, before and after the start, and a host with an address of the range.
 pub const STRANGERS: Life = Life {
     name: "strangers",
     shows: &[
+        "twins_of_two_proxies_one_answers",
         "wire_another_server_refuses_the_start",
         "wire_an_address_in_use_is_not_offered",
         "wire_a_later_server_is_noticed",
     ],
     live: |story| {
+        twins::two_proxies(story)?;
+        story.leave_rack();
         let rack = story.rack()?;
         story.show("wire_another_server_refuses_the_start", another_server)?;
         let mut bennu = rack.appliance(Config::full().subnet("range = \"10.77.0.60-10.77.0.61\""))?;
@@ -37,11 +40,13 @@ pub const STRANGERS: Life = Life {
     },
 };
 
-/// Interfaces that go and come back.
+/// Wires that become one, and interfaces that go and come back.
 pub const CABLES: Life = Life {
     name: "cables",
-    shows: &["wire_a_new_address_is_used_at_once", "wire_a_new_interface_is_served"],
+    shows: &["twins_joined_one_answers", "wire_a_new_address_is_used_at_once", "wire_a_new_interface_is_served"],
     live: |story| {
+        twins::two_wires(story)?;
+        story.leave_rack();
         let rack = story.rack()?;
         let bennu = rack.appliance(Config::full())?;
         let host = rack.host("host", "10.77.0.9/24")?;
