@@ -58,6 +58,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// How the management plane is reached over the network.
     pub api: ApiSettings,
+    /// The time zone in which people at consoles read times; `None`: UTC.
+    pub time_zone: Option<String>,
     /// What rules see.
     pub settings: Arc<Settings>,
     /// How images are made.
@@ -168,6 +170,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, String> {
         let written: Written = toml::from_str(text).map_err(|error| explain(&error, text))?;
         written.host.check()?;
+        written.host.time_zone.as_deref().map_or(Ok(()), crate::zone::check)?;
         let boot = written.boot;
         let interfaces = match boot.interface {
             None => return Err(
@@ -261,6 +264,7 @@ impl Config {
             user,
             secrets_key: written.secrets_key,
             ssh_host_keys: boot.ssh_host_keys.unwrap_or(true),
+            time_zone: written.host.time_zone,
             state_dir: written.state_dir.unwrap_or_else(|| "/var/lib/bennu".into()),
             interfaces,
             loaders_dir: boot.loaders_dir,

@@ -30,6 +30,7 @@ mod support;
 mod tftp;
 mod trial;
 mod wire;
+mod zone;
 
 pub use http::range;
 

@@ -7,7 +7,7 @@ use super::{
     output::{bytes, fields, say, say_json, span},
 };
 pub use crate::http::api::boots::now;
-use crate::{appliance::Remote, http::api::status::Status};
+use crate::{appliance::Remote, http::api::status::Status, zone::Zone};
 use serde_json::Value;
 
 /// Runs it.
@@ -36,6 +36,7 @@ fn described(status: &Status) -> String {
         (_, true) => "its disk is full, so nothing is stored: make room, and it goes on by itself",
         _ => "",
     };
+    let zone = Zone::of(status.time_zone.as_deref());
     let mut text = format!("bennu {} is up for {} (process {})\n", status.version, span(status.uptime_ms), status.pid);
     text += &fields(&[
         ("serving", status.interfaces.iter().map(interface).collect::<Vec<_>>().join(", ")),
@@ -46,11 +47,12 @@ fn described(status: &Status) -> String {
         ("images", status.images.to_string()),
         ("disk", format!("{} free", bytes(status.disk_free))),
         ("memory", bytes(status.memory)),
+        ("time", status.time_zone.as_ref().map(|name| format!("{} ({name})", zone.time(now()))).unwrap_or_default()),
         ("ledger", ledger.to_owned()),
         ("privileges", status.privileges.as_ref().map(ToString::to_string).unwrap_or_default()),
     ]);
     for noticed in &status.notices {
-        text += &format!("\n{}  {}{}\n", noticed.until, noticed.notice, times(noticed.count));
+        text += &format!("\n{}  {}{}\n", zone.time(noticed.until), noticed.notice, times(noticed.count));
         let advice = noticed.notice.advice();
         if !advice.is_empty() {
             text += &format!("  {advice}\n");

@@ -34,6 +34,10 @@ pub struct Host {
     /// What the consoles show once the service is ready.
     #[serde(skip_serializing_if = "Console::is_default")]
     pub console: Console,
+    /// The time zone in which the consoles show times, by its name in IANA's database; UTC without one. Logs and the API are in
+    /// UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
     /// Interfaces and their addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interface: Vec<HostInterface>,

@@ -7,6 +7,7 @@ use crate::{
         terminal::{Look, Paint, fitted},
     },
     http::api::status::{InterfaceShown, Status},
+    zone::Zone,
 };
 use bennu_rules::Timestamp;
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
@@ -67,7 +68,7 @@ fn title(view: &View, paint: &mut Paint<'_>) {
     let name = if name.is_empty() { "Bennu" } else { name };
     let version =
         status.map_or_else(String::new, |status| format!("Bennu {}, up {}", status.version, span(status.uptime_ms)));
-    let clock = format!("{} UTC", clock(view.facts.now));
+    let clock = zone(view).clock_and_zone(view.facts.now);
     let right = if version.is_empty() { clock } else { format!("{version}  {clock}") };
     let room = paint.width().saturating_sub(right.chars().count() + 1);
     let name = fitted(name, room, paint.look);
@@ -75,10 +76,9 @@ fn title(view: &View, paint: &mut Paint<'_>) {
     paint.rule();
 }
 
-/// Hours, minutes and seconds of a day.
-fn clock(at: Timestamp) -> String {
-    let text = at.to_string();
-    text.get(11..19).unwrap_or_default().to_owned()
+/// That in which the appliance's people read times.
+fn zone(view: &View) -> Zone {
+    Zone::of(view.facts.status.as_ref().and_then(|status| status.time_zone.as_deref()))
 }
 
 fn field(paint: &mut Paint<'_>, name: &str, value: &str, style: Style) {
@@ -265,9 +265,9 @@ fn events(view: &View, paint: &mut Paint<'_>) {
     paint.skip();
     paint.line(&[("EVENTS", paint.look.heading())]);
     let room = paint.left().saturating_sub(1);
-    let events = &view.facts.events;
+    let (events, zone) = (&view.facts.events, zone(view));
     for Event { at, of, text } in events.range(events.len().saturating_sub(room)..) {
-        let at = format!("  {} ", clock(*at));
+        let at = format!("  {} ", zone.clock(*at));
         let of = fitted(of, 18, paint.look);
         let text = fitted(text, paint.width().saturating_sub(29), paint.look);
         paint.line(&[(&at, paint.look.label()), (&of, Style::new()), (text.trim_end(), Style::new())]);
@@ -329,7 +329,7 @@ fn help(view: &View, paint: &mut Paint<'_>) {
         field(paint, key, does, Style::new());
     }
     paint.skip();
-    let text = "This view shows what `bennu status` and `bennu boot` tell, and changes nothing. Times are UTC. Everything else is done \
+    let text = "This view shows what `bennu status` and `bennu boot` tell, and changes nothing. Times are of the zone that stands above. Everything else is done \
                 from another host, with the API's address, its certificate's fingerprint and a token.";
     paint.wrapped(text, 0, Style::new());
 }

@@ -23,6 +23,9 @@ pub struct Status {
     /// What the host is called.
     #[serde(default)]
     pub hostname: String,
+    /// The time zone in which people at its consoles read times, by its name in IANA's database; `null`: UTC.
+    #[serde(default)]
+    pub time_zone: Option<String>,
     /// Since its start.
     pub uptime_ms: u64,
     /// Its process id.
@@ -109,6 +112,7 @@ pub(super) fn status(api: &Api) -> Answer<Status> {
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        time_zone: api.config.time_zone.clone(),
         uptime_ms: api.started.elapsed().as_millis() as u64,
         pid: std::process::id(),
         dhcp: api.settings().dhcp,

@@ -107,6 +107,15 @@ fn nothing_that_a_terminal_obeys_is_drawn() {
 }
 
 #[test]
+fn times_are_those_of_the_appliances_zone() {
+    let mut view = view(Vec::new());
+    view.facts.tell(Event { at: NOW, of: "web-1".into(), text: "is up".into() });
+    view.facts.status.as_mut().unwrap().time_zone = Some("Asia/Tokyo".into());
+    let screen = screen(&view, 80, 24, POOR);
+    assert!(screen.contains("20:06:40 JST") && screen.contains("20:06:40 web-1"), "{screen}");
+}
+
+#[test]
 fn before_the_service_answers_it_says_that_it_waits() {
     let mut view = View::new(false);
     assert!(screen(&view, 80, 24, POOR).contains("waiting for the service"));
