@@ -27,7 +27,7 @@ const READY: &str = "ready to answer DHCP ";
 /// beside it.
 const READY_SECONDS: u64 = 240;
 /// The questions of the set-up where a state disk is there.
-const SET_UP_STEPS: u32 = 8;
+const SET_UP_STEPS: u32 = 9;
 const ADDRESS_STEP: u32 = 2;
 /// Its configuration, on a stick.
 const CONFIGURATION: &str = r#"[boot]

@@ -21,6 +21,7 @@ mod power;
 mod privileges;
 mod proxy;
 mod relays;
+mod reset;
 mod secrets;
 mod secure_boot;
 mod siege;
@@ -97,6 +98,7 @@ pub const LONG_LIVES: &[Life] = &[
     iso::UPGRADE_UEFI,
     iso::ODD,
     iso::BROUGHT,
+    reset::RESET,
     api::DESCRIBED_AT_LENGTH,
 ];
 

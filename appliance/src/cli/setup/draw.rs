@@ -84,6 +84,10 @@ fn words(wizard: &Wizard) -> (&'static str, String) {
             "Addresses, with spaces between; leave it empty where there are none.".into(),
         ),
         Step::Name => ("What is this host called?", "Letters, digits and '-'.".into()),
+        Step::Zone => (
+            "In which time zone are times shown here?",
+            "A name of IANA's, such as Europe/Zurich. Logs and the API are in UTC.".into(),
+        ),
         Step::State => (
             "Where are images, assignments and logs kept?",
             "An empty disk is formatted. Disks with something on them are asked for once more.".into(),
@@ -117,6 +121,7 @@ fn summary(wizard: &Wizard, paint: &mut Paint<'_>) {
         ("router", &answers.router),
         ("DNS", &answers.dns),
         ("host name", &answers.hostname),
+        ("time zone", &answers.zone),
         ("state", &place),
         ("API", &api),
     ] {

@@ -1,6 +1,6 @@
 //! The questions of the set-up, one after the other: a key leads from one to the next. It asks no system and draws nothing.
 
-use super::written::{Answers, Mode, proposed_address, proposed_range};
+use super::written::{Answers, Mode, UTC, proposed_address, proposed_range};
 use crate::cli::terminal::Key;
 use bennu_host::setup::{Disk, Disks};
 use std::net::Ipv4Addr;
@@ -41,6 +41,7 @@ pub enum Step {
     Router,
     Dns,
     Name,
+    Zone,
     State,
     /// Belongs to the one before.
     Erase,
@@ -48,7 +49,7 @@ pub enum Step {
 }
 
 /// In their order.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Interface,
     Step::Address,
     Step::Dhcp,
@@ -56,6 +57,7 @@ const STEPS: [Step; 10] = [
     Step::Router,
     Step::Dns,
     Step::Name,
+    Step::Zone,
     Step::State,
     Step::Erase,
     Step::Summary,
@@ -234,6 +236,7 @@ impl Wizard {
             Step::Address => proposed_address(self.others().first().map(|other| other.server)),
             Step::Range => self.text_at(Step::Address).parse().ok().map(proposed_range).unwrap_or_default(),
             Step::Name => "bennu1".into(),
+            Step::Zone => UTC.into(),
             _ => String::new(),
         };
         self.typed[step as usize].clone().unwrap_or_else(proposed)
@@ -290,6 +293,7 @@ impl Wizard {
             router: self.text_at(Step::Router),
             dns: self.text_at(Step::Dns),
             hostname: self.text_at(Step::Name),
+            zone: self.text_at(Step::Zone),
             place: self.place(),
         }
     }
@@ -306,7 +310,7 @@ impl Wizard {
             Step::Range => answers.check_range().and_then(|()| (self.check)(&answers.text())),
             Step::Router => answers.check_router(),
             Step::Dns => answers.name_servers().map(drop),
-            Step::Name | Step::Summary => (self.check)(&answers.text()),
+            Step::Name | Step::Zone | Step::Summary => (self.check)(&answers.text()),
             Step::Erase => match self.erased() {
                 Some(disk) if disk.serial != self.text().trim() => {
                     Err(format!("That is not its serial number. Type {} in full, or go back with Esc.", disk.serial))

@@ -4,6 +4,9 @@ use super::wizard::Place;
 use ipnet::Ipv4Net;
 use std::{fmt::Write, net::Ipv4Addr};
 
+/// The time zone where none is named.
+pub const UTC: &str = "UTC";
+
 /// How DHCP is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -36,6 +39,7 @@ pub struct Answers {
     pub router: String,
     pub dns: String,
     pub hostname: String,
+    pub zone: String,
     pub place: Place,
 }
 
@@ -120,6 +124,9 @@ impl Answers {
         let ip = address.split('/').next().unwrap_or_default();
         let _ = writeln!(text, "[api]\nlisten = {}", quoted(&format!("{ip}:8443")));
         let _ = write!(text, "[host]\nhostname = {}\n{to_outside}", quoted(&self.hostname));
+        if ![UTC, ""].contains(&self.zone.trim()) {
+            let _ = writeln!(text, "time_zone = {}", quoted(&self.zone));
+        }
         if let Place::Disk(disk) = &self.place {
             let _ = writeln!(text, "state_disk = {}", quoted(&disk.serial));
         }

@@ -43,12 +43,12 @@ fn enter(wizard: &mut Wizard, step: Step) {
 fn enter_alone_makes_a_configuration() {
     let cards = vec![card("eth0", false, None), card("eth1", true, Some(Vec::new()))];
     let mut wizard = wizard(cards, vec![disk("sda", "DATA", false), disk("sdb", "EMPTY", true)]);
-    assert_eq!(wizard.number(), (1, 9));
+    assert_eq!(wizard.number(), (1, 10));
     use Step::*;
-    for step in [Interface, Address, Dhcp, Range, Router, Dns, Name, State] {
+    for step in [Interface, Address, Dhcp, Range, Router, Dns, Name, Zone, State] {
         enter(&mut wizard, step);
     }
-    assert_eq!(wizard.number(), (9, 9));
+    assert_eq!(wizard.number(), (10, 10));
     let Outcome::Done(done) = wizard.key(Key::Enter) else { panic!("{:?}", wizard.wrong) };
     assert_eq!(done.erase, None);
     let whole: toml::Table = done.text.parse().unwrap();
@@ -67,7 +67,7 @@ fn beside_another_server_proxy_is_proposed_and_no_range_asked_for() {
     assert_eq!(wizard.text(), "192.168.7.250/24");
     enter(&mut wizard, Step::Address);
     assert_eq!(wizard.choice(), Mode::Proxy as usize);
-    assert_eq!(wizard.number().1, 8);
+    assert_eq!(wizard.number().1, 9);
     assert!(shown(80, 24, |buffer| draw(&wizard, buffer, POOR)).contains("On this wire: DHCP: 192.168.7.1."));
     enter(&mut wizard, Step::Dhcp);
     assert_eq!(wizard.step, Step::Router);
@@ -134,10 +134,10 @@ fn a_disk_with_data_is_taken_only_for_its_serial_in_full() {
     // Memory is proposed: no disk is empty. One without a serial is not offered at all.
     assert_eq!(wizard.choices().len(), 2);
     assert!(wizard.choices()[wizard.choice()].contains("LOST"));
-    assert_eq!(wizard.number(), (8, 9));
+    assert_eq!(wizard.number(), (9, 10));
     wizard.key(Key::Down);
     enter(&mut wizard, Step::State);
-    assert_eq!((wizard.step, wizard.number()), (Step::Erase, (8, 9)));
+    assert_eq!((wizard.step, wizard.number()), (Step::Erase, (9, 10)));
     for wrong in ["", "DATA", "data-1"] {
         type_in(&mut wizard, wrong);
         assert_eq!(wizard.key(Key::Enter), Outcome::None, "{wrong}");
@@ -202,4 +202,23 @@ fn every_question_fits_a_screen_of_80_by_24() {
         }
         wizard.key(Key::Enter);
     }
+}
+
+#[test]
+fn the_time_zone_is_utc_unless_another_is_typed_that_there_is() {
+    let check = |text: &str| crate::config::Config::parse(text).map(drop).map_err(|error| error.to_string());
+    let mut wizard = Wizard::new(vec![card("eth0", true, Some(Vec::new()))], None, check);
+    use Step::*;
+    for step in [Interface, Address, Dhcp, Range, Router, Dns, Name] {
+        enter(&mut wizard, step);
+    }
+    assert_eq!(wizard.text(), "UTC");
+    assert!(!wizard.answers().text().contains("time_zone"));
+    type_in(&mut wizard, "Europe/Zurch");
+    assert_eq!(wizard.key(Key::Enter), Outcome::None);
+    assert!(wizard.wrong.as_ref().unwrap().contains("Europe/Zurich"), "{:?}", wizard.wrong);
+    type_in(&mut wizard, "Europe/Zurich");
+    enter(&mut wizard, Zone);
+    let whole: toml::Table = wizard.answers().text().parse().unwrap();
+    assert_eq!(whole["host"]["time_zone"].as_str(), Some("Europe/Zurich"));
 }
