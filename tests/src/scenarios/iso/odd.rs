@@ -32,7 +32,7 @@ pub const ODD: Life = Life {
 };
 
 /// The set-up's question that the disk belongs to, and how many there are.
-const DISK_QUESTION: &str = "8/9";
+const DISK_QUESTION: &str = "9/10";
 
 /// Each card with its cable and who answers there.
 fn several_cards(host: &Host) -> Result<String> {
@@ -50,8 +50,8 @@ fn several_cards(host: &Host) -> Result<String> {
 /// Enter takes memory; the disk is offered, and taken when its serial number is typed, no sooner.
 fn used_disk(host: &mut Host) -> Result<String> {
     let console = host.machine.console()?;
-    for step in 1..=7 {
-        console.wait_for(&format!("{step}/9"), 60)?;
+    for step in 1..=8 {
+        console.wait_for(&format!("{step}/10"), 60)?;
         console.send("\r")?;
     }
     console.wait_for(DISK_QUESTION, 60)?;
@@ -66,7 +66,7 @@ fn used_disk(host: &mut Host) -> Result<String> {
         "the disk was touched before its serial number was typed"
     );
     console.send("h\r")?;
-    console.wait_for("9/9", 30)?;
+    console.wait_for("10/10", 30)?;
     console.send("\r")?;
     let remark = host.ready()?;
     host.introduce()?;
