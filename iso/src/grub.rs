@@ -6,10 +6,10 @@ use bennu_host::slots::Slot;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What starts a disc, whether that is the medium or lies in a slot: each disc says so itself, so that a later one may say
-/// it otherwise. `console=tty0` comes first so that the serial port is the one that the kernel hands on.
-pub const START: &str = "linux /boot/vmlinuz $arguments console=tty0 console=ttyS0,115200 $quiet
-initrd /boot/initrd.img
+/// What starts a disc, whether that is the medium or its parts lie in a slot, in `$base`: each disc says so itself, so that a
+/// later one may say it otherwise. `console=tty0` comes first so that the serial port is the one that the kernel hands on.
+pub const START: &str = "linux $base/boot/vmlinuz $arguments console=tty0 console=ttyS0,115200 $quiet
+initrd $base/boot/initrd.img
 ";
 
 /// What is asked of the medium itself: how it looks, and what it knows before it looks for the state disk.
@@ -30,10 +30,12 @@ if [ -n "$state" -a -s "$block" ]; then
 fi
 "#;
 
+/// `-f` asks the directory alone: for anything else UEFI's GRUB, which verifies and measures, reads a file whole.
+///
 /// The good slot starts by itself, unless the medium is newer: whoever puts a newer one in wants it. What cannot be started is
 /// followed by the medium, and an upgrade that cannot be tried by what would have started without it; GRUB 2.06 knows these by
 /// their numbers alone.
-const CHOOSE_GOOD: &str = r#"if [ -s "($state)/slots/SLOT.iso" ]; then
+const CHOOSE_GOOD: &str = r#"if [ -f "($state)/slots/SLOT/boot/initrd.img" ]; then
     if [ "$good" = SLOT ]; then
         if [ "$SLOT_rank" -ge MEDIUM_BUILT ]; then
             set default=SLOT
@@ -45,45 +47,47 @@ fi
 "#;
 
 /// A slot that has its one try left comes before all else.
-const CHOOSE_TRIAL: &str = r#"if [ "$trial" = SLOT -a "$tries" = 1 -a -s "($state)/slots/SLOT.iso" ]; then
+const CHOOSE_TRIAL: &str = r#"if [ "$trial" = SLOT -a "$tries" = 1 -a -f "($state)/slots/SLOT/boot/initrd.img" ]; then
     set default=SLOT-trial
 fi
 "#;
 
 const MEDIUM_ENTRIES: &str = r#"menuentry "Bennu MEDIUM_VERSION, from this medium" --id medium {
     set root=$medium
+    set base=
     source /boot/grub/start.cfg
 }
 menuentry "Bennu MEDIUM_VERSION, from this medium, with the kernel's messages" --id messages {
     set root=$medium
+    set base=
     set quiet=
     source /boot/grub/start.cfg
 }
 "#;
 
-const SLOT_ENTRIES: &str = r#"if [ -s "($state)/slots/SLOT.iso" ]; then
+const SLOT_ENTRIES: &str = r#"if [ -f "($state)/slots/SLOT/boot/initrd.img" ]; then
     menuentry "Bennu $SLOT_version, from slot SLOT of the state disk" --id SLOT {
-        loopback disc_SLOT "($state)/slots/SLOT.iso"
-        set root=disc_SLOT
+        set root=$state
+        set base=/slots/SLOT
         set arguments=bennu.slot=SLOT
-        source /boot/grub/start.cfg
+        source $base/boot/grub/start.cfg
     }
 fi
 "#;
 
 /// The try is taken away before it is used, and what cannot be taken away is not used: a disc that does not become ready would
 /// be started again and again.
-const TRIAL_ENTRIES: &str = r#"if [ "$trial" = SLOT -a "$tries" = 1 -a -s "($state)/slots/SLOT.iso" ]; then
+const TRIAL_ENTRIES: &str = r#"if [ "$trial" = SLOT -a "$tries" = 1 -a -f "($state)/slots/SLOT/boot/initrd.img" ]; then
     menuentry "Bennu $SLOT_version, from slot SLOT of the state disk, for the first time" --id SLOT-trial {
         set tries=0
         save_env --file "$block" tries
         set tries=1
         load_env --file "$block" tries
         if [ "$tries" = 0 ]; then
-            loopback disc_SLOT "($state)/slots/SLOT.iso"
-            set root=disc_SLOT
+            set root=$state
+            set base=/slots/SLOT
             set arguments="bennu.slot=SLOT bennu.trial"
-            source /boot/grub/start.cfg
+            source $base/boot/grub/start.cfg
         else
             echo "The state disk cannot be written to, so that the new version is not tried"
         fi
@@ -101,13 +105,12 @@ pub fn configuration(options: &Options) -> String {
 }
 
 /// What GRUB needs to read its configuration, the kernel and the initrd from the disc and from the state disk.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 16] = [
     "biosdisk",
     "iso9660",
     "part_gpt",
     "part_msdos",
     "ext2",
-    "loopback",
     "loadenv",
     "linux",
     "normal",

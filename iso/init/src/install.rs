@@ -2,7 +2,7 @@
 //! that does not run.
 
 use crate::logs::say;
-use crate::{release, slots, state};
+use crate::{release, slots, state, unpack};
 use bennu_host::door::{Answer, Disc};
 use bennu_host::slots::{Release, Slot};
 use serde::Deserialize;
@@ -18,6 +18,8 @@ const PROGRAM: &str = "/usr/bin/bennu";
 const KEY: &str = "/etc/bennu/release.pub";
 /// A disc has some 100 MB; nothing that is larger is one of ours.
 const LARGEST: u64 = 1 << 30;
+/// There, what is taken out of a disc before it is in its slot.
+const PARTS: &str = "new.parts";
 /// Left for the ledger and its logs.
 const SPARE: u64 = 64 << 20;
 
@@ -64,7 +66,8 @@ impl<'a> Install<'a> {
             return Err(Answer::refused(detail, "send the .iso file itself"));
         }
         let room = room().map_err(|error| fault("look for room on the state disk", &error))?;
-        let needed = disc.size + SPARE;
+        // The disc, and beside it for a while what is taken out of it.
+        let needed = 2 * disc.size + SPARE;
         if room < needed {
             let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
             return Err(Answer::refused(
@@ -80,10 +83,11 @@ impl<'a> Install<'a> {
     pub fn run(self, from: &mut impl Read) -> Answer {
         let (new, signature) = (slots::place().join("new"), slots::place().join("new.sig"));
         let answer = self.take(from, &new, &signature).unwrap_or_else(|refusal| refusal);
-        // After success they are gone already.
         for path in [&new, &signature] {
             let _ = std::fs::remove_file(path);
         }
+        // After success it is gone already.
+        let _ = std::fs::remove_dir_all(slots::place().join(PARTS));
         match &answer {
             Answer::Installed { slot, release } => {
                 say(&format!("{} is in {slot}, and is tried at the next start", release.version));
@@ -116,15 +120,21 @@ impl<'a> Install<'a> {
                 "allow it where that is meant (--allow-older)",
             ));
         }
-        self.place(new, release, &running)
+        let parts = slots::place().join(PARTS);
+        unpack::unpack(new, &parts).map_err(|why| Answer::refused(why, LOOK))?;
+        self.place(&parts, release, &running)
     }
 
     /// At every moment what the block says of a slot is true of it.
-    fn place(&self, new: &Path, release: Release, running: &Release) -> Result<Answer, Refusal> {
+    fn place(&self, parts: &Path, release: Release, running: &Release) -> Result<Answer, Refusal> {
         let slot = self.slot;
         let refused = |why: String| Answer::refused(why, LOOK);
         slots::change(|slots| slots.cleared(slot)).map_err(refused)?;
-        std::fs::rename(new, file_of(slot)).map_err(|error| fault("put the disc in its slot", &error))?;
+        let replaced = match std::fs::remove_dir_all(directory_of(slot)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => std::fs::rename(parts, directory_of(slot)),
+        };
+        replaced.map_err(|error| fault("put the disc in its slot", &error))?;
         // GRUB reads the disk and not its journal.
         rustix::fs::sync();
         slots::change(|slots| slots.installed(slot, release.clone(), running)).map_err(refused)?;
@@ -143,8 +153,8 @@ fn fault(what: &str, error: &io::Error) -> Answer {
     Answer::refused(format!("cannot {what}: {error}"), LOOK)
 }
 
-fn file_of(slot: Slot) -> PathBuf {
-    slots::place().join(format!("{}.iso", slot.name()))
+fn directory_of(slot: Slot) -> PathBuf {
+    slots::place().join(slot.name())
 }
 
 fn create(path: &Path) -> io::Result<File> {

@@ -26,6 +26,7 @@ mod slots;
 mod state;
 mod time;
 mod told;
+mod unpack;
 mod watchdog;
 mod welcome;
 

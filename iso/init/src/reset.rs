@@ -137,8 +137,8 @@ mod tests {
         "bennu/logs/boot.log",
         "log/appliance.log",
         "log/appliance.log.1",
-        "slots/a.iso",
-        "slots/b.iso",
+        "slots/a/boot/initrd.img",
+        "slots/b/boot/initrd.img",
         "slots/grubenv",
         "slots/new.sig",
     ];
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_reset_that_is_cut_anywhere_ends_at_the_next_start() {
         for keep_configuration in [false, true] {
-            let mut stays = vec!["slots/a.iso", "slots/b.iso", "slots/grubenv"];
+            let mut stays = vec!["slots/a/boot/initrd.img", "slots/b/boot/initrd.img", "slots/grubenv"];
             if keep_configuration {
                 stays.insert(0, "bennu.toml");
             }
@@ -237,7 +237,7 @@ mod tests {
         fs::remove_file(place.path().join("bennu/images/index.json")).unwrap();
         fs::remove_dir_all(place.path().join("log")).unwrap();
         carry_out(place.path(), &mut || Ok(())).unwrap();
-        assert_eq!(left(place.path()), ["slots/a.iso", "slots/b.iso", "slots/grubenv"]);
+        assert_eq!(left(place.path()), ["slots/a/boot/initrd.img", "slots/b/boot/initrd.img", "slots/grubenv"]);
         assert_eq!(carry_out(place.path(), &mut || Ok(())).unwrap(), None, "once");
     }
 }

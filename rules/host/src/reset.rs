@@ -46,9 +46,9 @@ impl Reset {
         }
     }
 
-    /// What becomes of a file beside the slots: the discs stay, and what GRUB remembers of them.
+    /// What becomes of what is in the slots' directory: the discs stay, and what GRUB remembers of them.
     pub fn fate_in_slots(name: &str) -> Fate {
-        if matches!(name, "a.iso" | "b.iso" | "grubenv") { Fate::Stays } else { Fate::Goes }
+        if matches!(name, "a" | "b" | "grubenv") { Fate::Stays } else { Fate::Goes }
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         }
         assert_eq!((all.fate(CONFIGURATION), but.fate(CONFIGURATION)), (Fate::Goes, Fate::Stays));
         assert_eq!((all.fate(MARKER), all.fate(SERVED), all.fate(SLOTS)), (Fate::Stays, Fate::Emptied, Fate::Sorted));
-        for name in ["a.iso", "b.iso", "grubenv"] {
+        for name in ["a", "b", "grubenv"] {
             assert_eq!(Reset::fate_in_slots(name), Fate::Stays);
         }
         assert_eq!(Reset::fate_in_slots("new"), Fate::Goes);
