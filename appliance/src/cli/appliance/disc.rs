@@ -15,7 +15,10 @@ use crate::{
         mapped::Mapped,
     },
 };
-use bennu_host::{door::Standing, slots::Release};
+use bennu_host::{
+    door::{Source as StartedFrom, Standing},
+    slots::Release,
+};
 use bennu_images::{
     cosign::{TrustedKey, sign_blob, verify_blob},
     iso::Disc,
@@ -156,11 +159,15 @@ pub async fn upgrade(client: &Client, wanted: Upgrade) -> Done {
 /// Waits until the new version is good, or the old one runs again.
 async fn wait(client: &Client, installed: &SlotShown) -> Done {
     let began = Instant::now();
+    let mut has_left = false;
     while began.elapsed() < PATIENCE {
         tokio::time::sleep(PACE).await;
         // It does not answer while it starts.
         let asked = tokio::time::timeout(ANSWER, client.get::<ApplianceShown>("/v1/appliance")).await;
-        let Ok(Ok(shown)) = asked else { continue };
+        let Ok(Ok(shown)) = asked else {
+            has_left = true;
+            continue;
+        };
         if let Some(failed) = shown.failed {
             return Err(CliError::failed(
                 format!("the upgrade to {failed} did not become ready, and {} runs again", shown.version),
@@ -171,6 +178,18 @@ async fn wait(client: &Client, installed: &SlotShown) -> Done {
         if shown.slots.iter().any(is_good) {
             say(format!("{} runs", shown.version));
             return Ok(());
+        }
+        if has_left && shown.from != StartedFrom::from(Some(installed.slot)) {
+            return Err(CliError::failed(
+                format!(
+                    "{} runs again, and {} in slot {} was not tried",
+                    shown.version,
+                    installed.version,
+                    installed.slot.name()
+                ),
+                "see whether the appliance's firmware shows the state disk to GRUB (no \"fast boot\"): its menu then has the \
+                 slot. Or write the new version on the medium",
+            ));
         }
     }
     Err(CliError::failed(

@@ -122,8 +122,8 @@ pub const BROUGHT: Life = Life {
             machine.power_on()?;
             let console = machine.console()?;
             let prompt = console.wait_for("rescue# ", 180)?;
-            console.send("e2fsck -V && smartctl -V | head -1 && nvme version && echo all-\there\r")?;
-            console.wait_for("all-there", 60)?;
+            console.send("e2fsck -V && smartctl -V | head -1 && nvme version && echo all''there\r")?;
+            console.wait_for("allthere", 60)?;
             machine.power_off()?;
             Ok(format!("its shell after {:.1} s", prompt.as_secs_f64()))
         })?;
