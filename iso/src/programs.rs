@@ -6,12 +6,13 @@ use crate::tree::Tree;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// Of packages: what builds root filesystems, and what checks and makes the state disk.
-const PACKAGED: [(&str, &str); 4] = [
+/// Of packages: what builds root filesystems, and what checks, makes and encrypts the state disk.
+const PACKAGED: [(&str, &str); 5] = [
     ("usr/bin/mksquashfs", "usr/bin/mksquashfs"),
     ("usr/bin/unsquashfs", "usr/bin/unsquashfs"),
     ("sbin/e2fsck", "usr/sbin/e2fsck"),
     ("sbin/mke2fs", "usr/sbin/mke2fs"),
+    ("sbin/cryptsetup", "usr/sbin/cryptsetup"),
 ];
 const LINKER: &str = "lib64/ld-linux-x86-64.so.2";
 

@@ -5,6 +5,7 @@ use crate::laydown;
 use crate::memory::Memory;
 use crate::scoped;
 use crate::sys;
+pub use crate::sys::LoopPart;
 use crate::verity::{self, Device};
 use bennu_plan::RootPlan;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -149,7 +150,13 @@ fn half_of_free() -> u64 {
 
 /// Binds a file to a loop device, read-only, for as long as the device is open; the device and its path.
 pub fn attach_loop(file: &str, name: &str) -> Result<(PathBuf, File), RootError> {
-    let backing = File::open(file).map_err(failed(format!("open {file}")))?;
+    attach_loop_part(file, name, LoopPart::default())
+}
+
+/// The same of a part of a file or device, which may be writable.
+pub fn attach_loop_part(file: &str, name: &str, part: LoopPart) -> Result<(PathBuf, File), RootError> {
+    let open = |path: &Path| OpenOptions::new().read(true).write(part.is_writable).open(path);
+    let backing = open(Path::new(file)).map_err(failed(format!("open {file}")))?;
     let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control").map_err(|source| RootError {
         what: "open /dev/loop-control".into(),
         source,
@@ -159,8 +166,8 @@ pub fn attach_loop(file: &str, name: &str) -> Result<(PathBuf, File), RootError>
     loop {
         let number = sys::loop_get_free(&control).map_err(|e| failed("find a free loop device")(e.into()))?;
         let path = PathBuf::from(format!("/dev/loop{number}"));
-        let attempt = File::open(&path)
-            .and_then(|device| sys::loop_configure(&device, &backing, name).map(|()| device).map_err(Into::into));
+        let attempt = open(&path)
+            .and_then(|device| sys::loop_configure(&device, &backing, name, part).map(|()| device).map_err(Into::into));
         match attempt {
             Ok(device) => return Ok((path, device)),
             Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),

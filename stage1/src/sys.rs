@@ -14,6 +14,7 @@ const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
+const LO_FLAGS_DIRECT_IO: u32 = 16;
 
 /// `struct loop_info64` of `linux/loop.h`.
 #[repr(C)]
@@ -43,20 +44,31 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// Read-only, detached by the kernel when the last user is gone; `name` shows in `losetup`.
-fn loop_info(name: &str) -> LoopInfo {
+/// What of a file a loop device shows, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoopPart {
+    /// From this byte on.
+    pub from: u64,
+    /// So many bytes; 0: all there are.
+    pub length: u64,
+    /// Whether it can be written to. Then it goes past the cache, which the file system on it has already.
+    pub is_writable: bool,
+}
+
+/// Detached by the kernel when the last user is gone; `name` shows in `losetup`.
+fn loop_info(name: &str, part: LoopPart) -> LoopInfo {
     let mut file_name = [0; 64];
     copy_text(&mut file_name, name);
     LoopInfo {
         device: 0,
         inode: 0,
         rdevice: 0,
-        offset: 0,
-        size_limit: 0,
+        offset: part.from,
+        size_limit: part.length,
         number: 0,
         encrypt_type: 0,
         encrypt_key_size: 0,
-        flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+        flags: LO_FLAGS_AUTOCLEAR | if part.is_writable { LO_FLAGS_DIRECT_IO } else { LO_FLAGS_READ_ONLY },
         file_name,
         crypt_name: [0; 64],
         encrypt_key: [0; 32],
@@ -91,10 +103,10 @@ pub fn loop_get_free(control: impl AsFd) -> Result<u32> {
     unsafe { ioctl(control, GetFree) }
 }
 
-/// Binds `backing` to the loop device, read-only. Kernels before 5.8 need two calls for it.
-pub fn loop_configure(device: impl AsFd, backing: impl AsFd, name: &str) -> Result<()> {
+/// Binds a part of `backing` to the loop device. Kernels before 5.8 need two calls for it.
+pub fn loop_configure(device: impl AsFd, backing: impl AsFd, name: &str, part: LoopPart) -> Result<()> {
     let fd = backing.as_fd().as_raw_fd();
-    let config = LoopConfig { fd: fd.cast_unsigned(), block_size: 0, info: loop_info(name), reserved: [0; 8] };
+    let config = LoopConfig { fd: fd.cast_unsigned(), block_size: 0, info: loop_info(name, part), reserved: [0; 8] };
     // SAFETY: LOOP_CONFIGURE reads one `struct loop_config`, which `LoopConfig` mirrors (its size is asserted below).
     let whole = unsafe { ioctl(&device, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config)) };
     match whole {
@@ -104,7 +116,7 @@ pub fn loop_configure(device: impl AsFd, backing: impl AsFd, name: &str) -> Resu
     // SAFETY: LOOP_SET_FD takes a file descriptor by value, and `backing` is open during the call.
     unsafe { ioctl(&device, IntegerSetter::<LOOP_SET_FD>::new_usize(fd.cast_unsigned() as usize))? };
     // SAFETY: LOOP_SET_STATUS64 reads one `struct loop_info64`, which `LoopInfo` mirrors.
-    unsafe { ioctl(&device, Setter::<LOOP_SET_STATUS64, LoopInfo>::new(loop_info(name))) }
+    unsafe { ioctl(&device, Setter::<LOOP_SET_STATUS64, LoopInfo>::new(loop_info(name, part))) }
 }
 
 const _: () = assert!(size_of::<LoopInfo>() == 232 && size_of::<LoopConfig>() == 304);

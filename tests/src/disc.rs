@@ -151,12 +151,22 @@ impl Host {
 
     /// The same from this disc.
     pub fn start_from(rack: &Rack, spec: Spec, medium: Medium, disc: &Path) -> Result<(Self, String)> {
-        let home = rack.home().dir().join("desk");
-        let machine = configured(spec, medium, disc, &home, "")?.start()?;
-        let desk = rack.host("desk", "10.77.0.9/24")?;
-        let mut host = Self { machine, desk, home, token: String::new() };
+        let mut host = Self::switch_on(rack, spec, medium, disc, CONFIGURATION)?;
         let remark = host.ready()?;
         Ok((host, remark))
+    }
+
+    /// The same from the disc of this build with more under `[host]`; it is only switched on.
+    pub fn start_with(rack: &Rack, spec: Spec, medium: Medium, more: &str) -> Result<Self> {
+        let text = CONFIGURATION.replace("state_disk = \"auto\"", more);
+        Self::switch_on(rack, spec, medium, &disc()?, &text)
+    }
+
+    fn switch_on(rack: &Rack, spec: Spec, medium: Medium, disc: &Path, configuration: &str) -> Result<Self> {
+        let home = rack.home().dir().join("desk");
+        let machine = configured(spec, medium, disc, &home, configuration)?.start()?;
+        let desk = rack.host("desk", "10.77.0.9/24")?;
+        Ok(Self { machine, desk, home, token: String::new() })
     }
 
     /// Another machine in its place, which knows nothing of it: its token and certificate are new.
@@ -167,7 +177,8 @@ impl Host {
     /// The same with these lines more under `[host]`.
     pub fn replace_with(&mut self, spec: Spec, medium: Medium, host: &str) -> Result<String> {
         self.machine.power_off()?;
-        self.machine = configured(spec, medium, &disc()?, &self.home, host)?.start()?;
+        let configuration = CONFIGURATION.replace("[host]\n", &format!("[host]\n{host}\n"));
+        self.machine = configured(spec, medium, &disc()?, &self.home, &configuration)?.start()?;
         let remark = self.ready()?;
         self.introduce()?;
         Ok(remark)
@@ -271,10 +282,10 @@ impl Host {
 }
 
 /// A machine that starts from the disc, with 512 MiB of memory and its configuration on a stick.
-fn configured(spec: Spec, medium: Medium, disc: &Path, home: &Path, host: &str) -> Result<Spec> {
+fn configured(spec: Spec, medium: Medium, disc: &Path, home: &Path, configuration: &str) -> Result<Spec> {
     let stick = home.join("stick");
     fs::create_dir_all(&stick)?;
-    fs::write(stick.join("bennu.toml"), CONFIGURATION.replace("[host]\n", &format!("[host]\n{host}\n")))?;
+    fs::write(stick.join("bennu.toml"), configuration)?;
     Ok(spec.memory(512).starts_from(medium, disc).stick(&stick))
 }
 

@@ -39,6 +39,7 @@ pub mod scenarios;
 pub mod seed;
 pub mod site;
 pub mod small_state;
+pub mod tpm;
 pub mod wire;
 pub mod workshop;
 

@@ -15,6 +15,7 @@ use crate::{
     home::Home,
     qmp::Qmp,
     relay,
+    tpm::Tpm,
     wire::Wire,
     workshop::installed,
 };
@@ -80,6 +81,7 @@ pub struct Spec {
     second_bridge: Option<String>,
     medium: Option<(Medium, PathBuf)>,
     stick: Option<PathBuf>,
+    tpm: bool,
 }
 
 /// What the machine starts from before it asks the network.
@@ -89,7 +91,11 @@ pub enum Medium {
     Cd,
     /// The same file, as a USB disk.
     Usb,
+    /// A USB disk of 4 GiB that it was written to, and that can be written to.
+    Stick,
 }
+
+const STICK_BYTES: u64 = 4 << 30;
 
 impl Spec {
     pub(crate) fn new(home: Rc<Home>, wire: Rc<Wire>, number: u8, firmware: Firmware) -> Self {
@@ -119,6 +125,7 @@ impl Spec {
             second_bridge: None,
             medium: None,
             stick: None,
+            tpm: false,
         }
     }
 
@@ -131,6 +138,12 @@ impl Spec {
     /// A USB stick with one FAT partition that holds the files of this directory; nothing can write to it.
     pub fn stick(mut self, directory: &Path) -> Self {
         self.stick = Some(directory.to_owned());
+        self
+    }
+
+    /// With a TPM 2.0.
+    pub fn tpm(mut self) -> Self {
+        self.tpm = true;
         self
     }
 
@@ -211,6 +224,10 @@ impl Spec {
             fs::File::create(dir.join("scratch"))?.set_len(bytes)?;
             self.prepare.map_or(Ok(()), |prepare| prepare(&dir.join("scratch")))?;
         }
+        if let Some((Medium::Stick, file)) = &self.medium {
+            fs::copy(file, dir.join("stick")).context("cannot write the stick")?;
+            fs::File::options().write(true).open(dir.join("stick"))?.set_len(STICK_BYTES)?;
+        }
         let tap = self.wire.tap(&self.bridge)?;
         let second_tap = self.second_bridge.as_ref().map(|bridge| self.wire.tap(bridge)).transpose()?;
         Ok(Machine { spec: self, name, dir, tap, second_tap, running: None, starts: 0 })
@@ -258,20 +275,26 @@ impl Spec {
             let place = if self.firmware != Firmware::Bios && self.medium.is_some() { ",bootindex=3" } else { "" };
             qemu.args(["-device", &format!("virtio-blk-pci,drive=scratch,serial=scratch{place}")]);
         }
-        self.add_media(&mut qemu);
+        self.add_media(&mut qemu, dir);
+        if self.tpm {
+            let socket = Tpm::socket(&self.home, &format!("machine{}", self.number));
+            qemu.arg("-chardev").arg(format!("socket,id=tpm,path={}", socket.display()));
+            qemu.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"]);
+        }
         Ok(qemu)
     }
 
-    fn add_media(&self, qemu: &mut Command) {
-        if self.stick.is_some() || matches!(self.medium, Some((Medium::Usb, _))) {
+    fn add_media(&self, qemu: &mut Command, dir: &Path) {
+        if self.stick.is_some() || matches!(self.medium, Some((Medium::Usb | Medium::Stick, _))) {
             qemu.args(["-device", "qemu-xhci"]);
         }
         if let Some((medium, file)) = &self.medium {
-            qemu.arg("-drive").arg(format!("if=none,id=medium,format=raw,readonly=on,file={}", file.display()));
-            let device = match medium {
-                Medium::Cd => "ide-cd",
-                Medium::Usb => "usb-storage",
+            let (device, readonly, file) = match medium {
+                Medium::Cd => ("ide-cd", "on", file.clone()),
+                Medium::Usb => ("usb-storage", "on", file.clone()),
+                Medium::Stick => ("usb-storage", "off", dir.join("stick")),
             };
+            qemu.arg("-drive").arg(format!("if=none,id=medium,format=raw,readonly={readonly},file={}", file.display()));
             qemu.arg("-device").arg(format!("{device},drive=medium,bootindex=0"));
         }
         if let Some(directory) = &self.stick {
@@ -328,6 +351,8 @@ impl Spec {
 #[derive(Debug)]
 struct Running {
     qemu: Child,
+    /// Ends after the machine.
+    _tpm: Option<Tpm>,
     console: Rc<Console>,
     logged_in: bool,
 }
@@ -368,6 +393,10 @@ impl Machine {
         ensure!(self.running.is_none(), "{} is on already", self.name);
         self.starts += 1;
         let errors = fs::File::create(self.dir.join("qemu.log"))?;
+        let tpm = match self.spec.tpm {
+            true => Some(Tpm::start(&self.spec.home, &self.name, &self.tpm_state())?),
+            false => None,
+        };
         let mut command = self.spec.qemu(&self.dir, &self.tap, &self.qmp_socket())?;
         if let Some(tap) = &self.second_tap {
             command.args(["-netdev", &format!("tap,id=net1,ifname={tap},script=no,downscript=no,vnet_hdr=off")]);
@@ -390,7 +419,7 @@ impl Machine {
         }
         let log = self.dir.join(format!("console-{}.log", self.starts));
         let console = Rc::new(Console::open(output, input, &log)?);
-        self.running = Some(Running { qemu, console, logged_in: false });
+        self.running = Some(Running { qemu, _tpm: tpm, console, logged_in: false });
         Ok(())
     }
 
@@ -405,6 +434,23 @@ impl Machine {
         running.qemu.wait()?;
         self.spec.home.forget_process(running.qemu.id());
         Ok(())
+    }
+
+    fn tpm_state(&self) -> PathBuf {
+        self.dir.join("tpm")
+    }
+
+    /// Puts another TPM in, while it is off.
+    pub fn replace_tpm(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "{} is on", self.name);
+        fs::remove_dir_all(self.tpm_state()).context("cannot take the TPM out")
+    }
+
+    /// Writes a disc over the beginning of its stick, while it is off.
+    pub fn write_stick(&mut self, disc: &Path) -> Result<()> {
+        ensure!(self.running.is_none(), "{} is on", self.name);
+        let mut stick = fs::File::options().write(true).open(self.dir.join("stick"))?;
+        std::io::copy(&mut fs::File::open(disc)?, &mut stick).context("cannot write the stick").map(drop)
     }
 
     /// Cuts its power and switches it on again.

@@ -99,7 +99,7 @@ fn set_up(state: Option<&State>) {
         Some(State::Disk(disk)) => Some(disk.clone()),
         _ => None,
     };
-    let disks = Disks { state: in_use, disk: prepare::offered() };
+    let disks = Disks { state: in_use, ..prepare::offered() };
     let text = toml::to_string(&disks).unwrap_or_default();
     let made = DirBuilder::new().mode(0o700).create(DIRECTORY);
     let told = made.and_then(|()| std::fs::write(Path::new(DIRECTORY).join(DISKS), text));

@@ -1,5 +1,6 @@
 //! Block devices and what their first bytes say is on them.
 
+use bennu_host::vault::STICK_FROM;
 use bennu_stage1::persistent::blank::{self, Found};
 use rustix::fs::OFlags;
 use std::fmt;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub enum Content {
     /// A file system of the ext family, with its label.
     Ext(String),
+    /// LUKS encryption, with its label.
+    Luks(String),
     /// FAT, as on a USB stick.
     Fat,
     /// A disc.
@@ -113,9 +116,34 @@ pub fn all() -> Vec<Disk> {
     let names = names("/sys/class/block", &["loop", "ram", "dm-", "zram"]);
     let disk = |name: String| {
         let device = Path::new("/dev").join(name);
-        File::open(&device).ok().map(|file| Disk { content: content(&file), device })
+        File::open(&device).ok().map(|file| Disk { content: content(&file, 0), device })
     };
     names.into_iter().filter_map(disk).collect()
+}
+
+/// A whole disk that a disc was written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stick {
+    /// `/dev/sda`.
+    pub device: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// What lies behind the disc, where a state may.
+    pub behind: Content,
+}
+
+/// Every medium that is no disc in a drive and can be written to.
+pub fn sticks() -> Vec<Stick> {
+    names("/sys/block", &NOT_DISKS).iter().filter_map(|name| stick(name)).collect()
+}
+
+fn stick(name: &str) -> Option<Stick> {
+    let read = |file: &str| std::fs::read_to_string(Path::new("/sys/block").join(name).join(file)).ok();
+    let device = Path::new("/dev").join(name);
+    let file = File::open(&device).ok().filter(|file| content(file, 0) == Content::Iso)?;
+    let size = read("size")?.trim().parse::<u64>().ok()? * SECTOR;
+    let is_writable = read("ro")?.trim() == "0";
+    is_writable.then(|| Stick { behind: content(&file, STICK_FROM), device, size })
 }
 
 /// The names there, in order, without those of some kinds.
@@ -129,20 +157,28 @@ fn names(directory: &str, without: &[&str]) -> Vec<String> {
     names
 }
 
-/// Reads the magic numbers where each file system has its own.
-fn content(file: &File) -> Content {
+/// Reads the magic numbers where each file system that begins at this byte has its own.
+fn content(file: &File, from: u64) -> Content {
     const EXT_SUPERBLOCK: u64 = 1024;
     const EXT_MAGIC: (u64, [u8; 2]) = (0x38, [0x53, 0xef]);
     const EXT_LABEL: (u64, usize) = (0x78, 16);
     const ISO_MAGIC: (u64, &[u8]) = (0x8001, b"CD001");
+    const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe\0\x02";
+    const LUKS_LABEL: (u64, usize) = (24, 48);
     let read = |at: u64, length: usize| {
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, at).map(|()| bytes).unwrap_or_default()
+        file.read_exact_at(&mut bytes, from + at).map(|()| bytes).unwrap_or_default()
+    };
+    let label = |(at, length): (u64, usize)| {
+        let label = read(at, length);
+        let text = label.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
     };
     if read(EXT_SUPERBLOCK + EXT_MAGIC.0, 2) == EXT_MAGIC.1 {
-        let label = read(EXT_SUPERBLOCK + EXT_LABEL.0, EXT_LABEL.1);
-        let text = label.split(|byte| *byte == 0).next().unwrap_or_default();
-        return Content::Ext(String::from_utf8_lossy(text).into_owned());
+        return Content::Ext(label((EXT_SUPERBLOCK + EXT_LABEL.0, EXT_LABEL.1)));
+    }
+    if read(0, LUKS_MAGIC.len()) == LUKS_MAGIC {
+        return Content::Luks(label(LUKS_LABEL));
     }
     // The BIOS parameter block names the file system in one of two places, and the sector ends in its signature.
     let is_fat = read(510, 2) == [0x55, 0xaa] && (read(54, 3) == b"FAT" || read(82, 5) == b"FAT32");
@@ -179,7 +215,7 @@ mod tests {
         File::create(file).unwrap().set_len(16 << 20).unwrap();
         let done = command.arg(file).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        content(&File::open(file).unwrap())
+        content(&File::open(file).unwrap(), 0)
     }
 
     #[test]
@@ -191,8 +227,20 @@ mod tests {
         assert_eq!(made(Command::new("/sbin/mkfs.vfat").args(["-F", "16"]), &file), Content::Fat);
         assert_eq!(made(Command::new("/sbin/mkfs.vfat").args(["-F", "32"]), &file), Content::Fat);
         File::create(&file).unwrap().set_len(1 << 20).unwrap();
-        assert_eq!(content(&File::open(&file).unwrap()), Content::Other);
+        assert_eq!(content(&File::open(&file).unwrap(), 0), Content::Other);
         File::create(&file).unwrap();
-        assert_eq!(content(&File::open(&file).unwrap()), Content::Other);
+        assert_eq!(content(&File::open(&file).unwrap(), 0), Content::Other);
+    }
+
+    #[test]
+    fn what_lies_behind_a_disc_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let (inside, stick) = (place.path().join("inside"), place.path().join("stick"));
+        made(Command::new("/sbin/mke2fs").args(["-q", "-t", "ext4", "-L", "BENNU-STATE"]), &inside);
+        let file = File::options().read(true).write(true).create_new(true).open(&stick).unwrap();
+        file.write_all_at(b"CD001", 0x8001).unwrap();
+        assert_eq!(content(&file, STICK_FROM), Content::Other);
+        file.write_all_at(&std::fs::read(&inside).unwrap()[..4096], STICK_FROM).unwrap();
+        assert_eq!((content(&file, 0), content(&file, STICK_FROM)), (Content::Iso, Content::Ext("BENNU-STATE".into())));
     }
 }

@@ -1,5 +1,6 @@
 //! The door: what the service, or root, asks this program for (`bennu_host::door`).
 
+use crate::area::Area;
 use crate::install::{self, Install};
 use crate::logs::say;
 use crate::{power, release, reset, slots, state, told};
@@ -123,7 +124,7 @@ fn heard(
 
 fn running() -> Running {
     let release = release::of_this_disc();
-    let state_disk = state::disk().map(|disk| disk.display().to_string());
+    let state_disk = state::area().map(Area::told);
     let slots = slots::read().unwrap_or_default();
     Running {
         version: release.version,

@@ -49,11 +49,14 @@ impl<'a> Install<'a> {
         let alone = ONE
             .try_lock()
             .map_err(|_| Answer::refused("another disc is being installed", "try again when that is done"))?;
-        if state::disk().is_none() {
+        let Some(area) = state::area() else {
             return Err(Answer::refused(
                 "there is no state disk that a disc could be installed on",
                 "give this machine one, or write the new version on its medium",
             ));
+        };
+        if let Some((what, advice)) = area.no_slots() {
+            return Err(Answer::refused(what, advice));
         }
         if !has_key() {
             return Err(Answer::refused(

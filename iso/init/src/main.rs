@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
 
+mod area;
 mod ask;
 mod cards;
 mod configuration;
@@ -14,6 +15,7 @@ mod host;
 mod input;
 mod install;
 mod logs;
+mod medium;
 mod power;
 mod prepare;
 mod readiness;
@@ -26,7 +28,9 @@ mod slots;
 mod state;
 mod time;
 mod told;
+mod tpm;
 mod unpack;
+mod vault;
 mod watchdog;
 mod welcome;
 
@@ -89,6 +93,11 @@ fn run() -> ! {
     let configured = configuration::find(&line, kept.as_ref(), &mut modules);
     if kept.is_none() {
         prepare_state(&configured, &mut modules);
+    } else if !configured.host.state_encryption.is_none() && state::area().is_some_and(|area| !area.is_locked) {
+        console::say(
+            "THE STATE DISK IS NOT ENCRYPTED, though the configuration asks for that: only a new one is made so. Back up, start \
+             with an empty disk, and restore",
+        );
     }
     configuration::keep(&configured);
     cards::wait(&mut modules);
@@ -101,11 +110,14 @@ fn run() -> ! {
 /// Without a state disk: one is made where that is asked for and possible, else memory has to do.
 fn prepare_state(configured: &configuration::Configured, modules: &mut Modules) {
     let made = match (&configured.erase, &configured.host.state_disk) {
-        (Some(serial), _) => Some(prepare::make_of_used(serial)),
-        (None, wanted) => wanted.as_deref().map(|wanted| prepare::make(wanted, modules)),
+        (Some(serial), _) => Some(prepare::make_of_used(serial, configured.host.state_encryption)),
+        (None, wanted) => {
+            let how = configured.host.state_encryption;
+            wanted.as_deref().map(|wanted| prepare::make(wanted, how, modules))
+        }
     };
     match made {
-        Some(Ok(disk)) => drop(state::open(disk)),
+        Some(Ok(area)) => drop(state::open(area)),
         Some(Err(why)) => {
             console::say(&format!("no state disk was made: {why}"));
             state::in_memory();
@@ -145,6 +157,13 @@ fn load(modules: &mut Modules) {
         "evdev",
         "squashfs",
         "efivarfs",
+        // Nobody loads what a cipher's name asks for when it is used.
+        "dm_crypt",
+        "algif_skcipher",
+        "aes_generic",
+        "aesni_intel",
+        "ecb",
+        "xts",
     ] {
         modules.load(module);
     }

@@ -1,23 +1,25 @@
 //! Making a state disk of an empty one, when the configuration asks for it. A disk with anything on it is left alone, whatever
 //! the configuration says: who wants it used makes it empty first.
 
+use crate::area::Area;
 use crate::disks::{self, Whole};
-use crate::state;
+use crate::medium::Medium;
+use crate::{state, tpm, vault};
+use bennu_host::setup::{Disk, Disks};
+use bennu_host::vault::{Encryption, SMALLEST, STICK};
 use bennu_stage1::{
     console,
     modules::{Devices, Modules},
+    persistent::blank::{self, Found},
 };
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What takes the only empty disk there is.
 const AUTO: &str = "auto";
-/// Less has no room for images.
-const SMALLEST: u64 = 1 << 30;
 /// Partition tables and file systems begin within so many bytes of a disk's start, and copies of them end at its end.
 const ENDS: usize = 1 << 20;
 /// Controllers of many disks, and USB, show them one after the other: before this nobody knows which is the only empty one.
@@ -26,15 +28,19 @@ const SETTLE: Duration = Duration::from_secs(10);
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// Waits for the disk that is meant, and makes it the state disk unless it is one already.
-pub fn make(wanted: &str, modules: &mut Modules) -> Result<PathBuf, String> {
+pub fn make(wanted: &str, how: Encryption, modules: &mut Modules) -> Result<Area, String> {
     let (began, mut said) = (Instant::now(), None::<Instant>);
     loop {
         // One that came late, with its state.
-        if let Some(disk) = state::find() {
-            return Ok(disk);
+        if let Some(area) = state::find() {
+            return Ok(area);
         }
-        let why = match choose(&disks::whole(), wanted, began.elapsed()) {
-            Choice::Take(disk) => return format(&disk),
+        let chosen = match wanted {
+            STICK => stick(began.elapsed()),
+            _ => choose(&disks::whole(), wanted, began.elapsed()),
+        };
+        let why = match chosen {
+            Choice::Take(area) => return empty(area).and_then(|area| format(area, how)),
             Choice::Refuse(why) => return Err(why),
             Choice::Wait(why) => why,
         };
@@ -47,15 +53,57 @@ pub fn make(wanted: &str, modules: &mut Modules) -> Result<PathBuf, String> {
     }
 }
 
-fn format(disk: &Whole) -> Result<PathBuf, String> {
-    let device = &disk.device;
-    console::say(&format!("{} (serial {}) is empty, and becomes the state disk", device.display(), disk.serial));
-    make_file_system(device)?;
-    Ok(device.clone())
+/// The free space of the medium, once that is there.
+fn stick(waited: Duration) -> Choice {
+    let Some(device) = Medium::find().map(|medium| medium.device.clone()) else {
+        let why = "the medium that this machine was started from is not there any more";
+        return if waited < SETTLE { Choice::Wait(why.into()) } else { Choice::Refuse(why.into()) };
+    };
+    let Some(stick) = disks::sticks().into_iter().find(|stick| stick.device == device) else {
+        return Choice::Refuse(format!(
+            "{} cannot be written to: it is a disc in a drive, or a stick that is read-only. Start from a stick that is not, or \
+             write a disk's serial, or auto, as host.state_disk",
+            device.display()
+        ));
+    };
+    match Area::behind_disc(&device, stick.size) {
+        Ok(area) => Choice::Take(area),
+        Err(why) => Choice::Refuse(format!("{} is too small for the state: {why}", device.display())),
+    }
+}
+
+/// It again, if nothing is there.
+fn empty(area: Area) -> Result<Area, String> {
+    let block = area.block()?;
+    let found = File::open(&block.path).and_then(|mut file| {
+        let size = file.seek(io::SeekFrom::End(0))?;
+        blank::look(&file, size)
+    });
+    match found {
+        Ok(Found::Blank) => Ok(area),
+        Ok(Found::FileSystem { kind, label }) => Err(left_alone(&area, &format!("{kind} '{label}'"))),
+        Ok(Found::Other(what)) => Err(left_alone(&area, what)),
+        Err(error) => Err(format!("{} cannot be read: {error}", area.told())),
+    }
+}
+
+fn left_alone(area: &Area, what: &str) -> String {
+    let Some((from, _)) = area.part else { return format!("{} is left alone: it has {what}", area.told()) };
+    format!(
+        "{} is left alone: beyond its first GiB it has {what}. Make that empty on another host, and start again: \
+         dd if=/dev/zero of=/dev/sdX bs=1M seek={}",
+        area.told(),
+        from >> 20
+    )
+}
+
+fn format(area: Area, how: Encryption) -> Result<Area, String> {
+    console::say(&format!("{} is empty, and becomes the state disk", area.told()));
+    make_file_system(area, how)
 }
 
 /// Makes one of a disk that somebody gave up with all that is on it, by its serial number.
-pub fn make_of_used(serial: &str) -> Result<PathBuf, String> {
+pub fn make_of_used(serial: &str, how: Encryption) -> Result<Area, String> {
     let disks = disks::whole();
     let meant: Vec<&Whole> = disks.iter().filter(|disk| !serial.is_empty() && disk.serial == serial).collect();
     let [disk] = meant.as_slice() else { return Err(format!("there is not one disk with the serial '{serial}'")) };
@@ -64,8 +112,7 @@ pub fn make_of_used(serial: &str) -> Result<PathBuf, String> {
     }
     console::say(&format!("{} (serial {serial}) loses what is on it, as was asked for", disk.device.display()));
     clear_ends(disk).map_err(|error| format!("cannot write to {}: {error}", disk.device.display()))?;
-    make_file_system(&disk.device)?;
-    Ok(disk.device.clone())
+    make_file_system(Area::whole(&disk.device), how)
 }
 
 /// Partition tables and their copies go, so that nothing finds the old content.
@@ -77,32 +124,47 @@ fn clear_ends(disk: &Whole) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The disks that a person may choose from.
-pub fn offered() -> Vec<bennu_host::setup::Disk> {
+/// What a person may choose from.
+pub fn offered() -> Disks {
     let usable = disks::whole().into_iter().filter(|disk| disk.content.is_ok() && disk.size >= SMALLEST);
     let offer = |disk: Whole| {
         let blank = disk.is_blank();
-        bennu_host::setup::Disk { device: disk.device, serial: disk.serial, size: disk.size, blank }
+        Disk { device: disk.device, serial: disk.serial, size: disk.size, blank }
     };
-    usable.map(offer).collect()
+    let stick = match stick(SETTLE) {
+        Choice::Take(area) => empty(area).ok(),
+        _ => None,
+    };
+    let of_stick = |area: Area| {
+        let size = area.part.map(|(_, length)| length).unwrap_or_default();
+        Disk { device: area.device, serial: STICK.into(), size, blank: true }
+    };
+    Disks { state: None, tpm: tpm::is_there(), stick: stick.map(of_stick), disk: usable.map(offer).collect() }
 }
 
-/// An empty file system with the label of state.
-fn make_file_system(device: &Path) -> Result<(), String> {
+/// An empty file system with the label of state, encrypted where that is asked for.
+fn make_file_system(area: Area, how: Encryption) -> Result<Area, String> {
+    let block = area.block()?;
+    let inside = vault::create(&block.path, how)?;
     let mut format = Command::new("/sbin/mke2fs");
-    format.args(["-q", "-t", "ext4", "-L", state::LABEL]).arg(device).env("PATH", crate::PATH);
+    format.args(["-q", "-t", "ext4", "-L", state::LABEL]).arg(&inside).env("PATH", crate::PATH);
     let done = format.stdin(Stdio::null()).output().map_err(|error| format!("mke2fs does not run: {error}"))?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
-        return Err(format!("mke2fs made no file system on {}: {}", device.display(), said.trim()));
+        return Err(format!("mke2fs made no file system on {}: {}", area.told(), said.trim()));
     }
-    Ok(())
+    if how.is_none() {
+        return Ok(area);
+    }
+    rustix::fs::sync();
+    vault::label(&block.path)?;
+    Ok(Area { is_locked: true, ..area })
 }
 
 /// What to do about the disk that is wanted.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
-    Take(Whole),
+    Take(Area),
     /// It may still come.
     Wait(String),
     Refuse(String),
@@ -128,7 +190,7 @@ fn choose(disks: &[Whole], wanted: &str, waited: Duration) -> Choice {
         [disk] if disk.size < SMALLEST => {
             Choice::Refuse(format!("{} is too small: a state disk has 1 GiB at least", disk.device.display()))
         }
-        [disk] => Choice::Take((*disk).clone()),
+        [disk] => Choice::Take(Area::whole(&disk.device)),
         [] if is_auto => Choice::Refuse(format!("no disk of 1 GiB or more is empty; there are: {all}")),
         [] => Choice::Wait(format!(
             "waiting for the state disk with the serial '{wanted}', which the configuration names. Nothing is served until it \
@@ -141,7 +203,7 @@ fn choose(disks: &[Whole], wanted: &str, waited: Duration) -> Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bennu_stage1::persistent::blank::Found;
+    use std::path::Path;
 
     fn disk(name: &str, serial: &str, blank: bool) -> Whole {
         let content = Ok(if blank { Found::Blank } else { Found::Other("a GPT partition table") });
@@ -157,7 +219,7 @@ mod tests {
 
     fn chosen(disks: &[Whole], wanted: &str) -> Result<String, String> {
         match choose(disks, wanted, SETTLE) {
-            Choice::Take(disk) => Ok(disk.serial),
+            Choice::Take(area) => Ok(area.device.display().to_string()),
             Choice::Wait(why) => Err(format!("wait: {why}")),
             Choice::Refuse(why) => Err(why),
         }
@@ -166,8 +228,8 @@ mod tests {
     #[test]
     fn only_an_empty_disk_is_taken() {
         let disks = [disk("sda", "DATA", false), disk("sdb", "EMPTY", true)];
-        assert_eq!(chosen(&disks, "auto").unwrap(), "EMPTY");
-        assert_eq!(chosen(&disks, "EMPTY").unwrap(), "EMPTY");
+        assert_eq!(chosen(&disks, "auto").unwrap(), "/dev/sdb");
+        assert_eq!(chosen(&disks, "EMPTY").unwrap(), "/dev/sdb");
         assert!(chosen(&disks, "DATA").unwrap_err().contains("a GPT partition table) is left alone"));
         assert!(chosen(&disks[..1], "auto").unwrap_err().contains("no disk of 1 GiB or more is empty"));
         assert!(chosen(&[disk("sdb", "A", true), disk("sdc", "B", true)], "auto").unwrap_err().contains("several"));

@@ -116,7 +116,7 @@ pub fn change(how: impl FnOnce(Slots) -> Slots) -> Result<Slots, String> {
     let _held = BOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let before = read()?;
     let after = how(before.clone());
-    if before != after && state::disk().is_some() {
+    if before != after && state::area().is_some() {
         let bytes = after.write().ok_or("the versions' names are too long for GRUB")?;
         write_to(&block(), &bytes).map_err(|error| format!("cannot write {}: {error}", block().display()))?;
     }

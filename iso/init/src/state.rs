@@ -1,7 +1,9 @@
 //! Where the appliance keeps its state: a disk that says it is for that, else memory, which is said loudly.
 
+use crate::area::Area;
 use crate::ask::Ears;
-use crate::disks::{self, Content, Whole};
+use crate::disks::{self, Whole};
+use crate::vault;
 use bennu_stage1::console;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::ffi::CString;
@@ -17,11 +19,11 @@ pub const PLACE: &str = "/state";
 /// The service's state directory.
 pub const SERVED: &str = "/var/lib/bennu";
 
-static DISK: OnceLock<PathBuf> = OnceLock::new();
+static AREA: OnceLock<Area> = OnceLock::new();
 
-/// The disk that the state is on; `None`: it is in memory, or not found yet.
-pub fn disk() -> Option<&'static Path> {
-    DISK.get().map(PathBuf::as_path)
+/// Where the state is; `None`: in memory, or not found yet.
+pub fn area() -> Option<&'static Area> {
+    AREA.get()
 }
 
 /// The state that was found.
@@ -35,60 +37,55 @@ pub enum State {
 
 /// The state disk, if there is one. Which of several it is says a person: the wrong one would give out addresses that are
 /// taken, and boot what was replaced.
-pub fn find() -> Option<PathBuf> {
-    let labelled = labelled();
+pub fn find() -> Option<Area> {
+    let labelled = Area::all();
     match labelled.as_slice() {
         [] => None,
-        [disk] => Some(disk.clone()),
+        [area] => Some(area.clone()),
         _ => named(&labelled).or_else(which),
     }
 }
 
-fn labelled() -> Vec<PathBuf> {
-    let ours = |disk: &disks::Disk| disk.content == Content::Ext(LABEL.to_owned());
-    disks::all().into_iter().filter(ours).map(|disk| disk.device).collect()
-}
-
 /// The one that the kernel's arguments name by its serial.
-fn named(labelled: &[PathBuf]) -> Option<PathBuf> {
+fn named(labelled: &[Area]) -> Option<Area> {
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let serial = line.split_whitespace().filter_map(|word| word.strip_prefix("bennu.state_disk=")).next_back()?;
     meant(serial, labelled, &disks::whole())
 }
 
 /// The labelled device with this serial, or that is called so.
-fn meant(text: &str, labelled: &[PathBuf], whole: &[Whole]) -> Option<PathBuf> {
+fn meant(text: &str, labelled: &[Area], whole: &[Whole]) -> Option<Area> {
     let text = text.trim();
     let is_of = |disk: &&Whole, device: &PathBuf| disk.device == *device || disk.partitions.contains(device);
-    let is_meant = |device: &&PathBuf| {
+    let is_meant = |Area { device, .. }: &&Area| {
         let serial = whole.iter().find(|disk| is_of(disk, device)).map(|disk| disk.serial.as_str());
         !text.is_empty() && (serial == Some(text) || device.to_str() == Some(text))
     };
     match labelled.iter().filter(is_meant).collect::<Vec<_>>().as_slice() {
-        [device] => Some((*device).clone()),
+        [area] => Some((*area).clone()),
         _ => None,
     }
 }
 
 /// What its maker calls the disk that the state is on; empty when it does not say.
 pub fn serial() -> String {
-    let Some(device) = disk() else { return String::new() };
-    let is_of = |whole: &Whole| whole.device == device || whole.partitions.iter().any(|part| part == device);
+    let Some(Area { device, .. }) = area() else { return String::new() };
+    let is_of = |whole: &Whole| whole.device == *device || whole.partitions.iter().any(|part| part == device);
     disks::whole().into_iter().find(is_of).map(|whole| whole.serial).unwrap_or_default()
 }
 
 /// Asks until it is clear: by an answer on a console, or since the others are gone.
-fn which() -> Option<PathBuf> {
+fn which() -> Option<Area> {
     let ears = Ears::open();
     let mut told = Vec::new();
     loop {
-        let labelled = labelled();
+        let labelled = Area::all();
         let whole = disks::whole();
         if labelled.len() < 2 {
             return labelled.into_iter().next();
         }
         if labelled != told {
-            let one = |device: &PathBuf| {
+            let one = |Area { device, .. }: &Area| {
                 let disk = whole.iter().find(|disk| disk.device == *device || disk.partitions.contains(device));
                 let serial = disk.map(|disk| disk.serial.as_str()).unwrap_or_default();
                 format!("{} (serial '{serial}')", device.display())
@@ -104,7 +101,7 @@ fn which() -> Option<PathBuf> {
         }
         if let Some(answer) = ears.line(Duration::from_secs(3)) {
             match meant(&answer, &labelled, &whole) {
-                Some(device) => return Some(device),
+                Some(area) => return Some(area),
                 None => console::say(&format!("'{}' is none of them", answer.trim())),
             }
         }
@@ -116,11 +113,11 @@ pub fn watch_for_late() {
     let watch = || {
         loop {
             std::thread::sleep(Duration::from_secs(5));
-            if let Some(disk) = labelled().first() {
+            if let Some(area) = Area::all().first() {
                 return console::say(&format!(
                     "{} is labelled {LABEL} and came after this machine went on in memory: what is kept now is LOST at the \
                      next start. Restart it to use that disk, and name its serial as host.state_disk, which is waited for",
-                    disk.display()
+                    area.device.display()
                 ));
             }
         }
@@ -128,28 +125,34 @@ pub fn watch_for_late() {
     drop(std::thread::Builder::new().name("late disks".into()).stack_size(128 * 1024).spawn(watch));
 }
 
-/// Checks a state disk and mounts it. One that cannot be used is never replaced by an empty state in silence: the machine says
-/// so and waits for somebody.
-pub fn open(disk: PathBuf) -> State {
-    let place = Path::new(PLACE);
+/// Opens, checks and mounts state. What cannot be used is never replaced by an empty state in silence: the machine says so and
+/// waits for somebody.
+pub fn open(area: Area) -> State {
     loop {
-        match check(&disk).and_then(|()| attach(&disk, place)).and_then(|()| serve()) {
+        match mounted(&area).and_then(|()| serve()) {
             Ok(()) => {
-                console::say(&format!("state: on {}", disk.display()));
-                let _ = DISK.set(disk.clone());
-                return State::Disk(disk);
+                console::say(&format!("state: on {}", area.told()));
+                let device = area.device.clone();
+                let _ = AREA.set(area);
+                return State::Disk(device);
             }
             Err(why) => {
                 console::say(&format!(
                     "the state disk {} cannot be used: {why}. Nothing is served, so that no machine is answered without its state. \
                      Mend the disk on another host (e2fsck), restore a backup onto it, or take it out to run from memory; \
                      it is tried again every 30 s",
-                    disk.display()
+                    area.told()
                 ));
                 std::thread::sleep(Duration::from_secs(30));
             }
         }
     }
+}
+
+fn mounted(area: &Area) -> Result<(), String> {
+    let block = area.block()?;
+    let file_system = if area.is_locked { vault::open(&block.path)? } else { block.path.clone() };
+    check(&file_system).and_then(|()| attach(&file_system, Path::new(PLACE)))
 }
 
 /// The service's own limits keep its images below this.
@@ -220,8 +223,8 @@ mod tests {
             partitions: partitions.iter().map(PathBuf::from).collect(),
         };
         let disks = [whole("sda", "A", &[]), whole("sdb", "B", &["/dev/sdb1", "/dev/sdb2"]), whole("sdc", "", &[])];
-        let labelled = ["/dev/sda", "/dev/sdb1", "/dev/sdc"].map(PathBuf::from);
-        let meant = |text: &str| meant(text, &labelled, &disks).map(|device| device.display().to_string());
+        let labelled = ["/dev/sda", "/dev/sdb1", "/dev/sdc"].map(|device| Area::whole(Path::new(device)));
+        let meant = |text: &str| meant(text, &labelled, &disks).map(|area| area.device.display().to_string());
         assert_eq!(meant("A\n").as_deref(), Some("/dev/sda"));
         assert_eq!(meant("B").as_deref(), Some("/dev/sdb1"));
         assert_eq!(meant("/dev/sdc").as_deref(), Some("/dev/sdc"));

@@ -6,10 +6,12 @@ pub mod door;
 pub mod reset;
 pub mod setup;
 pub mod slots;
+pub mod vault;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use vault::Encryption;
 
 /// The exit status of a service whose state cannot be read: whoever keeps it running asks a person what to do.
 pub const EXIT_DAMAGED: u8 = 4;
@@ -27,10 +29,13 @@ pub struct Host {
     /// The default route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router: Option<Ipv4Addr>,
-    /// The serial number of the disk that becomes the state disk, or `auto` for the only empty one; without it none does. A
-    /// disk with anything on it never does.
+    /// The serial number of the disk that becomes the state disk, `auto` for the only empty one, or `stick` for what is free on
+    /// the medium; without it none does. A disk with anything on it never does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_disk: Option<String>,
+    /// What opens a state disk that is made.
+    #[serde(skip_serializing_if = "Encryption::is_none")]
+    pub state_encryption: Encryption,
     /// What the consoles show once the service is ready.
     #[serde(skip_serializing_if = "Console::is_default")]
     pub console: Console,

@@ -19,6 +19,11 @@ pub struct Disks {
     /// The state disk that is in use already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<PathBuf>,
+    /// Whether there is a TPM 2.0.
+    pub tpm: bool,
+    /// The medium, where its free space could hold the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stick: Option<Disk>,
     /// Those that could become it.
     pub disk: Vec<Disk>,
 }

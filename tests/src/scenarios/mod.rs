@@ -13,6 +13,7 @@ mod full_rack;
 mod half_open;
 mod imports;
 mod iso;
+mod iso_state;
 pub mod long;
 pub mod loss;
 pub mod metadata;
@@ -99,6 +100,9 @@ pub const LONG_LIVES: &[Life] = &[
     iso::ODD,
     iso::BROUGHT,
     reset::RESET,
+    iso_state::ENCRYPTED,
+    iso_state::TPM,
+    iso_state::STICK,
     api::DESCRIBED_AT_LENGTH,
 ];
 

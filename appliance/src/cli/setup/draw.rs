@@ -1,6 +1,6 @@
 //! Draws the question that the set-up is at.
 
-use super::wizard::{Step, Wizard, heard, told};
+use super::wizard::{Step, Wizard, heard, locked, told};
 use crate::cli::terminal::{Look, Paint, fitted};
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
@@ -100,6 +100,10 @@ fn words(wizard: &Wizard) -> (&'static str, String) {
                 format!("To give up what is on {disk}, type its serial number in full."),
             )
         }
+        Step::Encryption => (
+            "May whoever takes this disk away read it?",
+            "What is new is asked or shown once this is done. Discs cannot be installed beside encrypted state.".into(),
+        ),
         Step::Summary => ("Is this right?", none),
     }
 }
@@ -113,6 +117,7 @@ fn summary(wizard: &Wizard, paint: &mut Paint<'_>) {
     let range = if answers.mode == super::written::Mode::Full { answers.range.as_str() } else { "" };
     let dhcp = format!("{} {range}", answers.mode.word());
     let place = if wizard.disks.is_some() { told(&answers.place) } else { String::new() };
+    let encryption = if answers.encryption.is_none() { "" } else { locked(answers.encryption) };
     let api = format!("https://{}:8443", answers.address.split('/').next().unwrap_or_default());
     for (name, value) in [
         ("interface", answers.interface.as_str()),
@@ -123,6 +128,7 @@ fn summary(wizard: &Wizard, paint: &mut Paint<'_>) {
         ("host name", &answers.hostname),
         ("time zone", &answers.zone),
         ("state", &place),
+        ("encryption", encryption),
         ("API", &api),
     ] {
         let value = if value.trim().is_empty() { "none" } else { value };

@@ -2,11 +2,12 @@
 
 use super::written::{Answers, Mode, UTC, proposed_address, proposed_range};
 use crate::cli::terminal::Key;
-use bennu_host::setup::{Disk, Disks};
+use bennu_host::{
+    setup::{Disk, Disks},
+    vault::{Encryption, SMALLEST},
+};
 use std::net::Ipv4Addr;
 
-/// A disk for state is at least so large.
-const SMALLEST: u64 = 1 << 30;
 /// Nothing that is asked for is longer.
 const LONGEST: usize = 128;
 
@@ -45,11 +46,12 @@ pub enum Step {
     State,
     /// Belongs to the one before.
     Erase,
+    Encryption,
     Summary,
 }
 
 /// In their order.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::Interface,
     Step::Address,
     Step::Dhcp,
@@ -60,6 +62,7 @@ const STEPS: [Step; 11] = [
     Step::Zone,
     Step::State,
     Step::Erase,
+    Step::Encryption,
     Step::Summary,
 ];
 
@@ -70,6 +73,8 @@ pub enum Place {
     #[default]
     Kept,
     Memory,
+    /// What is free on the medium.
+    Stick(Disk),
     Disk(Disk),
 }
 
@@ -134,6 +139,7 @@ impl Wizard {
             Step::Range => self.mode() == Mode::Full,
             Step::State => self.disks.as_ref().is_some_and(|disks| disks.state.is_none()),
             Step::Erase => self.erased().is_some(),
+            Step::Encryption => matches!(self.place(), Place::Stick(_) | Place::Disk(_)),
             _ => true,
         }
     }
@@ -207,6 +213,7 @@ impl Wizard {
             .map(str::to_owned)
             .to_vec(),
             Step::State => self.places().iter().map(told).collect(),
+            Step::Encryption => self.encryptions().into_iter().map(locked).map(str::to_owned).collect(),
             _ => Vec::new(),
         }
     }
@@ -255,7 +262,20 @@ impl Wizard {
         Mode::ALL[self.chosen_at(Step::Dhcp).min(2)]
     }
 
-    /// Where the state could be: empty disks first, then memory, then disks with something on them.
+    /// What could open the state: a TPM that is not there cannot.
+    fn encryptions(&self) -> Vec<Encryption> {
+        let has_tpm = self.disks.as_ref().is_some_and(|disks| disks.tpm);
+        Encryption::ALL.into_iter().filter(|how| *how != Encryption::Tpm || has_tpm).collect()
+    }
+
+    fn encryption(&self) -> Encryption {
+        if !self.is_asked(Step::Encryption) {
+            return Encryption::None;
+        }
+        self.encryptions().get(self.chosen_at(Step::Encryption)).copied().unwrap_or_default()
+    }
+
+    /// Where the state could be: empty disks first, then the medium, memory, and disks with something on them.
     fn places(&self) -> Vec<Place> {
         let disks = self
             .disks
@@ -265,7 +285,8 @@ impl Wizard {
         let (blank, used): (Vec<&Disk>, Vec<&Disk>) = disks.partition(|disk| disk.blank);
         let place = |disk: &Disk| Place::Disk(disk.clone());
         let blank = blank.into_iter().map(place);
-        blank.chain([Place::Memory]).chain(used.into_iter().map(place)).collect()
+        let stick = self.disks.iter().filter_map(|disks| disks.stick.clone()).map(Place::Stick);
+        blank.chain(stick).chain([Place::Memory]).chain(used.into_iter().map(place)).collect()
     }
 
     fn place(&self) -> Place {
@@ -295,6 +316,7 @@ impl Wizard {
             hostname: self.text_at(Step::Name),
             zone: self.text_at(Step::Zone),
             place: self.place(),
+            encryption: self.encryption(),
         }
     }
 
@@ -305,7 +327,7 @@ impl Wizard {
             Step::Interface if self.cards.is_empty() => {
                 Err("This machine has no network card that its drivers know. Put one in that Linux 6.1 knows.".into())
             }
-            Step::Interface | Step::Dhcp | Step::State => Ok(()),
+            Step::Interface | Step::Dhcp | Step::State | Step::Encryption => Ok(()),
             Step::Address => answers.network().map(drop),
             Step::Range => answers.check_range().and_then(|()| (self.check)(&answers.text())),
             Step::Router => answers.check_router(),
@@ -347,11 +369,27 @@ pub fn told(place: &Place) -> String {
     match place {
         Place::Kept => "on the state disk that is there".into(),
         Place::Memory => "in memory: LOST when this machine is switched off".into(),
+        Place::Stick(stick) => {
+            format!(
+                "{}  {:.1} GB  free on the medium, behind the disc",
+                stick.device.display(),
+                stick.size as f64 / 1e9
+            )
+        }
         Place::Disk(disk) => {
             let content = if disk.blank { "empty" } else { "HAS DATA, which would be lost" };
             let (device, size) = (disk.device.display(), disk.size as f64 / 1e9);
             format!("{device}  {size:.1} GB  serial {}  {content}", disk.serial)
         }
+    }
+}
+
+/// What opens the state, in words.
+pub fn locked(how: Encryption) -> &'static str {
+    match how {
+        Encryption::None => "not encrypted: whoever has the disk can read it",
+        Encryption::Passphrase => "encrypted, with a passphrase that is asked for here at each start",
+        Encryption::Tpm => "encrypted, opened by this machine's TPM while Secure Boot stands as it does",
     }
 }
 

@@ -1,6 +1,7 @@
 //! The answers of the set-up, what can be said of each by itself, and the configuration that they make.
 
 use super::wizard::Place;
+use bennu_host::vault::{Encryption, STICK};
 use ipnet::Ipv4Net;
 use std::{fmt::Write, net::Ipv4Addr};
 
@@ -41,6 +42,7 @@ pub struct Answers {
     pub hostname: String,
     pub zone: String,
     pub place: Place,
+    pub encryption: Encryption,
 }
 
 impl Answers {
@@ -127,8 +129,16 @@ impl Answers {
         if ![UTC, ""].contains(&self.zone.trim()) {
             let _ = writeln!(text, "time_zone = {}", quoted(&self.zone));
         }
-        if let Place::Disk(disk) = &self.place {
-            let _ = writeln!(text, "state_disk = {}", quoted(&disk.serial));
+        let disk = match &self.place {
+            Place::Disk(disk) => Some(disk.serial.as_str()),
+            Place::Stick(_) => Some(STICK),
+            Place::Kept | Place::Memory => None,
+        };
+        if let Some(disk) = disk {
+            let _ = writeln!(text, "state_disk = {}", quoted(disk));
+        }
+        if !self.encryption.is_none() {
+            let _ = writeln!(text, "state_encryption = \"{}\"", self.encryption.word());
         }
         let _ = write!(text, "[[host.interface]]\nname = {interface}\naddress = {}\n", quoted(address));
         text

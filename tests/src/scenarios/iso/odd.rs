@@ -31,7 +31,7 @@ pub const ODD: Life = Life {
     },
 };
 
-/// The set-up's question that the disk belongs to, and how many there are.
+/// The set-up's question that the disk belongs to, and how many there are as long as memory is the answer.
 const DISK_QUESTION: &str = "9/10";
 
 /// Each card with its cable and who answers there.
@@ -66,8 +66,11 @@ fn used_disk(host: &mut Host) -> Result<String> {
         "the disk was touched before its serial number was typed"
     );
     console.send("h\r")?;
-    console.wait_for("10/10", 30)?;
-    console.send("\r")?;
+    // What opens it, and whether all is right.
+    for step in ["10/11", "11/11"] {
+        console.wait_for(step, 30)?;
+        console.send("\r")?;
+    }
     let remark = host.ready()?;
     host.introduce()?;
     host.machine.press_power()?;

@@ -23,7 +23,7 @@ fn server(last: u8) -> Heard {
 fn wizard(cards: Vec<Card>, disk: Vec<Disk>) -> Wizard {
     // What only the whole configuration's check finds.
     let check = |text: &str| if text.contains("a b") { Err("host.hostname: write a host name".into()) } else { Ok(()) };
-    Wizard::new(cards, Some(Disks { state: None, disk }), check)
+    Wizard::new(cards, Some(Disks { disk, ..Disks::default() }), check)
 }
 
 fn type_in(wizard: &mut Wizard, text: &str) {
@@ -43,12 +43,12 @@ fn enter(wizard: &mut Wizard, step: Step) {
 fn enter_alone_makes_a_configuration() {
     let cards = vec![card("eth0", false, None), card("eth1", true, Some(Vec::new()))];
     let mut wizard = wizard(cards, vec![disk("sda", "DATA", false), disk("sdb", "EMPTY", true)]);
-    assert_eq!(wizard.number(), (1, 10));
+    assert_eq!(wizard.number(), (1, 11));
     use Step::*;
-    for step in [Interface, Address, Dhcp, Range, Router, Dns, Name, Zone, State] {
+    for step in [Interface, Address, Dhcp, Range, Router, Dns, Name, Zone, State, Encryption] {
         enter(&mut wizard, step);
     }
-    assert_eq!(wizard.number(), (10, 10));
+    assert_eq!(wizard.number(), (11, 11));
     let Outcome::Done(done) = wizard.key(Key::Enter) else { panic!("{:?}", wizard.wrong) };
     assert_eq!(done.erase, None);
     let whole: toml::Table = done.text.parse().unwrap();
@@ -56,6 +56,7 @@ fn enter_alone_makes_a_configuration() {
     assert_eq!(whole["boot"]["dhcp"].as_str(), Some("full"));
     assert_eq!(whole["boot"]["subnet"][0]["range"].as_str(), Some("10.77.0.50-10.77.0.199"));
     assert_eq!(whole["host"]["state_disk"].as_str(), Some("EMPTY"));
+    assert_eq!(whole["host"].get("state_encryption"), None);
     assert_eq!(whole["host"]["interface"][0]["address"].as_str(), Some("10.77.0.1/24"));
     assert_eq!(whole["api"]["listen"].as_str(), Some("10.77.0.1:8443"));
 }
@@ -137,20 +138,65 @@ fn a_disk_with_data_is_taken_only_for_its_serial_in_full() {
     assert_eq!(wizard.number(), (9, 10));
     wizard.key(Key::Down);
     enter(&mut wizard, Step::State);
-    assert_eq!((wizard.step, wizard.number()), (Step::Erase, (9, 10)));
+    assert_eq!((wizard.step, wizard.number()), (Step::Erase, (9, 11)));
     for wrong in ["", "DATA", "data-1"] {
         type_in(&mut wizard, wrong);
         assert_eq!(wizard.key(Key::Enter), Outcome::None, "{wrong}");
     }
     type_in(&mut wizard, "DATA-1");
     enter(&mut wizard, Step::Erase);
+    enter(&mut wizard, Step::Encryption);
     let Outcome::Done(done) = wizard.key(Key::Enter) else { panic!("{:?}", wizard.wrong) };
     assert_eq!(done.erase.as_deref(), Some("DATA-1"));
 }
 
 #[test]
+fn a_tpm_opens_the_state_only_where_there_is_one() {
+    let asked = |tpm: bool| {
+        let disks = Disks { tpm, disk: vec![disk("sdb", "EMPTY", true)], ..Disks::default() };
+        let mut wizard = Wizard::new(vec![card("eth0", true, Some(Vec::new()))], Some(disks), |_| Ok(()));
+        while wizard.step != Step::Encryption {
+            wizard.key(Key::Enter);
+        }
+        assert!(wizard.choices()[wizard.choice()].contains("not encrypted"));
+        for _ in 0..3 {
+            wizard.key(Key::Down);
+        }
+        enter(&mut wizard, Step::Encryption);
+        assert!(shown(80, 24, |buffer| draw(&wizard, buffer, POOR)).contains("encrypted, "));
+        let Outcome::Done(done) = wizard.key(Key::Enter) else { panic!("{:?}", wizard.wrong) };
+        let whole: toml::Table = done.text.parse().unwrap();
+        whole["host"]["state_encryption"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((asked(false).as_str(), asked(true).as_str()), ("passphrase", "tpm"));
+}
+
+#[test]
+fn the_free_space_of_the_medium_is_proposed_before_memory_and_memory_is_never_encrypted() {
+    let stick = Some(disk("sdc", "stick", true));
+    let disks = Disks { stick, disk: vec![disk("sda", "DATA", false)], ..Disks::default() };
+    let mut wizard = Wizard::new(vec![card("eth0", true, Some(Vec::new()))], Some(disks), |_| Ok(()));
+    while wizard.step != Step::State {
+        wizard.key(Key::Enter);
+    }
+    assert!(wizard.choices()[0].contains("/dev/sdc") && wizard.choices()[1].contains("LOST"));
+    assert!(wizard.answers().text().contains("state_disk = \"stick\""));
+    enter(&mut wizard, Step::State);
+    wizard.key(Key::Down);
+    enter(&mut wizard, Step::Encryption);
+    assert!(wizard.answers().text().contains("state_encryption = \"passphrase\""));
+    while wizard.step != Step::State {
+        wizard.key(Key::Escape);
+    }
+    wizard.key(Key::Down);
+    enter(&mut wizard, Step::State);
+    assert_eq!(wizard.step, Step::Summary);
+    assert!(!wizard.answers().text().contains("state_"));
+}
+
+#[test]
 fn a_state_disk_that_is_there_is_not_asked_for() {
-    let disks = Disks { state: Some("/dev/sda".into()), disk: vec![disk("sdb", "EMPTY", true)] };
+    let disks = Disks { state: Some("/dev/sda".into()), disk: vec![disk("sdb", "EMPTY", true)], ..Disks::default() };
     let mut wizard = Wizard::new(vec![card("eth0", true, Some(Vec::new()))], Some(disks), |_| Ok(()));
     while wizard.step != Step::Summary {
         assert_ne!(wizard.step, Step::State);
