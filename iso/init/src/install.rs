@@ -18,6 +18,9 @@ const PROGRAM: &str = "/usr/bin/bennu";
 const KEY: &str = "/etc/bennu/release.pub";
 /// A disc has some 100 MB; nothing that is larger is one of ours.
 const LARGEST: u64 = 1 << 30;
+/// Where a disc is before it is in its slot, beside the slots, and its signature.
+const NEW: &str = "new";
+const SIGNATURE: &str = "new.sig";
 /// There, what is taken out of a disc before it is in its slot.
 const PARTS: &str = "new.parts";
 /// Left for the ledger and its logs.
@@ -68,6 +71,7 @@ impl<'a> Install<'a> {
             let detail = format!("{} bytes are no disc: it has at most {LARGEST}", disc.size);
             return Err(Answer::refused(detail, "send the .iso file itself"));
         }
+        remove_leftovers();
         let room = room().map_err(|error| fault("look for room on the state disk", &error))?;
         // The disc, and beside it for a while what is taken out of it.
         let needed = 2 * disc.size + SPARE;
@@ -84,13 +88,9 @@ impl<'a> Install<'a> {
 
     /// Takes it, verifies it and puts it in its slot. Whatever fails changes nothing.
     pub fn run(self, from: &mut impl Read) -> Answer {
-        let (new, signature) = (slots::place().join("new"), slots::place().join("new.sig"));
+        let (new, signature) = (slots::place().join(NEW), slots::place().join(SIGNATURE));
         let answer = self.take(from, &new, &signature).unwrap_or_else(|refusal| refusal);
-        for path in [&new, &signature] {
-            let _ = std::fs::remove_file(path);
-        }
-        // After success it is gone already.
-        let _ = std::fs::remove_dir_all(slots::place().join(PARTS));
+        remove_leftovers();
         match &answer {
             Answer::Installed { slot, release } => {
                 say(&format!("{} is in {slot}, and is tried at the next start", release.version));
@@ -158,6 +158,14 @@ fn fault(what: &str, error: &io::Error) -> Answer {
 
 fn directory_of(slot: Slot) -> PathBuf {
     slots::place().join(slot.name())
+}
+
+/// Removes what an installation had on its way, also one that the power was cut in.
+fn remove_leftovers() {
+    for name in [NEW, SIGNATURE] {
+        let _ = std::fs::remove_file(slots::place().join(name));
+    }
+    let _ = std::fs::remove_dir_all(slots::place().join(PARTS));
 }
 
 fn create(path: &Path) -> io::Result<File> {
