@@ -2,6 +2,7 @@
 
 use crate::{grub, options::Options};
 use anyhow::{Context, Result, bail};
+use bennu_host::vault::STICK_FROM;
 use std::path::Path;
 use std::process::Command;
 
@@ -30,6 +31,10 @@ pub fn make(options: &Options, root: &Path, esp: &Path) -> Result<()> {
         .context("cannot run xorriso (package xorriso)")?;
     if !made.status.success() {
         bail!("xorriso failed: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let size = std::fs::metadata(&options.out).context("there is no disc")?.len();
+    if size > STICK_FROM {
+        bail!("the disc has {size} bytes: on a stick it would be written over the state, which begins at {STICK_FROM}");
     }
     Ok(())
 }

@@ -138,6 +138,16 @@ impl Host {
         console.wait_for("configuration: the set-up", 60).map(drop)
     }
 
+    /// Takes what its set-up proposes at each of its questions.
+    pub fn accept(&self, questions: u32) -> Result<()> {
+        let console = self.console()?;
+        for question in 1..=questions {
+            console.wait_for(&format!("{question}/{questions}"), 60)?;
+            console.send("\r")?;
+        }
+        console.wait_for("configuration: the set-up", 60).map(drop)
+    }
+
     /// A picture of its screen in `.cache/screenshots`, for people.
     pub fn screenshot(&self, name: &str) -> Result<()> {
         self.machine.screenshot(&workshop::cache("screenshots")?.join(format!("disc-{name}.png")))

@@ -3,6 +3,7 @@
 use crate::cards;
 use crate::consoles::{self, Program};
 use crate::disks::{self, Content};
+use crate::medium::Medium;
 use crate::prepare;
 use crate::state::{self, State};
 use bennu_host::{
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Its name, wherever it is.
 const NAME: &str = "bennu.toml";
@@ -24,6 +25,8 @@ const USED: &str = "/run/bennu.toml";
 /// What a configuration is called that was made there.
 const SET_UP: &str = "the set-up";
 const MEDIUM: &str = "/run/medium";
+/// So long the medium may take to show before anybody is asked: the state may be on it, and the configuration there.
+const SETTLE: Duration = Duration::from_secs(10);
 /// `bennu.interface=eth0 bennu.address=10.77.0.1/24 bennu.range=10.77.0.50-10.77.0.199` need no file at all.
 const ARGUMENTS: [&str; 5] = ["bennu.interface", "bennu.address", "bennu.range", "bennu.dhcp", "bennu.state_disk"];
 
@@ -47,11 +50,14 @@ struct File {
     host: Host,
 }
 
-/// Looks for it until there is one: a stick may be plugged in later.
-pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configured {
+/// Looks for it until there is one, and for state, on which it may be: a stick may be plugged in later, and USB shows the one that
+/// this machine was started from late.
+pub fn find(line: &str, look: &dyn Fn() -> Option<State>, modules: &mut Modules) -> (Configured, Option<State>) {
     let (mut is_told, mut is_asked) = (false, is_plain(line));
+    let (began, mut state) = (Instant::now(), None);
     loop {
-        for (from, text) in found(line, state) {
+        state = state.or_else(look);
+        for (from, text) in found(line, state.as_ref()) {
             match read(&text) {
                 Ok(host) => {
                     consoles::end();
@@ -59,14 +65,15 @@ pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configu
                     let is_new = from == SET_UP;
                     let erase = std::fs::read_to_string(Path::new(DIRECTORY).join(ERASE)).ok().filter(|_| is_new);
                     match std::fs::write(USED, &text) {
-                        Ok(()) => return Configured { file: USED.into(), host, erase, is_new },
+                        Ok(()) => return (Configured { file: USED.into(), host, erase, is_new }, state),
                         Err(error) => console::say(&format!("cannot write {USED}: {error}")),
                     }
                 }
                 Err(why) => console::say(&format!("the configuration of {from} cannot be used: {why}")),
             }
         }
-        if !is_told {
+        let is_settled = state.is_some() || Medium::find().is_some() || began.elapsed() > SETTLE;
+        if !is_told && is_settled {
             is_told = true;
             console::say(&format!(
                 "no configuration. Put a {NAME} on a FAT stick or on the state disk, or start with the kernel arguments {}; \
@@ -78,9 +85,9 @@ pub fn find(line: &str, state: Option<&State>, modules: &mut Modules) -> Configu
             }
         }
         // Its first question is which card.
-        if !is_asked && cards::are_there() {
+        if !is_asked && is_settled && cards::are_there() {
             is_asked = true;
-            set_up(state);
+            set_up(state.as_ref());
         }
         std::thread::sleep(Duration::from_secs(1));
         modules.coldplug(bennu_stage1::modules::Devices::All);

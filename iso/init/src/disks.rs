@@ -130,6 +130,8 @@ pub struct Stick {
     pub size: u64,
     /// What lies behind the disc, where a state may.
     pub behind: Content,
+    /// A partition that reaches there.
+    pub beyond: Option<String>,
 }
 
 /// Every medium that is no disc in a drive and can be written to.
@@ -143,7 +145,24 @@ fn stick(name: &str) -> Option<Stick> {
     let file = File::open(&device).ok().filter(|file| content(file, 0) == Content::Iso)?;
     let size = read("size")?.trim().parse::<u64>().ok()? * SECTOR;
     let is_writable = read("ro")?.trim() == "0";
-    is_writable.then(|| Stick { behind: content(&file, STICK_FROM), device, size })
+    is_writable.then(|| Stick {
+        behind: content(&file, STICK_FROM),
+        beyond: beyond(&Path::new("/sys/block").join(name), STICK_FROM),
+        device,
+        size,
+    })
+}
+
+/// The first partition of a disk that ends behind this byte.
+fn beyond(sys: &Path, byte: u64) -> Option<String> {
+    names(sys.to_str()?, &[]).into_iter().find(|name| {
+        let sectors = |file: &str| {
+            let text = std::fs::read_to_string(sys.join(name).join(file)).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        sys.join(name).join("partition").exists()
+            && sectors("start").zip(sectors("size")).is_none_or(|(start, size)| (start + size) * SECTOR > byte)
+    })
 }
 
 /// The names there, in order, without those of some kinds.
@@ -192,6 +211,25 @@ fn content(file: &File, from: u64) -> Content {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn a_partition_that_reaches_behind_the_disc_is_named() {
+        let sys = tempfile::tempdir().unwrap();
+        let partition = |name: &str, start: u64, size: u64| {
+            let place = sys.path().join(name);
+            std::fs::create_dir_all(&place).unwrap();
+            for (file, text) in [("partition", "1".into()), ("start", start.to_string()), ("size", size.to_string())] {
+                std::fs::write(place.join(file), format!("{text}\n")).unwrap();
+            }
+        };
+        std::fs::create_dir(sys.path().join("queue")).unwrap();
+        partition("sda1", 64, 200_000);
+        assert_eq!(beyond(sys.path(), STICK_FROM), None);
+        partition("sda3", 300_000, 2_097_152 - 300_000);
+        assert_eq!(beyond(sys.path(), STICK_FROM), None, "it ends where the state begins");
+        partition("sda3", 300_000, 2_097_152 - 300_000 + 1);
+        assert_eq!(beyond(sys.path(), STICK_FROM).as_deref(), Some("sda3"));
+    }
 
     #[test]
     fn a_disk_is_told_by_what_people_know_it_by() {

@@ -84,15 +84,10 @@ fn run() -> ! {
     watchdog::keep();
     input::listen();
     time::correct();
-    let kept = state::find().map(state::open);
-    reset::finish();
-    if kept.is_some() {
-        reset::offer(&line);
-        time::correct_by_state();
-    }
-    let configured = configuration::find(&line, kept.as_ref(), &mut modules);
+    let look = || state::find().map(|area| take_up(area, &line));
+    let (configured, kept) = configuration::find(&line, &look, &mut modules);
     if kept.is_none() {
-        prepare_state(&configured, &mut modules);
+        prepare_state(&configured, &line, &mut modules);
     } else if !configured.host.state_encryption.is_none() && state::area().is_some_and(|area| !area.is_locked) {
         console::say(
             "THE STATE DISK IS NOT ENCRYPTED, though the configuration asks for that: only a new one is made so. Back up, start \
@@ -107,8 +102,17 @@ fn run() -> ! {
     service::keep(&configured, configuration::console(&line, &configured.host))
 }
 
+/// Opens state, and does what comes before anything reads it.
+fn take_up(area: area::Area, line: &str) -> state::State {
+    let state = state::open(area);
+    reset::finish();
+    reset::offer(line);
+    time::correct_by_state();
+    state
+}
+
 /// Without a state disk: one is made where that is asked for and possible, else memory has to do.
-fn prepare_state(configured: &configuration::Configured, modules: &mut Modules) {
+fn prepare_state(configured: &configuration::Configured, line: &str, modules: &mut Modules) {
     let made = match (&configured.erase, &configured.host.state_disk) {
         (Some(serial), _) => Some(prepare::make_of_used(serial, configured.host.state_encryption)),
         (None, wanted) => {
@@ -117,7 +121,7 @@ fn prepare_state(configured: &configuration::Configured, modules: &mut Modules) 
         }
     };
     match made {
-        Some(Ok(area)) => drop(state::open(area)),
+        Some(Ok(area)) => drop(take_up(area, line)),
         Some(Err(why)) => {
             console::say(&format!("no state disk was made: {why}"));
             state::in_memory();
@@ -130,7 +134,7 @@ fn prepare_state(configured: &configuration::Configured, modules: &mut Modules) 
 }
 
 /// What the firmware says of Secure Boot: four bytes of attributes, then the value (UEFI §32.4).
-fn secure_boot() -> bool {
+pub fn secure_boot() -> bool {
     const VARIABLES: &str = "/sys/firmware/efi/efivars";
     const NAME: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -66,6 +66,13 @@ fn stick(waited: Duration) -> Choice {
             device.display()
         ));
     };
+    if let Some(partition) = stick.beyond {
+        return Choice::Refuse(format!(
+            "{} is left alone: its partition {partition} reaches beyond its first GiB. Write the disc to the whole stick anew, or \
+             take a disk for the state",
+            device.display()
+        ));
+    }
     match Area::behind_disc(&device, stick.size) {
         Ok(area) => Choice::Take(area),
         Err(why) => Choice::Refuse(format!("{} is too small for the state: {why}", device.display())),
@@ -99,7 +106,7 @@ fn left_alone(area: &Area, what: &str) -> String {
 
 fn format(area: Area, how: Encryption) -> Result<Area, String> {
     console::say(&format!("{} is empty, and becomes the state disk", area.told()));
-    make_file_system(area, how)
+    make_file_system(area, how, &|| Ok(()))
 }
 
 /// Makes one of a disk that somebody gave up with all that is on it, by its serial number.
@@ -110,9 +117,11 @@ pub fn make_of_used(serial: &str, how: Encryption) -> Result<Area, String> {
     if disk.content.is_err() {
         return Err(disk.to_string());
     }
-    console::say(&format!("{} (serial {serial}) loses what is on it, as was asked for", disk.device.display()));
-    clear_ends(disk).map_err(|error| format!("cannot write to {}: {error}", disk.device.display()))?;
-    make_file_system(Area::whole(&disk.device), how)
+    let clear = || {
+        console::say(&format!("{} (serial {serial}) loses what is on it, as was asked for", disk.device.display()));
+        clear_ends(disk).map_err(|error| format!("cannot write to {}: {error}", disk.device.display()))
+    };
+    make_file_system(Area::whole(&disk.device), how, &clear)
 }
 
 /// Partition tables and their copies go, so that nothing finds the old content.
@@ -142,10 +151,11 @@ pub fn offered() -> Disks {
     Disks { state: None, tpm: tpm::is_there(), stick: stick.map(of_stick), disk: usable.map(offer).collect() }
 }
 
-/// An empty file system with the label of state, encrypted where that is asked for.
-fn make_file_system(area: Area, how: Encryption) -> Result<Area, String> {
+/// An empty file system with the label of state, encrypted where that is asked for; `clear` comes before the first write, when
+/// nothing that is asked for can be refused any more.
+fn make_file_system(area: Area, how: Encryption, clear: vault::Clear<'_>) -> Result<Area, String> {
     let block = area.block()?;
-    let inside = vault::create(&block.path, how)?;
+    let inside = vault::create(&block.path, how, clear)?;
     let mut format = Command::new("/sbin/mke2fs");
     format.args(["-q", "-t", "ext4", "-L", state::LABEL]).arg(&inside).env("PATH", crate::PATH);
     let done = format.stdin(Stdio::null()).output().map_err(|error| format!("mke2fs does not run: {error}"))?;

@@ -29,6 +29,9 @@ const QUICK: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000
 /// cryptsetup(8), "RETURN CODES".
 const NO_PERMISSION: i32 = 2;
 
+/// Lets go of what was on a disk that is to be written to.
+pub type Clear<'a> = &'a dyn Fn() -> Result<(), String>;
+
 /// Opens it: asks for what opens it until it does.
 pub fn open(block: &Path) -> Result<PathBuf, String> {
     if mapped().exists() {
@@ -36,6 +39,7 @@ pub fn open(block: &Path) -> Result<PathBuf, String> {
     }
     let sealed = token::read(block)?;
     if let Some(sealed) = &sealed {
+        tpm::wait();
         match tpm::unseal(sealed).and_then(|key| unlock(block, &key).map_err(|error| error.told())) {
             Ok(()) => {
                 console::say("the TPM gave the key of the state disk");
@@ -59,25 +63,31 @@ fn seal_anew(block: &Path, secret: &[u8]) -> Result<(), String> {
     let key = Zeroizing::new(random::<32>()?);
     let sealed = tpm::seal(&*key)?;
     let arguments = ["luksKillSlot", "--batch-mode"].map(OsStr::new);
-    let old = cryptsetup(&[&arguments[..], &[block.as_os_str(), token::KEY.as_ref()]].concat(), &[]);
-    let done = old.and_then(|_| add(block, secret, &*key)).and_then(|()| token::write(block, &sealed));
+    // Nothing is in it where this was cut short before: whether the slot is free, the next step finds.
+    let _ = cryptsetup(&[&arguments[..], &[block.as_os_str(), token::KEY.as_ref()]].concat(), &[]);
+    let done = add(block, secret, &*key).and_then(|()| token::write(block, &sealed));
     done.map_err(|error| error.told())
 }
 
 /// Makes it on an empty block device, and opens it. It counts once it has its label ([`label`]).
-pub fn create(block: &Path, how: Encryption) -> Result<PathBuf, String> {
+pub fn create(block: &Path, how: Encryption, clear: Clear<'_>) -> Result<PathBuf, String> {
     match how {
-        Encryption::None => return Ok(block.to_owned()),
+        Encryption::None => return clear().map(|()| block.to_owned()),
         Encryption::Passphrase => {
             let passphrase = questions::chosen();
+            clear()?;
             format(block, passphrase.as_bytes()).and_then(|()| unlock(block, passphrase.as_bytes()))
         }
         Encryption::Tpm => {
             let key = Zeroizing::new(random::<32>()?);
             let sealed = tpm::seal(&*key).map_err(|why| format!("state_encryption = \"tpm\": {why}"))?;
+            if !crate::secure_boot() {
+                console::say("SECURE BOOT IS OFF: the TPM gives the key to whatever anybody starts on this machine");
+            }
             let recovery = Zeroizing::new(recovery_key(&random::<RECOVERY_BYTES>()?));
             // Before anything is written: a key that nobody has noted opens nothing that matters yet.
             questions::noted(&recovery);
+            clear()?;
             format(block, recovery.as_bytes())
                 .and_then(|()| add(block, recovery.as_bytes(), &*key))
                 .and_then(|()| token::write(block, &sealed))

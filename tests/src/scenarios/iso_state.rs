@@ -57,7 +57,7 @@ fn encrypted(story: &mut Story) -> Result<()> {
         console.wait_for("Type its passphrase", QUESTION_SECONDS)?;
         for wrong in ["incorrect horse", "correct horse battery stapl"] {
             console.send(&format!("{wrong}\r"))?;
-            console.wait_for("that is not the passphrase", 90)?;
+            console.wait_for("that is not the passphrase", 240)?;
         }
         ensure!(!console.has_shown("ready to answer DHCP"), "it serves without its state");
         console.send(&format!("{PASSPHRASE}\r"))?;
@@ -92,12 +92,15 @@ fn tpm(story: &mut Story) -> Result<()> {
         let console = host.machine.console()?;
         let before = "shown now and never again: ";
         console.wait_for(before, QUESTION_SECONDS)?;
-        console.wait_for("then press Enter", 30)?;
+        console.wait_for("type its last group", 30)?;
         let text = console.text();
         let (_, rest) = text.split_once(before).context("there is no recovery key")?;
         rest.split_whitespace().next().unwrap_or_default().clone_into(&mut recovery);
         ensure!(recovery.len() == 39, "'{recovery}' is no recovery key");
+        let (_, last) = recovery.rsplit_once('-').context("it has no groups")?;
         console.send("\r")?;
+        console.wait_for("type its last group", 30)?;
+        console.send(&format!("{last}\r"))?;
         host.ready()?;
         host.introduce()?;
         host.bennu(["machine", "assign", MAC, "local"])?;
@@ -118,11 +121,11 @@ fn tpm(story: &mut Story) -> Result<()> {
         console.wait_for("another TPM", QUESTION_SECONDS)?;
         console.wait_for("Type its recovery key", 30)?;
         console.send("0000-0000\r")?;
-        console.wait_for("that is not the recovery key", 90)?;
+        console.wait_for("that is not the recovery key", 240)?;
         console.send(&format!("{}\r", recovery.replace('-', " ").to_uppercase()))?;
-        console.wait_for("type seal and Enter", 90)?;
+        console.wait_for("type seal and Enter", 240)?;
         console.send("seal\r")?;
-        console.wait_for("opens the state disk from the next start on", 60)?;
+        console.wait_for("opens the state disk from the next start on", 240)?;
         host.ready()?;
         kept(&host)?;
         host.machine.power_cycle()?;
@@ -148,7 +151,7 @@ fn tpm(story: &mut Story) -> Result<()> {
     })
 }
 
-/// A stick holds the state behind the disc: after a power cut, and after another disc was written to it.
+/// A stick holds the state behind the disc, its configuration too: after a power cut, and after another disc was written to it.
 pub const STICK: Life = Life {
     name: "iso stick",
     shows: &["iso_state_on_stick", "iso_stick_written_anew", "iso_stick_refused"],
@@ -156,11 +159,14 @@ pub const STICK: Life = Life {
 };
 
 const ON_STICK: &str = "state_disk = \"stick\"";
+/// The set-up's where the stick is proposed for the state.
+const QUESTIONS: u32 = 11;
 
 fn stick(story: &mut Story) -> Result<()> {
     let rack = story.rack()?;
-    let mut host = Host::start_with(&rack, rack.machine(Firmware::UefiPxe), Medium::Stick, ON_STICK)?;
+    let mut host = Host::unanswered(&rack, rack.machine(Firmware::UefiPxe), Medium::Stick)?;
     story.show("iso_state_on_stick", || {
+        host.accept(QUESTIONS)?;
         host.ready()?;
         host.introduce()?;
         host.bennu(["machine", "assign", MAC, "local"])?;

@@ -7,7 +7,7 @@ pub use wire::Sealed;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::Answer;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -17,10 +17,19 @@ const DEVICE: &str = "/dev/tpmrm0";
 const LONGEST: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(100);
 const TRIES: u32 = 50;
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Whether there is one.
 pub fn is_there() -> bool {
     Path::new(DEVICE).exists()
+}
+
+/// Gives its driver, which may be slow over SPI, a moment.
+pub fn wait() {
+    let began = Instant::now();
+    while !is_there() && began.elapsed() < SETTLE {
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Seals a key.

@@ -67,17 +67,23 @@ pub fn chosen() -> Zeroizing<String> {
     }
 }
 
-/// Shows the recovery key, and waits until somebody has noted it.
+/// Shows the recovery key, and waits until somebody has noted it: the end of it is asked for, and what was typed before it was
+/// shown is nobody's answer.
 pub fn noted(key: &str) {
     let ears = Ears::open();
+    drop(ears.hide());
     console::say("the key of the state disk is kept in this machine's TPM");
     console::show(&format!(
         "recovery key, which opens the disk without the TPM and is shown now and never again: {key}"
     ));
-    let question = "write the recovery key down, then press Enter: without it, and without this TPM, the state is lost";
-    console::say(question);
-    while ears.line(AGAIN).is_none() {
+    let question = "write the recovery key down, then type its last group and Enter: without it, and without this TPM, the state \
+                    is lost";
+    let end = key.rsplit('-').next().unwrap_or(key);
+    loop {
         console::say(question);
+        if ears.line(AGAIN).is_some_and(|typed| typed.trim().eq_ignore_ascii_case(end)) {
+            return;
+        }
     }
 }
 
