@@ -11,6 +11,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use bennu_rules::{
+    dhcp::standby::{Post, Posted, posted},
     notice::Notice,
     settings::{DhcpMode, Settings},
 };
@@ -110,6 +111,7 @@ impl Bound {
 
     fn serve(self, appliance: &Arc<Appliance>) -> Running {
         let stop = appliance.shutdown.child_token();
+        let is_watched = self.wire.watch.is_some();
         let mut servers = JoinSet::new();
         let beside = dhcp::Beside {
             prober: self.wire.prober.clone(),
@@ -137,18 +139,31 @@ impl Bound {
         let (shared, until) = (appliance.clone(), stop.clone());
         let malformed = Arc::new(move || Counters::count(&shared.counters.http_malformed));
         servers.spawn(async move { Ok(http::connection::serve_tcp(self.http, router, until, malformed).await?) });
-        Running { interface: self.interface, stop, servers }
+        Running { interface: self.interface, is_watched, stop, servers }
     }
 }
 
 /// The servers of an interface.
 struct Running {
     interface: Interface,
+    is_watched: bool,
     stop: CancellationToken,
     servers: JoinSet<Result<()>>,
 }
 
 impl Running {
+    /// Without a watch nobody else takes back that an earlier one stood by, and DHCP would stay silent for ever.
+    async fn serve_unwatched(&self, appliance: &Appliance) {
+        let interface = &self.interface.name;
+        if self.is_watched || appliance.stands_by(interface).is_none() {
+            return;
+        }
+        let post = Posted { interface: interface.clone(), post: Post::Serves };
+        if let Err(fault) = appliance.ledger.decide(post, posted).await {
+            tracing::error!(%fault, interface, "a post could not be taken");
+        }
+    }
+
     /// Stops them; what is left of them after a moment ends by itself.
     async fn stop(mut self) {
         self.stop.cancel();
@@ -173,6 +188,9 @@ pub async fn keep_serving(bound: Bound, appliance: Arc<Appliance>) -> Result<()>
         }
         let found = Interface::find(&name).ok();
         if found.as_ref() == running.as_ref().map(|running| &running.interface) {
+            if let Some(running) = &running {
+                running.serve_unwatched(&appliance).await;
+            }
             continue;
         }
         if let Some(lost) = running.take() {
@@ -221,5 +239,34 @@ fn complain(complaint: &mut String, error: String) {
     if *complaint != error {
         tracing::warn!("{error}");
         *complaint = error;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::api::tests::Bench;
+    use bennu_rules::{
+        MacAddress,
+        dhcp::{others, standby::Peer},
+    };
+    use std::net::Ipv4Addr;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_watch_nobody_stands_by_any_more() {
+        const NAME: &str = "boot0";
+        let bench = Bench::new();
+        let address = Ipv4Addr::new(10, 77, 0, 1);
+        let interface = Interface { name: NAME.into(), index: 1, address, network: "10.77.0.0/24".parse().unwrap() };
+        let server = Ipv4Addr::new(10, 77, 0, 9);
+        let peer = Peer { gives: others::Appliance::Full, server, card: MacAddress([2, 0, 0, 0, 0, 9]) };
+        let post = Posted { interface: NAME.into(), post: Post::StandsBy(peer) };
+        bench.appliance.ledger.decide(post, posted).await.unwrap();
+        for (is_watched, left) in [(true, Some(server)), (false, None)] {
+            let (interface, stop) = (interface.clone(), CancellationToken::new());
+            let running = Running { interface, is_watched, stop, servers: JoinSet::new() };
+            running.serve_unwatched(&bench.appliance).await;
+            assert_eq!(bench.appliance.stands_by(NAME), left);
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::ear::{Ear, Other};
 use crate::{
     appliance::Appliance,
     interfaces::{self, Interface},
+    ledger::Fault,
 };
 use bennu_rules::{
     dhcp::{
@@ -16,9 +17,6 @@ use bennu_rules::{
 use std::{net::Ipv4Addr, time::Duration};
 use tokio::time::Instant;
 
-/// While it stands by, that is told again as often, so that it stays among what is new.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
-
 /// Keeps the post on one wire.
 pub struct Sentry {
     standby: Standby,
@@ -28,7 +26,6 @@ pub struct Sentry {
     began: Instant,
     /// When the next call leaves.
     due: Instant,
-    told: Instant,
 }
 
 impl Sentry {
@@ -39,7 +36,7 @@ impl Sentry {
         let (allowed, now) = (settings.allow_servers.clone(), Instant::now());
         let standby = Standby::new(peer, &allowed, &[], Duration::ZERO);
         let interface = interface.name.clone();
-        Some(Self { standby, peer, allowed, interface, began: now, due: now, told: now })
+        Some(Self { standby, peer, allowed, interface, began: now, due: now })
     }
 
     /// Takes its first post, by who answered before it begins.
@@ -100,8 +97,8 @@ impl Sentry {
     }
 
     async fn judge(&mut self, appliance: &Appliance) {
-        let is_news = self.standby.judge(self.began.elapsed()).is_some();
-        if is_news || self.stands_by_for().is_some() && self.told.elapsed() >= TELL_AGAIN {
+        self.standby.judge(self.began.elapsed());
+        if self.standby.is_to_be_told(self.began.elapsed()) {
             self.tell(appliance).await;
         }
         // Something may go on from now on that is worth a closer look.
@@ -109,10 +106,56 @@ impl Sentry {
     }
 
     async fn tell(&mut self, appliance: &Appliance) {
-        self.told = Instant::now();
         let post = Posted { interface: self.interface.clone(), post: self.standby.post() };
-        if let Err(fault) = appliance.ledger.decide(post, posted).await {
-            tracing::error!(%fault, interface = self.interface, "a post could not be taken");
+        let outcome = appliance.ledger.decide(post, posted).await;
+        self.is_told(outcome);
+    }
+
+    fn is_told(&mut self, outcome: Result<(), Fault>) {
+        match outcome {
+            Ok(()) => self.standby.told(self.began.elapsed()),
+            Err(fault) => tracing::error!(%fault, interface = self.interface, "a post could not be taken"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::api::tests::Bench;
+    use bennu_rules::{
+        MacAddress,
+        dhcp::others::{Heard, Said},
+    };
+
+    const INTERFACE: &str = "boot0";
+
+    fn peer(last: u8) -> Peer {
+        let card = MacAddress([2, 0, 0, 0, 0, last]);
+        Peer { gives: others::Appliance::Full, server: Ipv4Addr::new(10, 77, 0, last), card }
+    }
+
+    fn sentry(seen: &[Peer]) -> Sentry {
+        let heard = |peer: &Peer| {
+            let heard = Heard { server: peer.server, said: Said::Offer, appliance: Some(peer.gives), xid: 0 };
+            (heard, peer.card)
+        };
+        let seen: Vec<_> = seen.iter().map(heard).collect();
+        let standby = Standby::new(peer(2), &[], &seen, Duration::ZERO);
+        let now = Instant::now();
+        Sentry { standby, peer: peer(2), allowed: Vec::new(), interface: INTERFACE.into(), began: now, due: now }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_post_that_could_not_be_taken_is_taken_at_the_next_turn() {
+        let bench = Bench::new();
+        for (seen, server) in [(vec![peer(1)], Some(peer(1).server)), (vec![], None)] {
+            let mut sentry = sentry(&seen);
+            sentry.is_told(Err(Fault::Closed));
+            assert_ne!(bench.appliance.stands_by(INTERFACE), server);
+            sentry.judge(&bench.appliance).await;
+            assert_eq!(bench.appliance.stands_by(INTERFACE), server);
+            assert!(!sentry.standby.is_to_be_told(sentry.began.elapsed()));
         }
     }
 }

@@ -30,6 +30,8 @@ const ALONE: Duration = Duration::from_secs(5);
 const WATCHFUL: Duration = Duration::from_secs(2);
 /// Between two calls of one that has just begun.
 const BEGINNING: Duration = Duration::from_secs(1);
+/// While it stands by, that is told again as often, so that it stays among what is new.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// Others kept in mind; a flood of invented ones changes nothing.
 const MOST: usize = 16;
 
@@ -73,6 +75,8 @@ pub struct Standby {
     post: Post,
     /// Since when it is at this post.
     since: Duration,
+    /// When this post was last told; `None`: not yet.
+    told: Option<Duration>,
     others: BTreeMap<(Ipv4Addr, MacAddress), Run>,
     /// Its last calls: what was not asked is no answer.
     calls: [Option<u32>; 2],
@@ -82,7 +86,7 @@ impl Standby {
     /// One that is about to serve, and looked who is there. `allowed` are servers that may answer beside it.
     pub fn new(own: Peer, allowed: &[Ipv4Addr], seen: &[(Heard, MacAddress)], at: Duration) -> Self {
         let (allowed, others) = (allowed.to_vec(), BTreeMap::new());
-        let mut new = Self { own, allowed, post: Post::Serves, since: at, others, calls: [None; 2] };
+        let mut new = Self { own, allowed, post: Post::Serves, since: at, told: None, others, calls: [None; 2] };
         seen.iter().for_each(|(heard, card)| new.note(heard, *card, at));
         if let Some(first) = new.others.values().map(|run| run.peer).min() {
             new.post = Post::StandsBy(first);
@@ -161,8 +165,18 @@ impl Standby {
         if matches!(post, Post::Serves) != matches!(self.post, Post::Serves) {
             self.since = at;
         }
-        self.post = post;
+        (self.post, self.told) = (post, None);
         Some(post)
+    }
+
+    /// Whether to tell the post now. Answers go by what was told: until that succeeds an old post holds.
+    pub fn is_to_be_told(&self, at: Duration) -> bool {
+        self.told.is_none_or(|told| self.post != Post::Serves && at >= told + TELL_AGAIN)
+    }
+
+    /// The post was told.
+    pub fn told(&mut self, at: Duration) {
+        self.told = Some(at);
     }
 }
 

@@ -124,6 +124,27 @@ fn it_calls_more_often_while_something_goes_on() {
     assert_eq!(standing_by(2, 1).pace(seconds(1)), WATCHFUL);
 }
 
+#[test]
+fn a_post_is_told_until_that_succeeds() {
+    let mut ours = standing_by(2, 1);
+    for at in 0..3 {
+        assert!(ours.is_to_be_told(seconds(at)), "standing by, at {at} s");
+    }
+    ours.told(seconds(3));
+    assert!(
+        !ours.is_to_be_told(seconds(32)) && ours.is_to_be_told(seconds(33)),
+        "and now and then, for the list of news"
+    );
+    ours.told(seconds(33));
+    let (taken_over, _) = unanswered(&mut ours, 34, 100).unwrap();
+    for at in taken_over..taken_over + 3 {
+        assert_eq!(ours.judge(seconds(at)), None);
+        assert!(ours.is_to_be_told(seconds(at)), "serving, at {at} s");
+    }
+    ours.told(seconds(60));
+    assert!(!ours.is_to_be_told(seconds(3600)), "who serves says so once");
+}
+
 /// A Bennu in a hall, and when it calls next.
 #[derive(Debug)]
 struct Node {
