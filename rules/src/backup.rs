@@ -126,6 +126,13 @@ pub fn is_due(made: &[Timestamp], now: Timestamp) -> bool {
     made.iter().filter(|made| **made <= now).max().is_none_or(|newest| now.since(*newest) >= pace)
 }
 
+/// Whether a backup that is made before an upgrade now, by this version, takes an earlier one's place: where both are of tries
+/// of one upgrade. What another version wrote is the only way back to it.
+pub fn is_same_try(before: &Head, version: &str, now: Timestamp) -> bool {
+    const TRIES_MS: u64 = 3_600_000;
+    before.reason == Reason::Upgrade && before.version == version && now.0.abs_diff(before.at.0) < TRIES_MS
+}
+
 /// How many of the oldest go when there are so many. Names sort by when they were made.
 pub fn surplus(names: &[String]) -> Vec<String> {
     let mut names = names.to_vec();
@@ -199,6 +206,26 @@ mod tests {
         assert!(is_due(&[day(1), day(2)], day(3)));
         assert!(!is_due(&[day(2), day(1)], Timestamp(day(3).0 - 1)));
         assert!(is_due(&[day(900), day(901)], day(3)), "those of the future");
+    }
+
+    #[test]
+    fn tries_of_one_upgrade_leave_one() {
+        let now = Timestamp(PACE_MS);
+        let before = |version: &str, reason, at| Head {
+            format: FORMAT,
+            version: version.into(),
+            at,
+            host: "rack".into(),
+            reason,
+            images: false,
+            blobs: Vec::new(),
+            elsewhere: Vec::new(),
+        };
+        let earlier = Timestamp(now.0 - 3_599_999);
+        assert!(is_same_try(&before("1.2.0", Reason::Upgrade, earlier), "1.2.0", now));
+        assert!(!is_same_try(&before("1.1.0", Reason::Upgrade, earlier), "1.2.0", now), "that upgrade succeeded");
+        assert!(!is_same_try(&before("1.2.0", Reason::Daily, earlier), "1.2.0", now));
+        assert!(!is_same_try(&before("1.2.0", Reason::Upgrade, Timestamp(earlier.0 - 1)), "1.2.0", now));
     }
 
     #[test]

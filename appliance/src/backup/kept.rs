@@ -4,7 +4,7 @@ use super::{BackupError, aside::stamp, read, write};
 use crate::appliance::Appliance;
 use bennu_rules::{
     Timestamp,
-    backup::{Head, Reason, has_room, is_due, surplus},
+    backup::{Head, Reason, has_room, is_due, is_same_try, surplus},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -55,32 +55,32 @@ fn names(state: &Path) -> Vec<String> {
 }
 
 fn look(file: &Path) -> Option<Kept> {
-    let open = File::open(file).ok()?;
-    let size = open.metadata().ok()?.len();
-    let mut archive = tar::Archive::new(open);
+    let size = fs::metadata(file).ok()?.len();
+    let Head { at, reason, .. } = head(file)?;
+    Some(Kept { file: file.to_owned(), at, reason, size })
+}
+
+fn head(file: &Path) -> Option<Head> {
+    let mut archive = tar::Archive::new(File::open(file).ok()?);
     let entry = archive.entries().ok()?.next()?.ok()?;
     let mut text = Vec::new();
     entry.take(read::MOST).read_to_end(&mut text).ok()?;
-    let Head { at, reason, .. } = serde_json::from_slice(&text).ok()?;
-    Some(Kept { file: file.to_owned(), at, reason, size })
+    serde_json::from_slice(&text).ok()
 }
 
 /// Makes one before an upgrade. It takes the place of one that was made for the same not long ago, so that an upgrade that is
 /// tried again and again does not drive out those of each day.
 pub fn make_before_upgrade(appliance: &Appliance) -> Result<bool, BackupError> {
-    let before = last(&appliance.config.state_dir);
+    let state = &appliance.config.state_dir;
+    let before = last(state).and_then(|kept| Some((head(&kept.file)?, kept.file)));
     let is_made = make(appliance, Reason::Upgrade)?;
-    if let Some(before) = before.filter(|before| is_made && is_same_occasion(before, appliance.ledger.now()))
-        && last(&appliance.config.state_dir).is_some_and(|now| now.file != before.file)
+    let is_surplus = |head: &Head| is_made && is_same_try(head, env!("CARGO_PKG_VERSION"), appliance.ledger.now());
+    if let Some((_, file)) = before.filter(|(head, _)| is_surplus(head))
+        && last(state).is_some_and(|now| now.file != file)
     {
-        fs::remove_file(&before.file).map_err(BackupError::io("remove", before.file))?;
+        fs::remove_file(&file).map_err(BackupError::io("remove", file))?;
     }
     Ok(is_made)
-}
-
-fn is_same_occasion(before: &Kept, now: Timestamp) -> bool {
-    const OCCASION_MS: u64 = 3_600_000;
-    before.reason == Reason::Upgrade && now.0.abs_diff(before.at.0) < OCCASION_MS
 }
 
 /// Makes one now, unless the disk is short; it says whether it did.

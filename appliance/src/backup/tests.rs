@@ -200,3 +200,26 @@ async fn the_last_ones_are_kept_beside_the_ledger() {
     let listed = bench.get("/v1/backups").await.json();
     assert!(listed["items"].as_array().unwrap().len() >= 2, "{listed}");
 }
+
+#[tokio::test]
+async fn an_upgrade_that_succeeded_keeps_the_way_back() {
+    let running = env!("CARGO_PKG_VERSION");
+    for (version, left) in [(running, 1), ("0.0.0", 2)] {
+        let bench = appliance().await;
+        let state = bench.directory.path();
+        let mut head = check(&written(&bench, false)[..]).unwrap().head;
+        (head.version, head.reason) = (version.into(), Reason::Upgrade);
+        let text = serde_json::to_vec(&head).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        fs::create_dir(state.join("backups")).unwrap();
+        let earlier = fs::File::create(state.join("backups/ledger-20010101T000000Z.tar")).unwrap();
+        let mut tar = tar::Builder::new(earlier);
+        tar.append_data(&mut header, "bennu-backup.json", &text[..]).unwrap();
+        tar.finish().unwrap();
+        if !make_before_upgrade(&bench.appliance).unwrap() {
+            return; // This disk is short of room.
+        }
+        assert_eq!(super::kept(state).len(), left, "by {version}");
+    }
+}
