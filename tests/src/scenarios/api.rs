@@ -85,6 +85,12 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428,
 include-operation-id = [\"machines_list\", \"tokens_create\", \"roles_put\", \"secrets_set\", \"rules_put\", \"metadata_set\", \"apply_create\"]
 [operations.checks.positive_data_acceptance]
 expected-statuses = [\"2xx\", 304, 400, 401, 403, 404, 409, 412, 422]
+
+# Where a kept profile has the name of a built-in one, that is what is there when the kept one is deleted.
+[[operations]]
+include-path = \"/v1/profiles/{name}\"
+[operations.checks.use_after_free]
+enabled = false
 ";
 
 fn tail(text: &str, lines: usize) -> String {

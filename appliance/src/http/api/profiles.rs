@@ -105,6 +105,8 @@ pub async fn put(
 }
 
 /// `DELETE /v1/profiles/{name}`, of those that are kept here
+///
+/// Where the appliance has one of that name built in, that one counts again.
 #[utoipa::path(
     delete,
     path = "/v1/profiles/{name}",
